@@ -1,0 +1,60 @@
+# Everything a newcomer needs; each target works from a bare checkout, as root or not.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYVERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
+LOCK := requirements/py$(PYVERSION).txt
+
+.PHONY: help demo test test-slow test-browser up bench lint types imports lock clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# The stamp is newer than the lock and pyproject.toml exactly when the environment matches them.
+$(VENV)/.installed: $(LOCK) pyproject.toml
+	@echo "building $(VENV) from $(LOCK)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+requirements/py%.txt:
+	@echo "no locked dependencies for this Python ($*): use Python 3.11, 3.12 or 3.13, e.g. make PYTHON=python3.12" >&2; exit 1
+
+demo: $(VENV)/.installed ## the whole flow on the sample lists, against the sandbox
+	@$(BIN)/mm demo
+
+up: $(VENV)/.installed ## the same stack, left running, with the Dagster UI on port 3000
+	@$(BIN)/mm up --sandbox
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed
+	$(BIN)/lint-imports
+
+test: lint types imports ## lint, types, import contracts and tests
+	$(BIN)/pytest -n 2
+
+test-slow: $(VENV)/.installed ## crash, scale and soak trials
+	$(BIN)/pytest -m slow
+
+test-browser: $(VENV)/.installed ## the Dagster UI in Chromium (needs Debian's chromium)
+	$(BIN)/pytest -m browser
+
+bench: $(VENV)/.installed ## the speed figures, each against a peer or a limit
+	$(BIN)/python -m benchmarks
+
+lock: $(VENV)/.installed ## renew the pinned requirements of every supported Python
+	@for version in 3.11 3.12 3.13; do \
+		$(BIN)/uv pip compile pyproject.toml --group dev --python-version $$version --universal --no-strip-extras --no-header \
+			--generate-hashes --upgrade --quiet --output-file requirements/py$${version/./}.txt || exit 1; \
+	done
+
+clean: ## remove the environment and the local state
+	rm -rf $(VENV) .mm
