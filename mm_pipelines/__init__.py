@@ -1,0 +1,1 @@
+"""Grow and keep a Facebook Page's audience for the Marketing Messages API for Messenger."""

@@ -1,0 +1,1 @@
+"""Dagster resources: configuration and lifetime only, each a thin door to a plain class."""

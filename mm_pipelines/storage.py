@@ -1,0 +1,99 @@
+"""Immutable Parquet files under one base URL, each published whole or not at all."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+from fsspec.core import url_to_fs
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file's place in the storage, relative to its base, and the digest of its bytes."""
+
+    path: str
+    sha256: str
+
+
+class Storage:
+    """A folder on the local disk, or any fsspec URL (``MM_STORAGE_URL``).
+
+    Args:
+        base_url: Where files are published: a local path or a URL such as ``s3://bucket/prefix``.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self._filesystem, root = url_to_fs(base_url)
+        self._root = root.rstrip("/")
+
+    def publish(self, folder: str, suffix: str, write: Callable[[Path], None]) -> Published:
+        """Write a file by its content's address: ``{folder}/{sha256}{suffix}``.
+
+        ``write`` fills a local scratch file. A file that is there already is left as it is: the
+        same address is the same content, so publishing twice is publishing once.
+        """
+        with tempfile.TemporaryDirectory(prefix="mm-") as scratch:
+            local = Path(scratch) / f"file{suffix}"
+            write(local)
+            sha256 = _sha256(local)
+            path = f"{folder}/{sha256}{suffix}"
+            if not self.exists(path):
+                self._put(local, path)
+        return Published(path=path, sha256=sha256)
+
+    def replace(self, path: str, write: Callable[[Path], None]) -> None:
+        """Write the file at ``path``, replacing what was there in one step."""
+        with tempfile.TemporaryDirectory(prefix="mm-") as scratch:
+            local = Path(scratch) / Path(path).name
+            write(local)
+            self._put(local, path)
+
+    def url(self, path: str) -> str:
+        """The address of a published file, for ``pl.scan_parquet`` and for metadata."""
+        full = f"{self._root}/{path}"
+        return full if self._is_local else str(self._filesystem.unstrip_protocol(full))
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is published at ``path``."""
+        return bool(self._filesystem.exists(f"{self._root}/{path}"))
+
+    def delete(self, path: str) -> None:
+        """Remove a published file; one that is not there is no error."""
+        if self.exists(path):
+            self._filesystem.rm(f"{self._root}/{path}")
+
+    @property
+    def _is_local(self) -> bool:
+        return isinstance(self._filesystem, fsspec.get_filesystem_class("file"))
+
+    def _put(self, local: Path, path: str) -> None:
+        target = f"{self._root}/{path}"
+        if not self._is_local:
+            # Object stores show an object when its upload is complete: atomic by nature.
+            self._filesystem.put_file(str(local), target)
+            return
+        final = Path(target)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # The rename is atomic only within one filesystem, and the scratch file may be on another.
+        with tempfile.NamedTemporaryFile(dir=final.parent, prefix=".part-", delete=False) as part:
+            try:
+                with local.open("rb") as source:
+                    shutil.copyfileobj(source, part, _CHUNK_BYTES)
+                part.flush()
+                os.fsync(part.fileno())
+                Path(part.name).replace(final)
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,71 @@
+"""What every test may ask for: a migrated database on a real PostgreSQL, and a storage."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.migrate import upgrade
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server: the one that MM_TEST_DATABASE_URL names, or an embedded one."""
+    given = os.environ.get("MM_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    from mm_pipelines.local.postgres import EmbeddedPostgres
+
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def template_url(server_url: str) -> Iterator[str]:
+    """A migrated database that every test's own is copied from."""
+    with _own_database(server_url, template=None) as url:
+        database = Database(url)
+        upgrade(database)
+        database.dispose()
+        yield url
+
+
+@pytest.fixture
+def database_url(server_url: str, template_url: str) -> Iterator[str]:
+    """The URL of a fresh, migrated database."""
+    with _own_database(server_url, template=make_url(template_url).database) as url:
+        yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A fresh, migrated database."""
+    database = Database(database_url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """An empty storage on the local disk."""
+    return Storage(str(tmp_path / "storage"))
+
+
+@contextmanager
+def _own_database(server_url: str, *, template: str | None) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    server = create_engine(Database(server_url).driver_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        copied = f" template {template}" if template else ""
+        connection.execute(text(f"create database {name}{copied}"))
+        yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
+        connection.execute(text(f"drop database {name} with (force)"))
+    server.dispose()

@@ -1,0 +1,53 @@
+"""The doors to PostgreSQL."""
+
+import pytest
+from sqlalchemy import text
+
+from mm_pipelines.warehouse.database import Database, LockTaken
+from mm_pipelines.warehouse.migrate import current, head, upgrade
+
+
+def test_migrations_go_up_once_and_then_find_nothing_to_do(database: Database) -> None:
+    assert current(database) == head()
+    assert upgrade(database) == head()
+
+
+def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
+    def make_and_fail() -> None:
+        with database.transaction() as connection:
+            connection.execute(text("create table mm.left_behind ()"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        make_and_fail()
+    with database.transaction() as connection:
+        assert connection.scalar(text("select to_regclass('mm.left_behind')")) is None
+
+
+def test_a_lock_has_one_holder_and_is_free_afterwards(database: Database) -> None:
+    with database.lock("audience:a"):
+        with database.lock("audience:b"):
+            pass
+        with pytest.raises(LockTaken, match="audience:a"), database.lock("audience:a"):
+            pass
+    with database.lock("audience:a"):
+        pass
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2"])
+def test_the_urls_that_people_are_given_work_and_never_show_their_password(scheme: str) -> None:
+    database = Database(f"{scheme}://mm:secret@db.example/mm?sslmode=require")
+    assert database.url == "postgresql://mm:secret@db.example/mm?sslmode=require"
+    assert database.driver_url.drivername == "postgresql+psycopg2"
+    assert "secret" not in repr(database)
+    assert "secret" not in database.masked_url
+
+
+def test_another_kind_of_database_is_refused() -> None:
+    with pytest.raises(ValueError, match="MM_DATABASE_URL"):
+        Database("mysql://db.example/mm")
+
+
+def test_times_come_back_in_utc(database: Database) -> None:
+    with database.transaction() as connection:
+        assert connection.scalar(text("show timezone")) == "UTC"
