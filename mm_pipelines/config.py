@@ -1,0 +1,303 @@
+"""``mm.yaml`` as typed models: read once, every fault reported at once with its line.
+
+Scalars are read as text and typed by the models, so that an id keeps its leading zeros and the
+country code ``NO`` stays Norway instead of becoming false.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
+MetaId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$")]
+EnvironmentVariable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Location = tuple[str, ...]
+
+DEFAULT_SYSTEM_USER_TOKEN_ENV = "MM_SYSTEM_USER_TOKEN"  # noqa: S105 - a variable's name
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, with the place where it can be mended."""
+
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; ``faults`` names all that is wrong with it."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(str(fault) for fault in faults))
+
+
+def _known_timezone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"{name!r} is no IANA time zone; use one such as Europe/Berlin")
+    return name
+
+
+def _without_account_prefix(value: object) -> object:
+    # People copy the id with the prefix that the Graph API's paths have.
+    return value.removeprefix("act_") if isinstance(value, str) else value
+
+
+def _only_placeholders(*names: str) -> AfterValidator:
+    def check(path: str) -> str:
+        try:
+            used = {name for _, name, _, _ in Formatter().parse(path) if name is not None}
+        except ValueError as error:
+            raise ValueError(f"unbalanced brace in the path: {error}") from None
+        unknown = sorted(used - set(names))
+        if unknown:
+            known = ", ".join(f"{{{name}}}" for name in names)
+            raise ValueError(f"unknown placeholder {{{unknown[0]}}}; known are {known}")
+        return path
+
+    return AfterValidator(check)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Settings(_Model):
+    """How the work is done; every value has a default that suits most."""
+
+    batch_size: int = Field(10_000, ge=1, le=10_000)
+    sessions_side_by_side: int = Field(1, ge=1, le=16)
+    overdue_hours: float = Field(24, gt=0)
+    removal_share: float = Field(0.30, ge=0, le=1)
+    token_pull_minutes: float = Field(15, ge=0)
+    retention_days: int = Field(90, ge=1)
+
+
+class Page(_Model):
+    """A Facebook Page; its key is also its partition key."""
+
+    page_id: MetaId
+    access_token_env: EnvironmentVariable
+
+
+class Source(_Model):
+    """Where a day's list lies: relative to mm.yaml, or any fsspec URL."""
+
+    path: Annotated[Text, _only_placeholders("audience", "day")]
+    columns: dict[str, str] = Field(default_factory=dict)
+
+
+class Audience(_Model):
+    """A Custom Audience and the lists that feed it; its key is also its partition key."""
+
+    page: str
+    ad_account_id: Annotated[MetaId, BeforeValidator(_without_account_prefix)]
+    system_user_token_env: EnvironmentVariable = DEFAULT_SYSTEM_USER_TOKEN_ENV
+    name: Text
+    description: Text
+    mode: Literal["append", "mirror"] = "append"
+    default_country: (
+        Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$", to_upper=True)] | None
+    ) = None
+    source: Source
+
+
+class Config(_Model):
+    """The whole of ``mm.yaml``."""
+
+    start_date: date
+    timezone: Annotated[str, AfterValidator(_known_timezone)] = "UTC"
+    settings: Settings = Settings()
+    pages: dict[Key, Page] = Field(min_length=1)
+    audiences: dict[Key, Audience] = Field(min_length=1)
+    _directory: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _names_are_told_apart(self) -> "Config":
+        # Find-or-create knows an audience at Meta by its Page and name.
+        seen: dict[tuple[str, str, str], str] = {}
+        for key, audience in self.audiences.items():
+            identity = (audience.ad_account_id, audience.page, audience.name)
+            if identity in seen:
+                raise ValueError(
+                    f"audiences {seen[identity]} and {key} have the same page, ad_account_id and "
+                    "name, so they would be one Custom Audience; rename one"
+                )
+            seen[identity] = key
+        page_ids = [page.page_id for page in self.pages.values()]
+        if len(set(page_ids)) < len(page_ids):
+            raise ValueError("two pages have the same page_id; keep one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _remember_where_it_lies(self, info: ValidationInfo) -> "Config":
+        self._directory = info.context or Path.cwd()
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """The folder of ``mm.yaml``, which relative list paths start from."""
+        return self._directory
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of the day partitions."""
+        return ZoneInfo(self.timezone)
+
+    def page_of(self, audience: str) -> Page:
+        """The Page that an audience belongs to."""
+        return self.pages[self.audiences[audience].page]
+
+    def token_variables(self) -> list[str]:
+        """The environment variables that hold the tokens, each once, in the order of the file."""
+        names = [audience.system_user_token_env for audience in self.audiences.values()]
+        names += [page.access_token_env for page in self.pages.values()]
+        return list(dict.fromkeys(names))
+
+
+def config_path(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where ``mm.yaml`` is: what ``MM_CONFIG`` says, or the working directory."""
+    return Path(environment.get("MM_CONFIG") or "mm.yaml")
+
+
+def load_config(path: Path) -> Config:
+    """Read and check ``mm.yaml``.
+
+    Raises:
+        ConfigError: The file is missing, is no YAML, or breaks a rule; it names every fault.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        message = "there is no such file; write one, or set MM_CONFIG to where it is"
+        raise ConfigError([Fault(str(path), message)]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError([Fault(str(path), f"cannot be read: {reason}")]) from None
+    try:
+        root = yaml.compose(content, Loader=yaml.BaseLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        message = f"this is no YAML: {error.problem}"
+        raise ConfigError([Fault(f"{path}, line {line}", message)]) from None
+    if not isinstance(root, yaml.MappingNode):
+        message = "has no keys; it needs start_date, pages and audiences"
+        raise ConfigError([Fault(str(path), message)])
+    lines = dict(_lines(root))
+    faults = [
+        Fault(_place(path, location, lines), "this key stands here twice; keep one of them")
+        for location in _repeated_keys(root)
+    ]
+    document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506 - it makes only text
+    config = None
+    try:
+        config = Config.model_validate(document, context=path.absolute().parent)
+    except ValidationError as error:
+        faults += [
+            Fault(_place(path, _text_location(detail["loc"]), lines), _sentence(detail))
+            for detail in error.errors(include_url=False, include_context=False)
+        ]
+    faults += [
+        Fault(_place(path, location, lines), message)
+        for location, message in _unknown_pages(document)
+    ]
+    if faults or config is None:
+        raise ConfigError(faults)
+    return config
+
+
+def environment_faults(
+    config: Config, environment: Mapping[str, str] = os.environ
+) -> Iterator[Fault]:
+    """What the environment lacks for ``config``: the tokens and secrets that a live run needs."""
+    for name in config.token_variables():
+        if not environment.get(name):
+            yield Fault(name, "is not set; it must hold the access token that mm.yaml refers to")
+    for name in ("MM_APP_ID", "MM_APP_SECRET", "MM_WEBHOOK_VERIFY_TOKEN"):
+        if not environment.get(name):
+            yield Fault(name, "is not set; the webhook receiver needs it")
+
+
+def _unknown_pages(document: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+    # Checked on the document, so that it is reported beside the faults of other keys.
+    pages, audiences = document.get("pages"), document.get("audiences")
+    if not isinstance(pages, dict) or not isinstance(audiences, dict):
+        return
+    for key, audience in audiences.items():
+        page = audience.get("page") if isinstance(audience, dict) else None
+        if isinstance(page, str) and page not in pages:
+            known = ", ".join(pages)
+            yield ("audiences", key, "page"), f"there is no page {page!r}; known are {known}"
+
+
+def _lines(node: yaml.Node, location: Location = ()) -> Iterator[tuple[Location, int]]:
+    yield location, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*location, str(key.value))
+            yield from _lines(value, inner)
+            yield inner, key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _lines(value, (*location, str(index)))
+
+
+def _repeated_keys(node: yaml.Node, location: Location = ()) -> Iterator[Location]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            inner = (*location, str(key.value))
+            if key.value in seen:
+                yield inner
+            seen.add(key.value)
+            yield from _repeated_keys(value, inner)
+
+
+def _text_location(location: tuple[int | str, ...]) -> Location:
+    # pydantic marks a fault in a mapping's key with an extra part that is not in the document.
+    return tuple(str(part) for part in location if part != "[key]")
+
+
+def _place(path: Path, location: Location, lines: Mapping[Location, int]) -> str:
+    known = location
+    while known and known not in lines:
+        known = known[:-1]
+    name = ".".join(location)
+    return f"{path}, line {lines.get(known, 1)}" + (f", {name}" if name else "")
+
+
+def _sentence(detail: Mapping[str, Any]) -> str:
+    kind, message = detail["type"], str(detail["msg"])
+    if kind == "missing":
+        return "this key is missing"
+    if kind == "extra_forbidden":
+        return "there is no such key; see the README for those there are"
+    if kind == "string_pattern_mismatch" and detail["loc"][-1] == "[key]":
+        return "a key is 1 to 64 characters of a-z, 0-9 and _"
+    if kind == "string_pattern_mismatch" and re.search(r"\[0-9\]\{1,20\}", message):
+        return "an id at Meta is 1 to 20 digits"
+    return message.removeprefix("Value error, ")

@@ -1,0 +1,90 @@
+"""The partitions of every asset, made from ``mm.yaml``, and the parsing of their keys."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from typing import Self
+
+import dagster as dg
+
+from mm_pipelines.config import config_path, load_config
+
+CONFIG = load_config(config_path())
+
+AUDIENCE = dg.StaticPartitionsDefinition(list(CONFIG.audiences))
+PAGE = dg.StaticPartitionsDefinition(list(CONFIG.pages))
+# One more day than has ended: today's list has its partition while today lasts.
+DAY = dg.DailyPartitionsDefinition(
+    start_date=datetime.combine(CONFIG.start_date, time()),
+    timezone=CONFIG.timezone,
+    end_offset=1,
+)
+AUDIENCE_BY_DAY = dg.MultiPartitionsDefinition({"audience": AUDIENCE, "day": DAY})
+PAGE_BY_DAY = dg.MultiPartitionsDefinition({"page": PAGE, "day": DAY})
+
+
+@dataclass(frozen=True)
+class AudienceDay:
+    """One day of one audience: a partition of the delivery assets."""
+
+    audience: str
+    day: date
+
+    @classmethod
+    def of(cls, context: dg.AssetExecutionContext) -> Self:
+        """The run's partition.
+
+        Raises:
+            dagster.Failure: The run has a range of partitions.
+        """
+        keys = _single_key(context)
+        return cls(audience=keys["audience"], day=date.fromisoformat(keys["day"]))
+
+    @property
+    def key(self) -> dg.MultiPartitionKey:
+        """The key as Dagster writes it: ``acme_newsletter|2026-11-20``."""
+        return dg.MultiPartitionKey({"audience": self.audience, "day": self.day.isoformat()})
+
+
+@dataclass(frozen=True)
+class PageDay:
+    """One day of one Page: a partition of the assets about people who join and leave."""
+
+    page: str
+    day: date
+
+    @classmethod
+    def of(cls, context: dg.AssetExecutionContext) -> Self:
+        """The run's partition.
+
+        Raises:
+            dagster.Failure: The run has a range of partitions.
+        """
+        keys = _single_key(context)
+        return cls(page=keys["page"], day=date.fromisoformat(keys["day"]))
+
+    @property
+    def key(self) -> dg.MultiPartitionKey:
+        """The key as Dagster writes it: ``2026-11-20|acme``."""
+        return dg.MultiPartitionKey({"page": self.page, "day": self.day.isoformat()})
+
+
+def single_partition(context: dg.AssetExecutionContext) -> str:
+    """The run's one partition key, for the assets with one dimension.
+
+    Raises:
+        dagster.Failure: The run has a range of partitions.
+    """
+    if len(context.partition_keys) != 1:
+        raise dg.Failure(
+            f"This run has {len(context.partition_keys)} partitions and this asset takes one: "
+            "launch it as a backfill, which makes a run of each",
+            allow_retries=False,
+        )
+    return str(context.partition_key)
+
+
+def _single_key(context: dg.AssetExecutionContext) -> dict[str, str]:
+    single_partition(context)
+    key = context.partition_key
+    assert isinstance(key, dg.MultiPartitionKey)  # noqa: S101 - by the asset's definition
+    return dict(key.keys_by_dimension)

@@ -1,0 +1,112 @@
+"""mm.yaml as people write it, rightly and wrongly."""
+
+from pathlib import Path
+
+import pytest
+
+from mm_pipelines.config import Config, ConfigError, environment_faults, load_config
+
+MINIMAL = """\
+start_date: 2026-11-01
+pages:
+  acme: {page_id: 0134141414124123, access_token_env: ACME_PAGE_TOKEN}
+audiences:
+  acme_newsletter:
+    page: acme
+    ad_account_id: act_12348141984909088
+    name: Acme newsletter
+    description: People who agreed
+    default_country: NO
+    source: {path: "customers/{audience}/{day}.csv"}
+"""
+
+
+def load(tmp_path: Path, content: str) -> Config:
+    path = tmp_path / "mm.yaml"
+    path.write_text(content, encoding="utf-8")
+    return load_config(path)
+
+
+def faults_of(tmp_path: Path, content: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, content)
+    return [str(fault).removeprefix(f"{tmp_path}/") for fault in caught.value.faults]
+
+
+def test_the_defaults_are_the_documented_ones(tmp_path: Path) -> None:
+    settings = load(tmp_path, MINIMAL).settings
+    assert settings.batch_size == 10_000
+    assert settings.sessions_side_by_side == 1
+    assert settings.overdue_hours == 24
+    assert settings.removal_share == 0.30
+    assert settings.token_pull_minutes == 15
+    assert settings.retention_days == 90
+
+
+def test_ids_stay_text_and_norway_stays_norway(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL)
+    assert config.pages["acme"].page_id == "0134141414124123"
+    assert config.audiences["acme_newsletter"].ad_account_id == "12348141984909088"
+    assert config.audiences["acme_newsletter"].default_country == "NO"
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
+    assert load(tmp_path, MINIMAL).directory == tmp_path
+
+
+def test_every_fault_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
+    content = (
+        MINIMAL.replace("start_date: 2026-11-01", "start_date: yesterday\ntimezone: Mars/Base")
+        .replace("page: acme", "page: globex")
+        .replace("{day}.csv", "{dya}.csv")
+        .replace("    description: People who agreed\n", "    mood: cheerful\n")
+    )
+    faults = faults_of(tmp_path, content)
+    assert [fault.split(":")[0] for fault in faults] == [
+        "mm.yaml, line 1, start_date",
+        "mm.yaml, line 2, timezone",
+        "mm.yaml, line 6, audiences.acme_newsletter.description",
+        "mm.yaml, line 12, audiences.acme_newsletter.source.path",
+        "mm.yaml, line 10, audiences.acme_newsletter.mood",
+        "mm.yaml, line 7, audiences.acme_newsletter.page",
+    ]
+    assert "unknown placeholder {dya}; known are {audience}, {day}" in faults[3]
+    assert "there is no page 'globex'; known are acme" in faults[5]
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        ("", "mm.yaml: has no keys"),
+        ("- a\n", "mm.yaml: has no keys"),
+        ("pages: {\n", "mm.yaml, line 2: this is no YAML"),
+        (MINIMAL.replace("  acme:", "  Acme!:"), "a key is 1 to 64 characters"),
+        (MINIMAL.replace("act_12348", "act 12348"), "an id at Meta is 1 to 20 digits"),
+        (MINIMAL + "    name: Again\n", "line 12, audiences.acme_newsletter.name: this key stands"),
+        (MINIMAL + "settings: {batch_size: 10001}\n", "less than or equal to 10000"),
+        (MINIMAL.replace("audiences:", "audience:"), "audiences: this key is missing"),
+    ],
+)
+def test_a_broken_file_is_rejected_with_what_to_mend(
+    tmp_path: Path, broken: str, expected: str
+) -> None:
+    assert any(expected in fault for fault in faults_of(tmp_path, broken))
+
+
+def test_two_keys_for_one_audience_at_meta_are_refused(tmp_path: Path) -> None:
+    entry = MINIMAL.split("audiences:\n")[1]
+    faults = faults_of(tmp_path, MINIMAL + entry.replace("acme_newsletter", "acme_again"))
+    assert "would be one Custom Audience" in faults[0]
+
+
+def test_a_missing_file_says_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="set MM_CONFIG"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_the_environment_is_checked_by_name_only(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL)
+    given = {"MM_SYSTEM_USER_TOKEN": "s3cret", "MM_APP_ID": "1", "MM_APP_SECRET": "x"}
+    faults = list(environment_faults(config, given))
+    assert [fault.place for fault in faults] == ["ACME_PAGE_TOKEN", "MM_WEBHOOK_VERIFY_TOKEN"]
+    assert "s3cret" not in "".join(map(str, faults))
