@@ -1,0 +1,113 @@
+"""Rows that were left out, by their number in the source and the reasons: never by value."""
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Literal
+
+import polars as pl
+from sqlalchemy import Connection, text
+
+from mm_pipelines.warehouse.database import Database
+
+Stage = Literal["hashed_payload", "audience_upload"]
+
+FRAME_SCHEMA = pl.Schema({"row_number": pl.Int64, "reasons": pl.List(pl.String)})
+"""What :func:`replace` takes: one line a row, the first data row of the source being 1."""
+
+_CREATE_STAGING = "create temporary table rejected_row_staging (row_number bigint, reasons text[])"
+
+_DELETE_STAGE = "delete from mm.rejected_row where audience = $1 and day = $2::date and stage = $3"
+
+_MERGE_STAGING = """
+insert into mm.rejected_row (audience, day, stage, row_number, reasons)
+select $1, $2::date, $3, row_number, reasons from rejected_row_staging
+"""
+
+_ADD = text("""
+insert into mm.rejected_row as known (audience, day, stage, row_number, reasons)
+select :audience, :day, :stage, row_number, array[cast(:reason as text)]
+from unnest(cast(:row_numbers as bigint[])) as row_number
+on conflict (audience, day, stage, row_number) do update
+set reasons = case when :reason = any (known.reasons) then known.reasons
+                   else array_append(known.reasons, :reason) end
+""")
+
+_COUNT_REASONS = text("""
+select reason, count(*) as rows
+from mm.rejected_row, unnest(reasons) as reason
+where audience = :audience and day = :day and stage = :stage
+group by reason
+order by rows desc, reason
+""")
+
+
+def replace(
+    database: Database,
+    audience: str,
+    day: date,
+    stage: Stage,
+    frames: Iterable[pl.DataFrame],
+) -> int:
+    """Replace what ``stage`` rejected of one partition, in one transaction.
+
+    Args:
+        database: Where ``mm.rejected_row`` is.
+        audience: The audience's key in mm.yaml.
+        day: The partition's day.
+        stage: Who rejected; the other stage's rows are left alone.
+        frames: Frames of :data:`FRAME_SCHEMA`, read one at a time, each row number at most once.
+
+    Returns:
+        The rows written.
+    """
+    partition = (audience, day.isoformat(), stage)
+    rows = 0
+    with database.bulk() as bulk, bulk.cursor() as cursor:
+        cursor.execute(_CREATE_STAGING)
+        for frame in frames:
+            if frame.is_empty():
+                continue
+            cursor.adbc_ingest(
+                "rejected_row_staging",
+                frame.select("row_number", "reasons").cast(dict(FRAME_SCHEMA)),
+                mode="append",
+                temporary=True,
+            )
+            rows += frame.height
+        cursor.execute(_DELETE_STAGE, partition)
+        cursor.execute(_MERGE_STAGING, partition)
+        bulk.commit()
+    return rows
+
+
+def add(
+    connection: Connection,
+    audience: str,
+    day: date,
+    stage: Stage,
+    row_numbers: Iterable[int],
+    reason: str,
+) -> None:
+    """Add one reason to each of a few rows; said twice, it stands once."""
+    numbers = sorted(set(row_numbers))
+    if numbers:
+        connection.execute(
+            _ADD,
+            {
+                "audience": audience,
+                "day": day,
+                "stage": stage,
+                "row_numbers": numbers,
+                "reason": reason,
+            },
+        )
+
+
+def count_reasons(
+    connection: Connection, audience: str, day: date, stage: Stage
+) -> Mapping[str, int]:
+    """How many rows each reason rejected, the most frequent first; a row may have several."""
+    found = connection.execute(
+        _COUNT_REASONS, {"audience": audience, "day": day, "stage": stage}
+    ).all()
+    return {row.reason: row.rows for row in found}
