@@ -1,0 +1,24 @@
+"""PostgreSQL as a Dagster resource."""
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from mm_pipelines.warehouse.database import Database
+
+
+class DatabaseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The database with the schema ``mm``; connections are closed when the run ends."""
+
+    url: str = Field(repr=False, description="PostgreSQL's address, as MM_DATABASE_URL has it")
+    _database: Database | None = PrivateAttr(default=None)
+
+    def get(self) -> Database:
+        """The database, connected at its first use."""
+        if self._database is None:
+            self._database = Database(self.url)
+        return self._database
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        """Close the connections."""
+        if self._database is not None:
+            self._database.dispose()
