@@ -13,6 +13,9 @@ from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.migrate import upgrade
 
+# Partitions are made when the code location is imported, so it must know its mm.yaml by then.
+os.environ["MM_CONFIG"] = str(Path(__file__).parent / "mm.yaml")
+
 
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Speed figures, each against a peer or a limit measured in the same run."""

@@ -1,0 +1,42 @@
+"""One measured figure and what it is held against."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measurement beside its peer's or its limit, taken in the same run.
+
+    Attributes:
+        name: what was measured.
+        value: ours, in `unit`.
+        unit: such as `rows/s`, `s` or `MB`.
+        against: the peer or limit in the same unit; None where a bare figure is all there is.
+        peer: what `against` is.
+        target: the ratio or bound that the project set itself, as a sentence.
+    """
+
+    name: str
+    value: float
+    unit: str
+    against: float | None = None
+    peer: str = ""
+    target: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours divided by theirs."""
+        return self.value / self.against if self.against else None
+
+
+def median_seconds(work: Callable[[], object], runs: int = 3) -> float:
+    """The median duration of several runs of `work`."""
+    durations = []
+    for _ in range(runs):
+        begun = perf_counter()
+        work()
+        durations.append(perf_counter() - begun)
+    return statistics.median(durations)
