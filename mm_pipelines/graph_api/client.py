@@ -1,0 +1,265 @@
+"""The Graph API over HTTP: one call in, one typed answer or one typed error out.
+
+The client knows nothing of audiences or tokens; those are functions over it, one module per family
+of edges.
+"""
+
+import hashlib
+import hmac
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from mm_pipelines.graph_api.answer import Answer, as_document
+from mm_pipelines.graph_api.classification import (
+    ErrorEnvelope,
+    classify,
+    unreadable,
+    without_envelope,
+)
+from mm_pipelines.graph_api.errors import (
+    AmbiguousOutcomeError,
+    GraphApiError,
+    PermanentError,
+    ThrottledError,
+    TransientError,
+)
+from mm_pipelines.graph_api.redaction import redact, redact_httpx_log
+from mm_pipelines.graph_api.retry import RetryPolicy
+from mm_pipelines.graph_api.throttle import MemoryThrottle, Throttle, Usage, parse_usage
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Params = Mapping[str, str | int | bool]
+
+DEFAULT_BASE_URL = "https://graph.facebook.com"
+DEFAULT_VERSION = "v26.0"
+
+# Taking 10,000 rows can last; connecting never should.
+_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
+_LIMITS = httpx.Limits(max_connections=16, max_keepalive_connections=16)
+
+_STARTS_AS_ERROR = re.compile(rb'\s*\{\s*"error"\s*:')
+
+# Nothing was sent yet: the call was surely not carried out.
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class GraphApiClient:
+    """A client of one version of the Graph API with one access token; thread-safe.
+
+    Use it as a context manager, or `close()` it.
+
+    Args:
+        access_token: a system user's, a Page's or an app's (`APP_ID|APP_SECRET`).
+        base_url: without the version.
+        version: such as `v26.0`.
+        app_secret: if set, every call carries `appsecret_proof`.
+        throttle: the memory of the quota that this token's calls use; in this process by default.
+        retries: when a failed call is made again.
+        transport: what sends; HTTP/1.1 over the network by default (HTTP/2 costs ten times the
+            CPU for bodies of this size).
+        timeout: seconds for each part of a call.
+        sleep: how to wait.
+
+    Raises:
+        ValueError: the access token cannot be one.
+    """
+
+    def __init__(
+        self,
+        access_token: str,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        version: str = DEFAULT_VERSION,
+        app_secret: str | None = None,
+        throttle: Throttle | None = None,
+        retries: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+        timeout: httpx.Timeout = _TIMEOUT,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        token = access_token.strip()
+        # httpx would quote the whole header in its complaint.
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError("the access token is empty or holds characters that no token has")
+        self.version = version
+        self._secrets = (token, app_secret or "")
+        self._proof = _appsecret_proof(app_secret, token) if app_secret else None
+        self._throttle = throttle or MemoryThrottle()
+        self._retries = retries or RetryPolicy()
+        self._sleep = sleep
+        self._version_used: str | None = None
+        self._version_lock = threading.Lock()
+        redact_httpx_log()
+        self._http = httpx.Client(
+            base_url=f"{base_url.rstrip('/')}/{version}/",
+            headers={"Authorization": f"Bearer {token}", "User-Agent": "mm_pipelines"},
+            timeout=timeout,
+            limits=_LIMITS,
+            transport=transport,
+        )
+
+    def __repr__(self) -> str:
+        return f"GraphApiClient({str(self._http.base_url)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    @property
+    def version_used(self) -> str | None:
+        """The version that last answered (`facebook-api-version`); None before any answer.
+
+        It differs from `version` when Meta upgraded a dead one silently.
+        """
+        return self._version_used
+
+    def get(self, path: str, params: Params | None = None) -> dict[str, Any]:
+        """Read a JSON object; raises as `request` does."""
+        return self.request("GET", path, as_document, params=params)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Answer], T],
+        *,
+        params: Params | None = None,
+        body: bytes | None = None,
+        repeatable: bool = True,
+    ) -> T:
+        """Make one call, again where that can help, and read its answer.
+
+        Args:
+            method: GET, POST or DELETE (with a body where there is one).
+            path: below the version, without a leading slash.
+            read: turns the answer into what the caller wants; what it raises of `GraphApiError`
+                is handled as if the API had said it.
+            params: query parameters; booleans become `true` and `false`.
+            body: JSON, sent unchanged at every attempt.
+            repeatable: False if doing it twice is not the same as doing it once: then a call whose
+                outcome is unknown is not made again.
+
+        Raises:
+            GraphApiError: one of its kinds (see `errors`).
+            ThrottledError: the wait is longer than the policy's patience; nothing was sent, or it
+                was refused.
+        """
+        attempt = 1
+        while True:
+            try:
+                self._wait_for_turn()
+                return read(self._send(method, path, params, body))
+            except GraphApiError as error:
+                wait = self._retries.wait_after(error, attempt, repeatable=repeatable)
+                if wait is None:
+                    raise
+                logger.info("attempt %d failed and is repeated: %s", attempt, error)
+            self._sleep(wait)
+            attempt += 1
+
+    def _wait_for_turn(self) -> None:
+        wait = self._throttle.before()
+        if wait > self._retries.patience:
+            raise ThrottledError(
+                "The quota is nearly used up and no call was made", wait_seconds=wait
+            )
+        if wait > 0:
+            self._sleep(wait)
+
+    def _send(self, method: str, path: str, params: Params | None, body: bytes | None) -> Answer:
+        query = {name: _parameter(value) for name, value in (params or {}).items()}
+        if self._proof:
+            query["appsecret_proof"] = self._proof
+        headers = {"Content-Type": "application/json"} if body is not None else None
+        try:
+            response = self._http.request(method, path, params=query, content=body, headers=headers)
+        except _NEVER_SENT as error:
+            raise TransientError(
+                f"The Graph API cannot be reached ({type(error).__name__})"
+            ) from None
+        except httpx.DecodingError:
+            raise unreadable("its compression is broken") from None
+        except httpx.UnsupportedProtocol:
+            raise PermanentError("The base URL of the Graph API is no http address") from None
+        except httpx.TransportError as error:
+            # Its text may quote bytes of the answer: only its kind is told.
+            raise AmbiguousOutcomeError(
+                f"The connection failed before the answer ({type(error).__name__})"
+            ) from None
+        return self._judge(response)
+
+    def _judge(self, response: httpx.Response) -> Answer:
+        """The answer if it is a success, with its usage and version remembered either way."""
+        usage = parse_usage(response.headers)
+        self._notice_version(response.headers.get("facebook-api-version"))
+        answer = Answer(response.status_code, response.content, response.headers)
+        # A success is left unread: pages of tokens are parsed in a faster way. But an error may
+        # come with 200.
+        if response.is_success and not _STARTS_AS_ERROR.match(answer.raw):
+            if usage is not None:
+                self._throttle.after(usage)
+            return answer
+        error = self._error(answer, usage)
+        if isinstance(error, ThrottledError):
+            self._throttle.after(Usage(100.0, error.wait_seconds, "throttled"))
+        elif usage is not None:
+            self._throttle.after(usage)
+        raise error
+
+    def _error(self, answer: Answer, usage: Usage | None) -> GraphApiError:
+        try:
+            envelope = ErrorEnvelope.of(answer.document())
+        except GraphApiError:
+            envelope = None
+        if envelope is None:
+            return without_envelope(answer.status)
+        safe = redact(envelope.message, *self._secrets, self._proof or "")
+        envelope = ErrorEnvelope(
+            safe, envelope.code, envelope.subcode, envelope.is_transient, envelope.fbtrace_id
+        )
+        return classify(
+            envelope, answer.status, wait_seconds=usage.regain_seconds if usage else None
+        )
+
+    def _notice_version(self, used: str | None) -> None:
+        if used is None:
+            return
+        with self._version_lock:
+            changed, self._version_used = used != self._version_used, used
+        if changed and used != self.version:
+            logger.warning(
+                "the Graph API answered as %s where %s was asked for: that version may be dead, "
+                "set MM_GRAPH_API_VERSION",
+                used,
+                self.version,
+            )
+
+
+def _appsecret_proof(app_secret: str, access_token: str) -> str:
+    return hmac.new(app_secret.encode(), access_token.encode(), hashlib.sha256).hexdigest()
+
+
+def _parameter(value: str | int | bool) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

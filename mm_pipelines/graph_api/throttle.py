@@ -1,0 +1,194 @@
+"""Staying below Meta's rate limits: what the usage headers say, and how long to wait.
+
+There is no `Retry-After`. Three headers tell how much of a quota is used (graph-api-facts 4); at
+100 % calls fail, and calls made then prolong the block. So calls are spaced out from 75 % and
+stopped at 95 %, for as long as Meta says it takes to regain access.
+
+The rules are pure functions over `ThrottleState`. `MemoryThrottle` holds one state in this
+process; whoever must share it between processes keeps the three numbers elsewhere and implements
+`Throttle`.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+SLOW_DOWN_AT = 75.0
+"""Percent of a quota from which calls are spaced out."""
+PAUSE_AT = 95.0
+"""Percent of a quota from which no call is made until access is regained."""
+LONGEST_SPACING = 10.0
+"""Seconds between two calls just below the pause."""
+ASSUMED_PAUSE = 60.0
+"""Seconds of a pause whose length Meta does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much of the fullest quota is used, by one answer's headers.
+
+    Attributes:
+        percent: of the fullest quota; 100 means throttled.
+        regain_seconds: until access is regained, 0 if Meta does not tell or it is not lost.
+        quota: whose figure it is: `app`, `ad_account`, or a use case such as `custom_audience`.
+    """
+
+    percent: float
+    regain_seconds: float = 0.0
+    quota: str = ""
+
+
+def parse_usage(headers: Mapping[str, str]) -> Usage | None:
+    """The usage that an answer's headers tell; None if they tell nothing.
+
+    Args:
+        headers: with names in any case if the mapping ignores it (httpx's does), else lower case.
+
+    Returns:
+        The fullest of all quotas named, with the longest wait of those at the pause.
+    """
+    readings = [
+        *_app(_document(headers, "x-app-usage")),
+        *_ad_account(_document(headers, "x-ad-account-usage")),
+        *_use_cases(_document(headers, "x-business-use-case-usage")),
+    ]
+    if not readings:
+        return None
+    fullest = max(readings, key=lambda reading: reading.percent)
+    # X-Ad-Account-Usage names its window even when nearly nothing is used.
+    waits = [reading.regain_seconds for reading in readings if reading.percent >= PAUSE_AT]
+    return replace(fullest, regain_seconds=max(waits, default=0.0))
+
+
+def _document(headers: Mapping[str, str], name: str) -> dict[str, Any]:
+    try:
+        document = json.loads(headers.get(name) or "{}")
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _app(document: dict[str, Any]) -> Iterator[Usage]:
+    if document:
+        yield Usage(_fullest_share(document), quota="app")
+
+
+def _ad_account(document: dict[str, Any]) -> Iterator[Usage]:
+    if document:
+        yield Usage(
+            _number(document.get("acc_id_util_pct")),
+            _number(document.get("reset_time_duration")),  # seconds
+            "ad_account",
+        )
+
+
+def _use_cases(document: dict[str, Any]) -> Iterator[Usage]:
+    for rows in document.values():
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict):
+                yield Usage(
+                    _fullest_share(row),
+                    60 * _number(row.get("estimated_time_to_regain_access")),  # minutes
+                    str(row.get("type", "")),
+                )
+
+
+def _fullest_share(document: dict[str, Any]) -> float:
+    return max(
+        _number(document.get(name)) for name in ("call_count", "total_cputime", "total_time")
+    )
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return number if 0 <= number < float("inf") else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottleState:
+    """All that must be remembered of a quota between calls.
+
+    Attributes:
+        next_call_at: unix seconds before which nobody calls.
+        spacing: seconds between two calls.
+        percent: of the quota last seen used, for people.
+    """
+
+    next_call_at: float = 0.0
+    spacing: float = 0.0
+    percent: float = 0.0
+
+
+def spacing_at(percent: float) -> float:
+    """Seconds between two calls at that usage: 0 below 75 %, then rising to 10 at 95 %."""
+    if percent < SLOW_DOWN_AT:
+        return 0.0
+    return LONGEST_SPACING * min(1.0, (percent - SLOW_DOWN_AT) / (PAUSE_AT - SLOW_DOWN_AT))
+
+
+def observed(state: ThrottleState, usage: Usage, now: float) -> ThrottleState:
+    """The state after an answer that told `usage` at `now` (unix seconds).
+
+    A pause stands until it is over, whatever answers of calls made before it still arrive.
+    """
+    pause = 0.0
+    if usage.percent >= PAUSE_AT:
+        pause = usage.regain_seconds or ASSUMED_PAUSE
+    return ThrottleState(
+        next_call_at=max(state.next_call_at, now + pause if pause else 0.0),
+        spacing=spacing_at(usage.percent),
+        percent=usage.percent,
+    )
+
+
+def reserved(state: ThrottleState, now: float) -> tuple[ThrottleState, float]:
+    """Take the next place in the queue of callers.
+
+    Returns:
+        The state in which the place is taken, and the seconds until it is due.
+    """
+    due = max(now, state.next_call_at)
+    return replace(state, next_call_at=due + state.spacing), due - now
+
+
+class Throttle(Protocol):
+    """The memory of one quota: one ad account's, or one Page's."""
+
+    def before(self) -> float:
+        """Seconds to wait before the next call, which takes its place in the queue."""
+        ...
+
+    def after(self, usage: Usage) -> None:
+        """Remember what an answer told."""
+        ...
+
+
+class MemoryThrottle:
+    """A throttle for one process; thread-safe."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._state = ThrottleState()
+
+    @property
+    def state(self) -> ThrottleState:
+        """What is remembered now."""
+        return self._state
+
+    def before(self) -> float:
+        """Seconds to wait before the next call, which takes its place in the queue."""
+        with self._lock:
+            self._state, wait = reserved(self._state, self._now())
+        return wait
+
+    def after(self, usage: Usage) -> None:
+        """Remember what an answer told."""
+        with self._lock:
+            self._state = observed(self._state, usage, self._now())

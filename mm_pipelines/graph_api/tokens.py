@@ -1,0 +1,203 @@
+"""Subscription tokens of a Page, page by page as frames (graph-api-facts 2.8, 2.9; second seed).
+
+Every value is read as text first, since ids and times come as numbers in one of Meta's samples and
+as text in the other; a page of 1,000 tokens becomes a frame in about a millisecond.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+import polars as pl
+
+from mm_pipelines.graph_api.answer import Answer, text
+from mm_pipelines.graph_api.classification import unreadable
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.paging import Page, iter_pages, next_cursor
+
+MAX_LIMIT: Final = 1000
+"""Tokens that one page may hold (second seed)."""
+
+DEDUPLICATED_CAP: Final = 10_000
+"""Where a listing with `do_not_return_duplicates` ends, however many there are (second seed)."""
+
+_TIME = pl.Datetime("us", "UTC")
+
+TOKEN_SCHEMA: Final = pl.Schema(
+    {
+        "token": pl.String(),
+        "recipient_id": pl.String(),
+        "topic_title": pl.String(),
+        "reoptin": pl.String(),
+        "user_token_status": pl.String(),
+        "timezone": pl.String(),
+        "created_at": _TIME,
+        "expires_at": _TIME,
+        "next_eligible_at": _TIME,
+        "next_eligible_paid_at": _TIME,
+        "custom_audience_ids": pl.List(pl.String()),
+    }
+)
+"""The columns of every frame of tokens.
+
+`recipient_id` (a Page-scoped ID) and all times are null for tokens made from a Custom Audience; a
+time that Meta leaves out or sets to 0 is null, and an expiry that is null means never.
+"""
+
+_TEXTS = {
+    "token": "notification_messages_token",
+    "recipient_id": "recipient_id",
+    "topic_title": "topic_title",
+    "reoptin": "notification_messages_reoptin",
+    "user_token_status": "user_token_status",
+    "timezone": "notification_messages_timezone",
+}
+_TIMES = {
+    "created_at": "creation_timestamp",
+    "expires_at": "token_expiry_timestamp",
+    "next_eligible_at": "next_eligible_time",
+    "next_eligible_paid_at": "next_eligible_time_for_paid_messaging",
+}
+_AUDIENCES = "custom_audience_ids"
+
+_ROW = pl.Struct(
+    {name: pl.String() for name in (*_TEXTS.values(), *_TIMES.values())}
+    | {_AUDIENCES: pl.List(pl.String())}
+)
+_PAGING = pl.Struct({"cursors": pl.Struct({"after": pl.String()}), "next": pl.String()})
+_LISTING = {"data": pl.List(_ROW), "paging": _PAGING}
+
+# graph-api-facts, question 3: fewer than 12 digits are seconds, otherwise milliseconds.
+_FIRST_MILLISECONDS = 10**11
+_YEAR_10000 = 253_402_300_800_000
+
+
+def iter_token_pages(
+    client: GraphApiClient,
+    page_id: str,
+    *,
+    limit: int = MAX_LIMIT,
+    custom_audience_ids: Sequence[str] | None = None,
+    do_not_return_duplicates: bool = False,
+    has_received_marketing_message: bool | None = None,
+    opt_in_source: Sequence[str] | None = None,
+) -> Iterator[pl.DataFrame]:
+    """All tokens of a Page, from the top, one frame of `TOKEN_SCHEMA` a page; frames may be empty.
+
+    Args:
+        client: with the Page's token.
+        page_id: of the Page.
+        limit: tokens asked for at a time, at most 1000.
+        custom_audience_ids: only tokens that one of these audiences matched. An audience with
+            fewer than 100 matches yields none: an empty answer never means that people left.
+        do_not_return_duplicates: one token per recipient; the listing then ends silently at
+            10,000 tokens.
+        has_received_marketing_message: undocumented filter, known from Meta's SDK.
+        opt_in_source: undocumented filter, known from Meta's SDK: COMMENT_AUTOMATION, CTM,
+            REPLY_AUTOMATION, SUBSCRIBER_LIST.
+
+    Raises:
+        CursorExpiredError: read again from the top.
+        ThrottledError: code 2300080 is this edge's own.
+        GraphApiError: as `GraphApiClient.request`.
+    """
+    params: dict[str, str | int | bool] = {}
+    if custom_audience_ids is not None:
+        params[_AUDIENCES] = ",".join(custom_audience_ids)
+    if do_not_return_duplicates:
+        params["do_not_return_duplicates"] = True
+    if has_received_marketing_message is not None:
+        params["has_received_marketing_message"] = has_received_marketing_message
+    if opt_in_source is not None:
+        params["opt_in_source"] = ",".join(opt_in_source)
+    return iter_pages(
+        client, f"{page_id}/notification_message_tokens", params, limit=limit, read=_as_page
+    )
+
+
+def get_token(client: GraphApiClient, token: str) -> pl.DataFrame:
+    """What is known of one token: a frame of `TOKEN_SCHEMA` with one row.
+
+    Raises:
+        NotFoundError: Meta does not know the token (any more).
+        GraphApiError: as `GraphApiClient.request`.
+    """
+    path = f"notification_messages_{quote(token, safe='')}"
+    return client.request("GET", path, lambda answer: _one_token(answer, token))
+
+
+def _one_token(answer: Answer, token: str) -> pl.DataFrame:
+    row = _plain_row(answer.document())
+    row[_TEXTS["token"]] = row[_TEXTS["token"]] or token
+    return _typed(pl.DataFrame([row], schema=dict(_ROW.to_schema())))
+
+
+def _as_page(answer: Answer) -> Page[pl.DataFrame]:
+    try:
+        listing = pl.read_json(answer.raw, schema=_LISTING)
+    except pl.exceptions.PolarsError:
+        # A shape that the schema does not foresee, or no JSON at all; Polars' text quotes data.
+        return _as_page_slowly(answer)
+    if listing.height != 1 or listing["data"][0] is None:
+        raise unreadable("it has no list of tokens", answer.status)
+    rows = listing["data"].explode(empty_as_null=False).struct.unnest()
+    return _page(rows, listing["paging"][0], answer)
+
+
+def _as_page_slowly(answer: Answer) -> Page[pl.DataFrame]:
+    document = answer.document()
+    rows = document.get("data")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise unreadable("it has no list of tokens", answer.status)
+    frame = pl.DataFrame([_plain_row(row) for row in rows], schema=dict(_ROW.to_schema()))
+    return _page(frame, document.get("paging"), answer)
+
+
+def _page(rows: pl.DataFrame, paging: Any, answer: Answer) -> Page[pl.DataFrame]:
+    tokens = _typed(rows)
+    if tokens["token"].null_count():
+        raise unreadable("a row has no token", answer.status)
+    return Page(tokens, next_cursor(paging))
+
+
+def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        name: text(row.get(name)) for name in (*_TEXTS.values(), *_TIMES.values())
+    }
+    audiences = row.get(_AUDIENCES)
+    if isinstance(audiences, Mapping):
+        audiences = list(audiences.values())
+    elif audiences is not None and not isinstance(audiences, list):
+        audiences = [audiences]
+    plain[_AUDIENCES] = audiences and [text(audience) for audience in audiences]
+    return plain
+
+
+def _typed(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of texts, named as Meta names them, as `TOKEN_SCHEMA`."""
+    # "0" stood for an unknown recipient until January 2026.
+    unknown: Callable[[pl.Expr], pl.Expr] = lambda column: column.is_in(["", "0"])  # noqa: E731
+    texts = [pl.col(theirs).alias(ours) for ours, theirs in _TEXTS.items()]
+    times = [_time(theirs).alias(ours) for ours, theirs in _TIMES.items()]
+    audiences = pl.col(_AUDIENCES).list.drop_nulls()
+    return rows.select(
+        *(pl.when(~unknown(column)).then(column) for column in texts),
+        *times,
+        pl.when(audiences.list.len() > 0).then(audiences).alias(_AUDIENCES),
+    ).match_to_schema(TOKEN_SCHEMA)
+
+
+def _time(name: str) -> pl.Expr:
+    """Unix seconds, unix milliseconds or ISO 8601, as text, to a time; 0 and nonsense to null."""
+    number = pl.col(name).str.to_integer(strict=False)
+    ms = pl.when(number < _FIRST_MILLISECONDS).then(number * 1000).otherwise(number)
+    from_number = (
+        pl.when(ms.is_between(1, _YEAR_10000, closed="left"))
+        .then(ms)
+        .cast(pl.Datetime("ms", "UTC"))
+        .cast(_TIME)
+    )
+    from_text = pl.col(name).str.to_datetime(
+        "%Y-%m-%dT%H:%M:%S%z", time_unit="us", time_zone="UTC", strict=False
+    )
+    return pl.coalesce(from_number, from_text)
