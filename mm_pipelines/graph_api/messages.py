@@ -1,0 +1,162 @@
+"""Opt-in requests: asking people on Messenger whether they want marketing messages.
+
+graph-api-facts 2.11; seed, Option 3. A person may be asked once per 24-hour window, and with the
+same title once a week: keeping to that is the caller's, who remembers whom it asked.
+"""
+
+import enum
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from mm_pipelines.graph_api.answer import Answer, text
+from mm_pipelines.graph_api.classification import unreadable
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.errors import (
+    AmbiguousOutcomeError,
+    GraphApiError,
+    ThrottledError,
+    TransientError,
+)
+
+MAX_TITLE = 65
+"""Characters of a title (graph-api-facts 2.11)."""
+
+CTA_TEXTS = frozenset({"ALLOW", "GET", "GET_UPDATES", "OPT_IN", "SIGN_UP"})
+"""Texts of the button that were seen in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptInRequest:
+    """What one person is asked.
+
+    Attributes:
+        psid: Page-scoped ID of a person who wrote within the last 24 hours.
+        title: at most 65 characters.
+        image_url: https.
+        payload: comes back in the `messaging_optins` webhook.
+        timezone: the person's, such as `America/New_York`; None where unknown.
+        cta_text: one of `CTA_TEXTS`; None for Meta's own.
+
+    Raises:
+        ValueError: title, image or button is not permitted.
+    """
+
+    psid: str = field(repr=False)
+    title: str
+    image_url: str
+    payload: str
+    timezone: str | None = None
+    cta_text: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.psid:
+            raise ValueError("an opt-in request needs a psid")
+        if not 1 <= len(self.title) <= MAX_TITLE:
+            raise ValueError(f"a title has 1 to {MAX_TITLE} characters, not {len(self.title)}")
+        if not self.image_url.startswith("https://"):
+            raise ValueError("image_url must be an https address")
+        if self.cta_text is not None and self.cta_text not in CTA_TEXTS:
+            raise ValueError(f"cta_text must be one of {', '.join(sorted(CTA_TEXTS))}")
+
+
+@dataclass(frozen=True, slots=True)
+class OptInReceipt:
+    """The request was sent; whether the person agrees comes by webhook."""
+
+    recipient_id: str | None = field(repr=False)
+    message_id: str = field(repr=False)
+
+
+class Verdict(enum.Enum):
+    """What follows for the people still to be asked, when asking one has failed."""
+
+    RETRY = "retry"
+    """The person was surely not asked: ask again later."""
+
+    MAYBE_ASKED = "maybe_asked"
+    """Nobody knows: count the person as asked, since asking twice is forbidden."""
+
+    SKIP_PERSON = "skip_person"
+    """This person cannot be asked (now): go on with the next."""
+
+    STOP = "stop"
+    """Nobody can be asked until the cause is settled."""
+
+
+# By code and subcode; a subcode of None means any other.
+_PERSON: frozenset[tuple[int | None, int | None]] = frozenset(
+    {
+        (10, 2018278),  # outside the 24-hour window
+        (10, 2018065),  # outside the window, by the older rules
+        (10, 2018108),  # this person cannot receive messages
+        (100, 2018001),  # no such person
+        (200, 1545041),  # this person is not available
+        (551, None),  # this person is not available
+        (551, 1545041),
+        (9, 2018352),  # asked too often
+        (1893047, None),  # recipient unavailable
+    }
+)
+
+
+def send_opt_in_request(
+    client: GraphApiClient, page_id: str, request: OptInRequest
+) -> OptInReceipt:
+    """Ask one person; not repeated where the outcome is unknown.
+
+    Args:
+        client: with the Page's token.
+        page_id: of the Page.
+        request: whom and what to ask.
+
+    Raises:
+        GraphApiError: as `GraphApiClient.request`; `verdict` tells what follows.
+    """
+    question: dict[str, Any] = {
+        "template_type": "notification_messages",
+        "title": request.title,
+        "image_url": request.image_url,
+        "payload": request.payload,
+    }
+    if request.timezone is not None:
+        question["notification_messages_timezone"] = request.timezone
+    if request.cta_text is not None:
+        question["notification_messages_cta_text"] = request.cta_text
+    body = {
+        "recipient": {"id": request.psid},
+        "page": page_id,
+        "message": {"attachment": {"type": "template", "payload": question}},
+    }
+    return client.request(
+        "POST",
+        f"{page_id}/messages",
+        _receipt,
+        body=json.dumps(body).encode(),
+        repeatable=False,
+    )
+
+
+def verdict(error: GraphApiError) -> Verdict:
+    """What follows from a failed opt-in request (graph-api-facts 2.11)."""
+    if (error.code, error.subcode) in _PERSON or (error.code, None) in _PERSON:
+        return Verdict.SKIP_PERSON
+    if isinstance(error, AmbiguousOutcomeError):
+        return Verdict.MAYBE_ASKED
+    if isinstance(error, TransientError | ThrottledError):
+        return Verdict.RETRY
+    return Verdict.STOP
+
+
+def _receipt(answer: Answer) -> OptInReceipt:
+    """`message_id` stands inside `recipient` by the seed, flat by the Send API."""
+    document = answer.document()
+    recipient = document.get("recipient")
+    nested = recipient if isinstance(recipient, dict) else {}
+    message_id = text(document.get("message_id")) or text(nested.get("message_id"))
+    if message_id is None:
+        raise unreadable("it names no message", answer.status)
+    return OptInReceipt(
+        recipient_id=text(document.get("recipient_id")) or text(nested.get("id")),
+        message_id=message_id,
+    )

@@ -1,0 +1,160 @@
+"""Webhook subscriptions of an app, a Page and an ad account (graph-api-facts 2.13).
+
+A field is delivered only if it is subscribed at both levels: the app's and the Page's.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mm_pipelines.graph_api.answer import as_success, text
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.paging import iter_rows
+
+PAGE_FIELDS = (
+    "messages",
+    "messaging_optins",
+    "messaging_optouts",
+    "marketing_messages_subscriber_upload_status",
+)
+"""The Page's fields that this project lives by."""
+
+_LISTING_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class AppSubscription:
+    """What an app receives of one kind of object (`page`, `ad_account`), and where."""
+
+    object: str
+    callback_url: str | None
+    active: bool
+    fields: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribedApp:
+    """An app that receives webhooks of a Page or an ad account."""
+
+    app_id: str
+    name: str | None
+    fields: frozenset[str]
+
+
+def subscribe_app(
+    client: GraphApiClient,
+    app_id: str,
+    *,
+    object_type: str,
+    callback_url: str,
+    fields: Sequence[str],
+    verify_token: str,
+) -> bool:
+    """Subscribe the app to fields of a kind of object; Meta calls the receiver before it answers.
+
+    Args:
+        client: with the app's token (`APP_ID|APP_SECRET`).
+        app_id: of the app.
+        object_type: `page` or `ad_account`.
+        callback_url: https address of the receiver.
+        fields: subscribed; those not named are no longer.
+        verify_token: what the receiver expects in the handshake.
+
+    Raises:
+        PermanentError: code 2200: the handshake failed.
+        GraphApiError: as `GraphApiClient.request`.
+    """
+    body = {
+        "object": object_type,
+        "callback_url": callback_url,
+        "fields": ",".join(fields),
+        "verify_token": verify_token,
+        "include_values": True,
+    }
+    return client.request(
+        "POST", f"{app_id}/subscriptions", as_success, body=json.dumps(body).encode()
+    )
+
+
+def app_subscriptions(client: GraphApiClient, app_id: str) -> list[AppSubscription]:
+    """What the app is subscribed to; the client has the app's token.
+
+    Raises:
+        GraphApiError: as `paging.iter_pages`.
+    """
+    return [
+        AppSubscription(
+            object=text(row.get("object")) or "",
+            callback_url=text(row.get("callback_url")),
+            active=row.get("active") in (True, "true"),
+            fields=_names(row.get("fields")),
+        )
+        for row in iter_rows(client, f"{app_id}/subscriptions", {}, limit=_LISTING_LIMIT)
+    ]
+
+
+def subscribe_page(
+    client: GraphApiClient, page_id: str, fields: Iterable[str] = PAGE_FIELDS
+) -> bool:
+    """Subscribe the token's app to fields of the Page; the client has the Page's token.
+
+    Raises:
+        GraphApiError: as `GraphApiClient.request`.
+    """
+    return client.request(
+        "POST",
+        f"{page_id}/subscribed_apps",
+        as_success,
+        params={"subscribed_fields": ",".join(fields)},
+    )
+
+
+def page_subscriptions(client: GraphApiClient, page_id: str) -> list[SubscribedApp]:
+    """The apps subscribed to the Page; the client has the Page's token.
+
+    Raises:
+        GraphApiError: as `paging.iter_pages`.
+    """
+    return _subscribed_apps(client, page_id)
+
+
+def subscribe_ad_account(client: GraphApiClient, ad_account_id: str, app_id: str) -> bool:
+    """Subscribe the app to the ad account; the client has the system user's token.
+
+    Raises:
+        GraphApiError: as `GraphApiClient.request`.
+    """
+    return client.request(
+        "POST",
+        f"act_{ad_account_id.removeprefix('act_')}/subscribed_apps",
+        as_success,
+        params={"app_id": app_id},
+    )
+
+
+def ad_account_subscriptions(client: GraphApiClient, ad_account_id: str) -> list[SubscribedApp]:
+    """The apps subscribed to the ad account; the client has the system user's token.
+
+    Raises:
+        GraphApiError: as `paging.iter_pages`.
+    """
+    return _subscribed_apps(client, f"act_{ad_account_id.removeprefix('act_')}")
+
+
+def _subscribed_apps(client: GraphApiClient, subject: str) -> list[SubscribedApp]:
+    return [
+        SubscribedApp(
+            app_id=text(row.get("id")) or text(row.get("app_id")) or "",
+            name=text(row.get("name")) or text(row.get("app_name")),
+            fields=_names(row.get("subscribed_fields")),
+        )
+        for row in iter_rows(client, f"{subject}/subscribed_apps", {}, limit=_LISTING_LIMIT)
+    ]
+
+
+def _names(value: Any) -> frozenset[str]:
+    """Fields come as names, or as `{"name": …, "version": …}`."""
+    entries = value if isinstance(value, list) else []
+    names = (text(entry.get("name") if isinstance(entry, dict) else entry) for entry in entries)
+    return frozenset(filter(None, names))
