@@ -4,7 +4,7 @@ Every value is read as text first, since ids and times come as numbers in one of
 as text in the other; a page of 1,000 tokens becomes a frame in about a millisecond.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -138,7 +138,7 @@ def _as_page(answer: Answer) -> Page[pl.DataFrame]:
     except pl.exceptions.PolarsError:
         # A shape that the schema does not foresee, or no JSON at all; Polars' text quotes data.
         return _as_page_slowly(answer)
-    if listing.height != 1 or listing["data"][0] is None:
+    if listing.height != 1 or listing["data"].null_count():
         raise unreadable("it has no list of tokens", answer.status)
     rows = listing["data"].explode(empty_as_null=False).struct.unnest()
     return _page(rows, listing["paging"][0], answer)
@@ -169,35 +169,48 @@ def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
         audiences = list(audiences.values())
     elif audiences is not None and not isinstance(audiences, list):
         audiences = [audiences]
-    plain[_AUDIENCES] = audiences and [text(audience) for audience in audiences]
+    plain[_AUDIENCES] = audiences and [str(audience) for audience in audiences]
     return plain
 
 
 def _typed(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows of texts, named as Meta names them, as `TOKEN_SCHEMA`."""
+    texts = {ours: pl.col(theirs) for ours, theirs in _TEXTS.items()}
     # "0" stood for an unknown recipient until January 2026.
-    unknown: Callable[[pl.Expr], pl.Expr] = lambda column: column.is_in(["", "0"])  # noqa: E731
-    texts = [pl.col(theirs).alias(ours) for ours, theirs in _TEXTS.items()]
-    times = [_time(theirs).alias(ours) for ours, theirs in _TIMES.items()]
-    audiences = pl.col(_AUDIENCES).list.drop_nulls()
-    return rows.select(
-        *(pl.when(~unknown(column)).then(column) for column in texts),
-        *times,
-        pl.when(audiences.list.len() > 0).then(audiences).alias(_AUDIENCES),
-    ).match_to_schema(TOKEN_SCHEMA)
+    texts["recipient_id"] = pl.when(pl.col("recipient_id") != "0").then(pl.col("recipient_id"))
+    audiences = pl.col(_AUDIENCES)
+    return _with_numeric_times(rows).select(
+        *(column.alias(ours) for ours, column in texts.items()),
+        *(_time(theirs).alias(ours) for ours, theirs in _TIMES.items()),
+        pl.when(audiences.list.len() > 0).then(audiences),
+    )
+
+
+def _with_numeric_times(rows: pl.DataFrame) -> pl.DataFrame:
+    """The columns of times as unix seconds or milliseconds; ISO 8601 becomes milliseconds."""
+    times = pl.col(list(_TIMES.values()))
+    numeric = rows.with_columns(times.cast(pl.Int64, strict=False))
+    if numeric.select(times.null_count()).row(0) == rows.select(times.null_count()).row(0):
+        return numeric
+    return rows.with_columns(_number_in_any_form(name) for name in _TIMES.values())
+
+
+def _number_in_any_form(name: str) -> pl.Expr:
+    column = pl.col(name)
+    iso = column.str.to_datetime(
+        "%Y-%m-%dT%H:%M:%S%z", time_unit="ms", time_zone="UTC", strict=False
+    )
+    decimal = column.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+    return pl.coalesce(column.cast(pl.Int64, strict=False), iso.to_physical(), decimal)
 
 
 def _time(name: str) -> pl.Expr:
-    """Unix seconds, unix milliseconds or ISO 8601, as text, to a time; 0 and nonsense to null."""
-    number = pl.col(name).str.to_integer(strict=False)
-    ms = pl.when(number < _FIRST_MILLISECONDS).then(number * 1000).otherwise(number)
-    from_number = (
-        pl.when(ms.is_between(1, _YEAR_10000, closed="left"))
-        .then(ms)
-        .cast(pl.Datetime("ms", "UTC"))
+    """Unix seconds or milliseconds to a time; 0, negative and absurd values to null."""
+    number = pl.col(name)
+    return (
+        pl.when(number.is_between(1, _FIRST_MILLISECONDS, closed="left"))
+        .then(number * 1_000_000)
+        .when(number.is_between(_FIRST_MILLISECONDS, _YEAR_10000, closed="left"))
+        .then(number * 1_000)
         .cast(_TIME)
     )
-    from_text = pl.col(name).str.to_datetime(
-        "%Y-%m-%dT%H:%M:%S%z", time_unit="us", time_zone="UTC", strict=False
-    )
-    return pl.coalesce(from_number, from_text)
