@@ -1,0 +1,58 @@
+"""JSON and opaque values the way Meta writes them."""
+
+import base64
+import binascii
+import hashlib
+import json
+from typing import Any
+
+import orjson
+
+
+def to_json(value: object) -> bytes:
+    """A response body, compact, in UTF-8."""
+    return orjson.dumps(value)
+
+
+def from_json(text: bytes | str) -> Any:
+    """Parse a body or a nested JSON string; raises ValueError."""
+    return orjson.loads(text)
+
+
+def to_escaped_json(value: object) -> bytes:
+    r"""A webhook body: ASCII only, the rest as \uXXXX in lower case, as Meta signs it (facts 3)."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+
+
+def to_cursor(position: int) -> str:
+    """An opaque paging cursor that stands for a position."""
+    return base64.urlsafe_b64encode(f"QVFIU{position}".encode()).decode().rstrip("=")
+
+
+def from_cursor(cursor: str) -> int:
+    """The position a cursor stands for; raises ValueError for anything not made here."""
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise ValueError("not a cursor") from error
+    prefix, _, digits = text.partition("QVFIU")
+    if prefix or not digits.isdigit():
+        raise ValueError("not a cursor")
+    return int(digits)
+
+
+def keyed_number(*parts: object, digits: int) -> int:
+    """A number of that many digits that follows from the parts alone, spread like a hash."""
+    digest = hashlib.blake2b(
+        "\x1f".join(str(part) for part in parts).encode(), digest_size=16
+    ).digest()
+    lowest: int = 10 ** (digits - 1)
+    return lowest + int.from_bytes(digest, "big") % (9 * lowest)
+
+
+def keyed_fraction(*parts: object) -> float:
+    """A number in [0, 1) that follows from the parts alone."""
+    digest = hashlib.blake2b(
+        "\x1f".join(str(part) for part in parts).encode(), digest_size=8
+    ).digest()
+    return int.from_bytes(digest, "big") / 2**64

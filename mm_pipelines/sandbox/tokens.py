@@ -1,0 +1,223 @@
+"""Subscription tokens: a Page's listing and the single token (facts 2.8, 2.9).
+
+A token an audience made tells nothing about its person; one that a person opted into tells all.
+"""
+
+import sqlite3
+from typing import Any
+
+from mm_pipelines.sandbox import errors
+from mm_pipelines.sandbox.calls import Call
+from mm_pipelines.sandbox.encoding import keyed_fraction, keyed_number
+from mm_pipelines.sandbox.paging import paging, position_after, requested_fields
+from mm_pipelines.sandbox.world import World
+
+DEFAULT_LIMIT, HIGHEST_LIMIT = 100, 1000
+WITHOUT_DUPLICATES_CAP = 10_000
+DAY = 86_400
+
+FIELDS = (
+    "id", "notification_messages_token", "recipient_id", "topic_title",
+    "notification_messages_reoptin", "notification_messages_timezone", "user_token_status",
+    "creation_timestamp", "token_expiry_timestamp", "next_eligible_time",
+    "next_eligible_time_for_paid_messaging", "custom_audience_ids",
+)  # fmt: skip
+TIMES = {
+    "creation_timestamp": "created_at",
+    "token_expiry_timestamp": "expires_at",
+    "next_eligible_time": "next_eligible_at",
+    "next_eligible_time_for_paid_messaging": "next_eligible_at",
+}
+
+DEFAULT_TITLE = "Updates and promotions"
+_TITLES = (DEFAULT_TITLE, "New arrivals", "Members' offers")
+_TIMEZONES = ("America/New_York", "America/Sao_Paulo", "Asia/Manila", "Asia/Ho_Chi_Minh")
+_SOURCES = ("CTM", "COMMENT_AUTOMATION", "REPLY_AUTOMATION", None)
+
+# Listed: what a person opted into, and what an audience made if one of its audiences has reached
+# the floor, or if it has left all its audiences after having been listed.
+_LISTED = """
+t.page_id = :page AND t.gone_at IS NULL AND (
+    t.person IS NULL
+    OR EXISTS (
+        SELECT 1 FROM token_audience a JOIN audience c ON c.audience_id = a.audience_id
+        WHERE a.token = t.number AND c.matched >= :floor
+    )
+    OR (t.seen AND NOT EXISTS (SELECT 1 FROM token_audience a WHERE a.token = t.number))
+)
+"""
+
+_FIRST_OF_RECIPIENT = """
+(t.psid IS NULL OR t.number = (
+    SELECT min(o.number) FROM token o
+    WHERE o.page_id = t.page_id AND o.psid = t.psid AND o.gone_at IS NULL
+))
+"""
+
+
+def listing(world: World, call: Call, page_id: str) -> dict[str, Any]:
+    """GET /<PAGE_ID>/notification_message_tokens."""
+    fields = requested_fields(call, FIELDS, default=FIELDS[1:])
+    limit = min(call.whole_number("limit", DEFAULT_LIMIT, lowest=1), HIGHEST_LIMIT)
+    after, emptied = divmod(position_after(call), 2)
+    with world.transaction() as db:
+        populate(world, page_id)
+        if call.variants.short_pages:
+            # Uneven pages, every third empty though more follow: only `next` tells the end.
+            place = keyed_number(world.settings.seed, "page", after, digits=6)
+            if not emptied and after and place % 3 == 0:
+                return {"data": [], "paging": paging(call, 2 * after, 2 * after + 1, more=True)}
+            limit = max(1, limit - place % (limit // 2 + 1))
+        where, values = _conditions(call)
+        values |= {"page": page_id, "floor": world.settings.audience_floor}
+        if call.flag("do_not_return_duplicates"):
+            where += f" AND {_FIRST_OF_RECIPIENT}"
+            where, values = _capped(db, where, values)
+        rows = db.execute(
+            f"SELECT t.* FROM token t WHERE {where} AND t.number > :after"
+            " ORDER BY t.number LIMIT :limit",
+            {**values, "after": after, "limit": limit + 1},
+        ).fetchall()
+        page, more = rows[:limit], len(rows) > limit
+        audiences = _audiences_of(world, db, page)
+    unit = 1000 if call.variants.timestamp_unit == "milliseconds" else 1
+    answer: dict[str, Any] = {"data": [_described(row, fields, audiences, unit) for row in page]}
+    if page:
+        answer["paging"] = paging(call, 2 * page[0]["number"], 2 * page[-1]["number"], more)
+    return answer
+
+
+def read(world: World, call: Call, page_id: str, token: str) -> dict[str, Any]:
+    """GET /notification_messages_<TOKEN>, for the Page whose token calls."""
+    fields = requested_fields(call, FIELDS, default=FIELDS[1:])
+    with world.transaction() as db:
+        populate(world, page_id)
+        row = db.execute(
+            f"SELECT t.* FROM token t WHERE t.token = :token AND {_LISTED}",
+            {"token": token, "page": page_id, "floor": world.settings.audience_floor},
+        ).fetchone()
+        if row is None:
+            raise errors.unknown_object(f"notification_messages_{token}")
+        audiences = _audiences_of(world, db, [row])
+    unit = 1000 if call.variants.timestamp_unit == "milliseconds" else 1
+    return _described(row, fields, audiences, unit)
+
+
+def page_of(world: World, token: str) -> str | None:
+    """The Page to which a token belongs, where only the token is known."""
+    row = world.db.execute("SELECT page_id FROM token WHERE token = ?", (token,)).fetchone()
+    return None if row is None else row["page_id"]
+
+
+def populate(world: World, page_id: str) -> None:
+    """The people who had opted in before the story begins; a third of them hold several tokens."""
+    if world.recall(f"populated:{page_id}", False):
+        return
+    world.remember(f"populated:{page_id}", True)
+    settings = world.settings
+    midnight = int(world.now()) // DAY * DAY
+    for person in range(settings.optin_people_per_page):
+        psid = str(keyed_number(settings.seed, page_id, "psid", person, digits=16))
+        for nth in range(1 if person % 3 else 2 + person % 2):
+            number = keyed_number(settings.seed, page_id, "token", person, nth, digits=19)
+            chance = keyed_fraction(settings.seed, page_id, "chance", person, nth)
+            created = midnight - int(chance * 200 + 1) * DAY - nth * 3600
+            # Most never expire; some lie in the past, some cannot be messaged before tonight.
+            expires = None if chance < 0.7 else created + 120 * DAY
+            world.db.execute(
+                "INSERT INTO token (token, page_id, psid, topic_title, reoptin,"
+                " user_token_status, timezone, created_at, expires_at, next_eligible_at,"
+                " opt_in_source, has_received) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    str(number),
+                    page_id,
+                    psid,
+                    _TITLES[nth % len(_TITLES)],
+                    "DISABLED" if 0.5 < chance < 0.55 else "ENABLED",
+                    "REFRESHED" if chance < 0.4 else "NOT_REFRESHED",
+                    _TIMEZONES[person % len(_TIMEZONES)],
+                    created,
+                    expires,
+                    midnight + 2 * DAY if 0.2 < chance < 0.3 else created,
+                    _SOURCES[person % len(_SOURCES)],
+                    int(chance > 0.5),
+                ),
+            )
+
+
+def _conditions(call: Call) -> tuple[str, dict[str, Any]]:
+    where, values = _LISTED, dict[str, Any]()
+    audience_ids = call.items("custom_audience_ids")
+    if audience_ids:
+        names = [f"audience{index}" for index in range(len(audience_ids))]
+        where += (
+            " AND t.number IN (SELECT a.token FROM token_audience a"
+            " JOIN audience c ON c.audience_id = a.audience_id"
+            f" WHERE c.matched >= :floor AND a.audience_id IN ({_bound(names)}))"
+        )
+        values |= dict(zip(names, audience_ids, strict=True))
+    sources = call.items("opt_in_source")
+    if sources:
+        names = [f"source{index}" for index in range(len(sources))]
+        where += f" AND t.opt_in_source IN ({_bound(names)})"
+        values |= dict(zip(names, sources, strict=True))
+    received = call.flag("has_received_marketing_message")
+    if received is not None:
+        where += " AND t.has_received = :received"
+        values["received"] = int(received)
+    return where, values
+
+
+def _bound(names: list[str]) -> str:
+    return ", ".join(f":{name}" for name in names)
+
+
+def _capped(
+    db: sqlite3.Connection, where: str, values: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Stop silently after 10,000 tokens, as do_not_return_duplicates does (facts 7.14)."""
+    last = db.execute(
+        f"SELECT t.number FROM token t WHERE {where} ORDER BY t.number LIMIT 1 OFFSET :skipped",
+        {**values, "skipped": WITHOUT_DUPLICATES_CAP - 1},
+    ).fetchone()
+    if last is None:
+        return where, values
+    return f"{where} AND t.number <= :last", {**values, "last": last["number"]}
+
+
+def _audiences_of(
+    world: World, db: sqlite3.Connection, rows: list[sqlite3.Row]
+) -> dict[int, list[str]]:
+    """The audiences at or above the floor in which each of these tokens stands."""
+    audiences: dict[int, list[str]] = {}
+    numbers = [row["number"] for row in rows if row["person"] is not None]
+    marks = ", ".join("?" * len(numbers))
+    for token, audience_id in db.execute(
+        "SELECT a.token, a.audience_id FROM token_audience a"
+        " JOIN audience c ON c.audience_id = a.audience_id AND c.matched >= ?"
+        f" WHERE a.token IN ({marks}) ORDER BY c.number",
+        (world.settings.audience_floor, *numbers),
+    ):
+        audiences.setdefault(token, []).append(audience_id)
+    return audiences
+
+
+def _described(
+    row: sqlite3.Row, fields: list[str], audiences: dict[int, list[str]], unit: int
+) -> dict[str, Any]:
+    node: dict[str, Any] = {
+        "id": f"notification_messages_{row['token']}",
+        "notification_messages_token": row["token"],
+        "topic_title": row["topic_title"],
+        "notification_messages_reoptin": row["reoptin"],
+    }
+    if row["person"] is not None:
+        node["custom_audience_ids"] = audiences.get(row["number"], [])
+    else:
+        node["recipient_id"] = row["psid"]
+        node["notification_messages_timezone"] = row["timezone"]
+        node["user_token_status"] = row["user_token_status"]
+        for name, column in TIMES.items():
+            if row[column] is not None:
+                node[name] = row[column] * unit
+    return {name: node[name] for name in fields if name in node}

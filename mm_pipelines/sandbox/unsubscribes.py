@@ -1,0 +1,81 @@
+"""POST /<PAGE_ID>/messaging_customer_base/unsubscribe: people leave the Page (facts 2.10)."""
+
+import hashlib
+import re
+import sqlite3
+from typing import Any
+
+from mm_pipelines.sandbox import tokens
+from mm_pipelines.sandbox.calls import Call
+from mm_pipelines.sandbox.errors import invalid_parameter, missing_parameter
+from mm_pipelines.sandbox.world import World
+
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
+_E164 = re.compile(r"\+[1-9]\d{6,14}\Z")
+_EMAIL = re.compile(r"[^@\sA-Z]+@[^@\sA-Z]+\.[^@\sA-Z]+\Z")
+
+_COMBINATIONS = ({"phone"}, {"email"}, {"phone", "email"}, {"psid"}, {"subscriber_token"})
+
+_BY_CONTACT = (
+    "UPDATE token SET gone_at = :now WHERE page_id = :page AND gone_at IS NULL AND number IN"
+    " (SELECT token FROM contact WHERE page_id = :page AND identifier = :key)"
+)
+_BY_RECIPIENT = (
+    "UPDATE token SET gone_at = :now WHERE page_id = :page AND psid = :key AND gone_at IS NULL"
+)
+_BY_SUBSCRIBER = (
+    "UPDATE token SET gone_at = :now WHERE page_id = :page AND token = :key AND gone_at IS NULL"
+)
+
+
+def unsubscribe(world: World, call: Call, page_id: str) -> dict[str, Any]:
+    """200 even if every row is invalid; a valid row that nobody answers to is not invalid."""
+    data = call.nested("data")
+    if data is None:
+        raise missing_parameter("data")
+    if not isinstance(data, list) or not data:
+        raise invalid_parameter("Param data must be a non-empty array")
+    invalid = 0
+    with world.transaction() as db:
+        tokens.populate(world, page_id)
+        for row in data:
+            if not _is_valid(row):
+                invalid += 1
+            else:
+                _leave(db, world, page_id, row)
+    return {"invalid_rows_count": invalid}
+
+
+def _is_valid(row: object) -> bool:
+    if not isinstance(row, dict) or set(row) not in _COMBINATIONS:
+        return False
+    if not all(isinstance(value, (str, int)) and str(value) for value in row.values()):
+        return False
+    patterns = {"phone": _E164, "email": _EMAIL}
+    return all(
+        patterns[key].match(str(value)) or _HASH.match(str(value))
+        for key, value in row.items()
+        if key in patterns
+    )
+
+
+def _leave(db: sqlite3.Connection, world: World, page_id: str, row: dict[str, Any]) -> None:
+    values = {"now": int(world.now()), "page": page_id}
+    for key, value in row.items():
+        if key == "psid":
+            db.execute(_BY_RECIPIENT, {**values, "key": str(value)})
+        elif key == "subscriber_token":
+            db.execute(_BY_SUBSCRIBER, {**values, "key": str(value)})
+        else:
+            db.execute(_BY_CONTACT, {**values, "key": _identifier(key, str(value))})
+
+
+def _identifier(key: str, value: str) -> bytes:
+    """The hash under which a contact was uploaded: of a phone, the digits without the plus.
+
+    A hash made of +digits cannot be turned into one of the digits, so it finds nobody: the reason
+    to send phones raw (facts 7.11).
+    """
+    if _HASH.match(value):
+        return bytes.fromhex(value)
+    return hashlib.sha256(value.removeprefix("+" if key == "phone" else "").encode()).digest()

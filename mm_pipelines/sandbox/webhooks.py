@@ -1,0 +1,184 @@
+"""Webhooks to the receiver: written down with the event, signed, and sent until they get a 200."""
+
+import asyncio
+import hashlib
+import hmac
+from typing import Any
+
+import httpx
+
+from mm_pipelines.sandbox.encoding import to_escaped_json
+from mm_pipelines.sandbox.world import World
+
+UPLOAD_STATUS = "marketing_messages_subscriber_upload_status"
+
+AT_ONCE = 8
+LONGEST_PAUSE_SECONDS = 60.0
+
+
+def emit_upload_status(
+    world: World,
+    *,
+    page_id: str,
+    account_id: str,
+    audience_id: str,
+    num_rows: int,
+    bounds: tuple[int, int],
+) -> None:
+    """One batch was processed (the seed's Step 4; envelope by facts 7.2)."""
+    variants = world.variants()
+    # Ids as JSON numbers, as Meta sends them, although many lie beyond 2^53.
+    value: dict[str, Any] = {
+        "field": UPLOAD_STATUS,
+        "app_id": _number(world.settings.app_id),
+        "page_id": _number(page_id),
+        "custom_audience_id": _number(audience_id),
+        "ad_account_id": _number(account_id),
+        "timestamp": int(world.now()),
+        "num_rows": num_rows,
+        "business_id": _number(world.settings.business_id),
+        "approximate_count_lower_bound": bounds[0],
+        "approximate_count_upper_bound": bounds[1],
+        "batch_uploading_status": variants.upload_status,
+    }
+    sent = {
+        "page": ["page"],
+        "ad_account": ["ad_account"],
+        "both": ["page", "ad_account"],
+    }[variants.upload_object]
+    for object_name in sent:
+        object_id = page_id if object_name == "page" else account_id
+        if variants.envelope == "bare":
+            body = value
+        else:
+            inner = dict(value)
+            if variants.envelope == "changes_bare_value":
+                del inner["field"]
+            change = {"field": UPLOAD_STATUS, "value": inner}
+            body = _envelope(world, object_name, object_id, {"changes": [change]})
+        _emit(world, object_name, UPLOAD_STATUS, object_id, body)
+
+
+def emit_messaging(world: World, page_id: str, field: str, message: dict[str, Any]) -> None:
+    """Something a person did in Messenger: `message` without sender, recipient and timestamp."""
+    body = _envelope(world, "page", page_id, {"messaging": [message]})
+    _emit(world, "page", field, page_id, body)
+
+
+def pending(world: World) -> int:
+    """Webhooks not yet delivered."""
+    with world.transaction() as db:
+        (count,) = db.execute("SELECT count(*) FROM webhook WHERE delivered_at IS NULL").fetchone()
+    return int(count)
+
+
+async def deliver_due(world: World, client: httpx.AsyncClient) -> bool:
+    """Send the webhooks whose time has come, some at once; whether there were any."""
+    due = await asyncio.to_thread(_due, world)
+    await asyncio.gather(*(_deliver(world, client, *webhook) for webhook in due))
+    return bool(due)
+
+
+def destination(world: World) -> str | None:
+    """Where webhooks go: the configured receiver, else the app's callback."""
+    if world.settings.webhook_url is not None:
+        return world.settings.webhook_url
+    row = world.db.execute(
+        "SELECT callback_url FROM subscription WHERE level = 'app' ORDER BY object DESC"
+    ).fetchone()
+    return None if row is None else row["callback_url"]
+
+
+def sign(world: World, body: bytes) -> str:
+    """The value of X-Hub-Signature-256 for a body."""
+    secret = world.settings.app_secret.get_secret_value().encode()
+    return "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+
+
+def _emit(world: World, object_name: str, field: str, object_id: str, body: dict[str, Any]) -> None:
+    if destination(world) is None or not _subscribed(world, object_name, field, object_id):
+        return
+    now = world.now()
+    with world.transaction() as db:
+        db.execute(
+            "INSERT INTO webhook (object, field, object_id, body, made_at, due_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (object_name, field, object_id, to_escaped_json(body), now, now),
+        )
+
+
+def _subscribed(world: World, object_name: str, field: str, object_id: str) -> bool:
+    """Facts 1.10: a field is delivered only if app and Page (or ad account) both subscribed."""
+    if not world.settings.require_subscriptions:
+        return True
+    app = world.db.execute(
+        "SELECT fields FROM subscription WHERE level = 'app' AND object = ?", (object_name,)
+    ).fetchone()
+    node = world.db.execute(
+        "SELECT fields FROM subscription WHERE level = 'object' AND object = ? AND object_id = ?",
+        (object_name, object_id),
+    ).fetchone()
+    if app is None or node is None or field not in app["fields"].split(","):
+        return False
+    # An ad account subscribes to the app, not to single fields (facts 2.13).
+    return object_name == "ad_account" or field in node["fields"].split(",")
+
+
+def _envelope(
+    world: World, object_name: str, object_id: str, content: dict[str, Any]
+) -> dict[str, Any]:
+    # Generic webhooks count in seconds, those of Pages in milliseconds (facts 3); no two alike,
+    # since two batches can finish in one instant and nothing else tells their events apart.
+    instant = max(int(world.now() * 1000), int(world.recall("last_entry_time", 0)) + 1)
+    world.remember("last_entry_time", instant)
+    entry_time = instant if object_name == "page" else instant // 1000
+    return {
+        "object": object_name,
+        "entry": [{"id": object_id, "time": entry_time, **content}],
+    }
+
+
+def _due(world: World) -> list[tuple[int, int, bytes, str]]:
+    with world.transaction() as db:
+        url = destination(world)
+        if url is None or world.recall("webhooks_paused", False):
+            return []
+        rows = db.execute(
+            "SELECT number, attempts, body FROM webhook"
+            " WHERE delivered_at IS NULL AND due_at <= ? ORDER BY due_at, number LIMIT ?",
+            (world.now(), AT_ONCE),
+        ).fetchall()
+    return [(row["number"], row["attempts"], row["body"], url) for row in rows]
+
+
+async def _deliver(
+    world: World, client: httpx.AsyncClient, number: int, attempts: int, body: bytes, url: str
+) -> None:
+    headers = {"content-type": "application/json", "x-hub-signature-256": sign(world, body)}
+    try:
+        answer = await client.post(url, content=body, headers=headers)
+        status = answer.status_code
+    except httpx.HTTPError:
+        status = 0
+    await asyncio.to_thread(_note_attempt, world, number, attempts + 1, status)
+
+
+def _note_attempt(world: World, number: int, attempts: int, status: int) -> None:
+    now = world.now()
+    pause = world.settings.webhook_backoff_seconds * 2 ** min(attempts - 1, 16)
+    with world.transaction() as db:
+        db.execute(
+            "UPDATE webhook SET attempts = ?, last_status = ?, delivered_at = ?, due_at = ?"
+            " WHERE number = ?",
+            (
+                attempts,
+                status,
+                now if status == 200 else None,
+                now + min(pause, LONGEST_PAUSE_SECONDS),
+                number,
+            ),
+        )
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.isdigit() else text

@@ -1,0 +1,188 @@
+"""The sandbox's world: one SQLite file, one clock, one lock.
+
+Every call is one transaction, so a process killed at any instant has applied a call wholly or not
+at all. Work for later (matching, webhooks) is a row with a due time, so a restart finds it.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mm_pipelines.sandbox.encoding import from_json, to_json
+from mm_pipelines.sandbox.settings import Settings, Variants
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS remembered (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS audience (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    audience_id TEXT UNIQUE, account_id TEXT, page_id TEXT, name TEXT, description TEXT,
+    subtype TEXT, customer_file_source TEXT, marketing_messages INTEGER, retention_days INTEGER,
+    time_created INTEGER, time_updated INTEGER, time_content_updated INTEGER,
+    operation_status INTEGER, matched INTEGER DEFAULT 0, deleted_at INTEGER
+);
+
+CREATE TABLE IF NOT EXISTS session (
+    account_id TEXT, session_id TEXT, audience_id TEXT, kind TEXT, schema TEXT,
+    started_at REAL, ended_at REAL, last_seq INTEGER, estimated_total INTEGER,
+    num_received INTEGER DEFAULT 0, num_invalid INTEGER DEFAULT 0, num_matched INTEGER DEFAULT 0,
+    PRIMARY KEY (account_id, session_id)
+) WITHOUT ROWID;
+
+-- A batch with due_at and no processed_at is a matching job still to be done.
+CREATE TABLE IF NOT EXISTS batch (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    account_id TEXT, session_id TEXT, batch_seq INTEGER, audience_id TEXT, kind TEXT,
+    digest TEXT, num_rows INTEGER, num_invalid INTEGER, receipt BLOB,
+    received_at REAL, times_received INTEGER DEFAULT 1, due_at REAL, processed_at REAL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS batch_in_session ON batch (account_id, session_id, batch_seq);
+CREATE INDEX IF NOT EXISTS batch_due ON batch (due_at)
+    WHERE due_at IS NOT NULL AND processed_at IS NULL;
+
+-- E-mail and phone are SHA-256 as 32 bytes, or empty where the row had none.
+CREATE TABLE IF NOT EXISTS member (
+    audience_id TEXT, email BLOB, phone BLOB, batch INTEGER,
+    PRIMARY KEY (audience_id, email, phone)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS member_by_phone ON member (audience_id, phone);
+CREATE INDEX IF NOT EXISTS member_by_batch ON member (batch);
+
+CREATE TABLE IF NOT EXISTS token (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    token TEXT UNIQUE, page_id TEXT, person BLOB, psid TEXT, topic_title TEXT, reoptin TEXT,
+    user_token_status TEXT, timezone TEXT, created_at INTEGER, expires_at INTEGER,
+    next_eligible_at INTEGER, opt_in_source TEXT, has_received INTEGER DEFAULT 0,
+    seen INTEGER DEFAULT 0, gone_at INTEGER
+);
+CREATE UNIQUE INDEX IF NOT EXISTS token_of_person ON token (page_id, person)
+    WHERE person IS NOT NULL;
+CREATE INDEX IF NOT EXISTS token_of_page ON token (page_id, number);
+CREATE INDEX IF NOT EXISTS token_of_psid ON token (page_id, psid);
+CREATE TABLE IF NOT EXISTS token_audience (
+    audience_id TEXT, token INTEGER, PRIMARY KEY (audience_id, token)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS audience_of_token ON token_audience (token);
+-- By which e-mails and phones a Page's tokens can be found again, to unsubscribe them.
+CREATE TABLE IF NOT EXISTS contact (
+    page_id TEXT, identifier BLOB, token INTEGER, PRIMARY KEY (page_id, identifier, token)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS conversation (
+    page_id TEXT, psid TEXT, timezone TEXT, last_message_at REAL, PRIMARY KEY (page_id, psid)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS optin_request (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    page_id TEXT, psid TEXT, title TEXT, payload TEXT, timezone TEXT, message_id TEXT,
+    asked_at REAL, answer TEXT
+);
+CREATE INDEX IF NOT EXISTS optin_request_of_psid ON optin_request (page_id, psid);
+
+CREATE TABLE IF NOT EXISTS subscription (
+    level TEXT, object TEXT, object_id TEXT, fields TEXT, callback_url TEXT,
+    PRIMARY KEY (level, object, object_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS webhook (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    object TEXT, field TEXT, object_id TEXT, body BLOB, made_at REAL, attempts INTEGER DEFAULT 0,
+    due_at REAL, delivered_at REAL, last_status INTEGER
+);
+CREATE INDEX IF NOT EXISTS webhook_due ON webhook (due_at) WHERE delivered_at IS NULL;
+
+CREATE TABLE IF NOT EXISTS fault (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT,
+    seen INTEGER DEFAULT 0, fired INTEGER DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS quota (subject TEXT PRIMARY KEY, rule TEXT, blocked_until REAL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS call (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL, method TEXT, path TEXT, subject TEXT, principal TEXT, status INTEGER, code INTEGER,
+    fault INTEGER
+);
+CREATE INDEX IF NOT EXISTS call_of_subject ON call (subject, at);
+"""
+
+TABLES = (
+    "audience", "session", "batch", "member", "token", "token_audience", "contact", "conversation",
+    "optin_request", "subscription", "webhook", "fault", "quota", "call", "remembered",
+)  # fmt: skip
+
+
+class World:
+    """Settings, state and clock of one sandbox. Thread-safe: one transaction at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        if settings.state_file is not None:
+            settings.state_file.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self.db = sqlite3.connect(
+            settings.state_file or ":memory:", check_same_thread=False, isolation_level=None
+        )
+        self.db.row_factory = sqlite3.Row
+        # A write-ahead log survives the end of the process at any instant; only a power cut could
+        # take the last transactions, which a stand-in may accept.
+        self.db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+        self.db.execute("PRAGMA cache_size = -131072")
+        self.db.executescript(SCHEMA)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing; nested use joins the transaction under way."""
+        with self._lock:
+            if self.db.in_transaction:
+                yield self.db
+                return
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+            except BaseException:
+                self.db.execute("ROLLBACK")
+                raise
+            self.db.execute("COMMIT")
+
+    def insert(self, statement: str, values: Sequence[Any]) -> int:
+        """Insert one row; returns its number."""
+        with self.transaction() as db:
+            number = db.execute(statement, values).lastrowid
+        return -1 if number is None else number
+
+    def close(self) -> None:
+        """Close the file; the world cannot be used afterwards."""
+        with self._lock:
+            self.db.close()
+
+    def now(self) -> float:
+        """Unix seconds, ahead of the real time by what the clock was advanced."""
+        return time.time() + float(self.recall("clock_offset", 0.0))
+
+    def advance_clock(self, seconds: float) -> None:
+        """Move the sandbox's time forward, for windows of hours and weeks."""
+        self.remember("clock_offset", float(self.recall("clock_offset", 0.0)) + seconds)
+
+    def variants(self) -> Variants:
+        """The variants in force for every call."""
+        kept = self.recall("variants", None)
+        return self.settings.variants if kept is None else Variants.model_validate(kept)
+
+    def remember(self, name: str, value: object) -> None:
+        """Keep a JSON value under a name."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, to_json(value)))
+
+    def recall(self, name: str, default: object) -> Any:
+        """The value kept under a name, or the default."""
+        with self._lock:
+            row = self.db.execute("SELECT value FROM remembered WHERE name = ?", (name,)).fetchone()
+        return default if row is None else from_json(row["value"])
+
+    def reset(self) -> None:
+        """Forget everything, as if the state file had been deleted."""
+        with self.transaction() as db:
+            for table in TABLES:
+                db.execute(f"DELETE FROM {table}")
+            db.execute("DELETE FROM sqlite_sequence")
