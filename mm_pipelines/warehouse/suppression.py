@@ -1,0 +1,106 @@
+"""Who left by e-mail or phone, as keyed hashes: enough to leave them out, too little to know them.
+
+A digest is HMAC-SHA256 under ``MM_SUPPRESSION_KEY`` over the value's SHA-256 in lower-case hex
+(design 7.14), so that a list that was hashed before it came to us matches too.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sqlalchemy import Connection, text
+
+SchemaKey = Literal["EMAIL", "PHONE"]
+
+_INTRODUCE_KEY = text("""
+insert into mm.suppression_key (fingerprint) values (:fingerprint) on conflict do nothing
+""")
+
+_FINGERPRINT = text("select fingerprint from mm.suppression_key")
+
+_ADD = text("""
+insert into mm.suppression (key, digest, request_id)
+select key, digest, request_id
+from unnest(cast(:key as text[]), cast(:digest as bytea[]), cast(:request_id as bigint[]))
+    as leaver (key, digest, request_id)
+on conflict (key, digest) do nothing
+""")
+
+_DIGESTS = text("select key, digest from mm.suppression")
+
+_COUNT = text("select count(*) from mm.suppression")
+
+
+class SuppressionKeyChanged(Exception):
+    """MM_SUPPRESSION_KEY is not the key that the suppressed people were hashed with."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "MM_SUPPRESSION_KEY is not the key that mm.suppression was made with, so nobody who "
+            "left could be recognised; set the former key again (unset, it is the one kept in "
+            "MM_HOME), then run this again"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressed:
+    """One value of a person who left."""
+
+    key: SchemaKey
+    digest: bytes = field(repr=False)
+    request_id: int
+
+
+def digest(suppression_key: bytes, sha256: str) -> bytes:
+    """The keyed hash of a value that is known by its SHA-256 in lower-case hex."""
+    return hmac.digest(suppression_key, sha256.encode(), "sha256")
+
+
+def check_key(connection: Connection, suppression_key: bytes) -> None:
+    """Make sure that the key is the one in use; the first that is ever checked becomes it.
+
+    Raises:
+        SuppressionKeyChanged: Another key is in use.
+    """
+    fingerprint = hashlib.sha256(b"mm_pipelines suppression key\0" + suppression_key).hexdigest()
+    connection.execute(_INTRODUCE_KEY, {"fingerprint": fingerprint})
+    known: str = connection.execute(_FINGERPRINT).scalar_one()
+    if not hmac.compare_digest(known, fingerprint):
+        raise SuppressionKeyChanged
+
+
+def add(connection: Connection, suppressed: Iterable[Suppressed]) -> int:
+    """Suppress people in the caller's transaction; who is suppressed already stays as they are.
+
+    Returns:
+        How many values were not suppressed before.
+    """
+    values = list(suppressed)
+    columns = {
+        "key": [value.key for value in values],
+        "digest": [value.digest for value in values],
+        "request_id": [value.request_id for value in values],
+    }
+    return connection.execute(_ADD, columns).rowcount
+
+
+def suppressed_digests(
+    connection: Connection, suppression_key: bytes
+) -> Mapping[SchemaKey, frozenset[bytes]]:
+    """The digests of everybody who left, by the schema key of what they left by.
+
+    Raises:
+        SuppressionKeyChanged: ``suppression_key`` could recognise none of them.
+    """
+    check_key(connection, suppression_key)
+    found: dict[SchemaKey, set[bytes]] = {"EMAIL": set(), "PHONE": set()}
+    for row in connection.execute(_DIGESTS):
+        found[row.key].add(bytes(row.digest))
+    return {key: frozenset(digests) for key, digests in found.items()}
+
+
+def count(connection: Connection) -> int:
+    """How many values are suppressed."""
+    return int(connection.scalar(_COUNT) or 0)
