@@ -11,7 +11,7 @@ from mm_pipelines.warehouse.database import Database
 
 Stage = Literal["hashed_payload", "audience_upload"]
 
-FRAME_SCHEMA = pl.Schema({"row_number": pl.Int64, "reasons": pl.List(pl.String)})
+FRAME_SCHEMA = pl.Schema([("row_number", pl.Int64()), ("reasons", pl.List(pl.String))])
 """What :func:`replace` takes: one line a row, the first data row of the source being 1."""
 
 _CREATE_STAGING = "create temporary table rejected_row_staging (row_number bigint, reasons text[])"
@@ -69,7 +69,7 @@ def replace(
                 continue
             cursor.adbc_ingest(
                 "rejected_row_staging",
-                frame.select("row_number", "reasons").cast(dict(FRAME_SCHEMA)),
+                frame.select("row_number", "reasons").cast(FRAME_SCHEMA),
                 mode="append",
                 temporary=True,
             )

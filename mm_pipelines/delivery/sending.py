@@ -1,0 +1,319 @@
+"""A frozen delta sent batch by batch, each recorded before it is sent and acknowledged after.
+
+Sessions (graph-api-facts 2.4): their batches are sequential, and Meta closes one 90 minutes after
+its first batch. So a session is closed by us well before, and several can go side by side.
+"""
+
+import hashlib
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from mm_pipelines.delivery.errors import PayloadUnreadable, RowsNotReceived
+from mm_pipelines.delivery.people import slices
+from mm_pipelines.delivery.progress import ProgressLog
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.errors import PermanentError
+from mm_pipelines.graph_api.users import (
+    UploadReceipt,
+    UploadSession,
+    add_users,
+    remove_users,
+    users_body,
+)
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse import rejected_row, upload_batch, upload_delta
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.upload_batch import Batch, Received, Session
+from mm_pipelines.warehouse.upload_delta import Delta
+
+CLOSE_AFTER = timedelta(minutes=75)
+"""Age at which a session gets its last batch."""
+EXPIRED_AFTER = timedelta(minutes=88)
+"""Age at which nothing more is sent in a session: Meta would drop it."""
+
+REJECTED_BY_META = "invalid_at_meta"
+"""The reason in ``mm.rejected_row`` of a row that Meta's samples name."""
+
+# 2650 of a session that is over at Meta: timed out, first batch missing, finished.
+_SESSION_OVER = {(2650, 1870158), (2650, 1870147), (2650, 1870159)}
+
+
+@dataclass(frozen=True)
+class Sending:
+    """How deltas are sent.
+
+    Attributes:
+        batch_size: Rows of a batch, at most 10,000.
+        sessions_side_by_side: How many sessions at once.
+        delete_via_post: Remove by POST with ``method=DELETE``, where a proxy drops DELETE bodies.
+    """
+
+    batch_size: int = 10_000
+    sessions_side_by_side: int = 1
+    delete_via_post: bool = False
+
+
+class Sender:
+    """Sends deltas of one Custom Audience; hold the audience's lock.
+
+    Args:
+        database: The ledger.
+        storage: Where the deltas' files are.
+        client: With the token of the audience's ad account.
+        sending: How.
+        progress: What is told on the way.
+        now: The time.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        client: GraphApiClient,
+        sending: Sending,
+        progress: ProgressLog,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._client = client
+        self._sending = sending
+        self._progress = progress
+        self._now = now
+        self._stop = threading.Event()
+
+    def finish_open(self, custom_audience_id: str) -> None:
+        """Finish the delta that a dead or failed run left, whichever partition it was of.
+
+        Raises as `finish`.
+        """
+        with self._database.transaction() as connection:
+            unfinished = upload_delta.find_open(connection, custom_audience_id)
+        if unfinished is not None:
+            self.finish(unfinished)
+
+    def finish(self, delta: Delta) -> None:
+        """Send all of a delta that is not acknowledged yet, and note that it is complete.
+
+        Batches that a dead run left without an answer go first, in the same session and sequence
+        and with the same bytes while Meta still holds that session open.
+
+        Raises:
+            RowsNotReceived: Meta says that it did not take the batch.
+            PayloadUnreadable: The delta's file is gone.
+            GraphApiError: What is acknowledged until then stays so; call again for the rest.
+        """
+        if delta.completed_at is not None:
+            return
+        if not self._storage.exists(delta.path):
+            raise PayloadUnreadable(
+                f"{delta.audience}, {delta.day}: the file of the delta that is being delivered is "
+                "gone from the storage; restore the storage, then run this again"
+            )
+        with self._database.transaction() as connection:
+            left_behind = upload_batch.unacknowledged(connection, delta)
+            self._progress.begin(delta, upload_batch.progress(connection, delta))
+        for batch in left_behind:
+            self._send_again(delta, batch)
+        with self._database.transaction() as connection:
+            gaps = upload_batch.unrecorded_ranges(connection, delta)
+            sessions = [
+                (session, last_seq)
+                for session, last_seq in upload_batch.unclosed_sessions(connection, delta)
+                if self._age(session) < CLOSE_AFTER
+            ]
+        shares = _shares(gaps, self._sending.sessions_side_by_side, self._sending.batch_size)
+        lanes = [
+            _Lane(share, *(sessions[number] if number < len(sessions) else (None, 0)))
+            for number, share in enumerate(shares)
+        ]
+        self._send_side_by_side(delta, lanes)
+        with self._database.transaction() as connection:
+            upload_delta.complete(connection, delta)
+
+    def _send_side_by_side(self, delta: Delta, lanes: Sequence["_Lane"]) -> None:
+        self._stop.clear()
+        if len(lanes) == 1:
+            self._send_lane(delta, lanes[0])
+            return
+        with ThreadPoolExecutor(max_workers=max(1, len(lanes))) as threads:
+            results = [threads.submit(self._send_lane, delta, lane) for lane in lanes]
+        for result in results:
+            result.result()
+
+    def _send_lane(self, delta: Delta, lane: "_Lane") -> None:
+        try:
+            for first_row, rows, is_last in lane.slices(
+                self._rows(delta), self._sending.batch_size
+            ):
+                if self._stop.is_set():
+                    return
+                self._send_slice(delta, lane, first_row, rows, is_last=is_last)
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _send_slice(
+        self, delta: Delta, lane: "_Lane", first_row: int, rows: pl.DataFrame, *, is_last: bool
+    ) -> None:
+        session = lane.session
+        if session is not None and self._age(session) >= EXPIRED_AFTER:
+            session = None
+        with self._database.transaction() as connection:
+            if session is None:
+                lane.batch_seq = 0
+                session = upload_batch.open_session(
+                    connection, delta, secrets.randbelow(2**63 - 1) + 1, lane.rows_left
+                )
+            lane.session = session
+            lane.batch_seq += 1
+            closes = is_last or self._age(session) >= CLOSE_AFTER
+            place = _place(session, lane.batch_seq, closes=closes)
+            body = users_body(rows.select(delta.keys), place)
+            batch = Batch(
+                session=session,
+                batch_seq=lane.batch_seq,
+                first_row=first_row,
+                row_count=rows.height,
+                content_sha256=content_sha256(body),
+                last_batch=closes,
+            )
+            upload_batch.record_sent(connection, delta, batch)
+        try:
+            self._send(delta, batch, rows, body)
+        except PermanentError as error:
+            if (error.code, error.subcode) not in _SESSION_OVER or lane.batch_seq == 1:
+                raise
+            self._supersede(delta, batch)
+            lane.session = None
+            self._send_slice(delta, lane, first_row, rows, is_last=is_last)
+            return
+        lane.rows_left -= rows.height
+        if closes:
+            lane.session = None
+
+    def _send_again(self, delta: Delta, batch: Batch) -> None:
+        """Repeat a batch whose outcome nobody knows; give it up if its session is over."""
+        if self._age(batch.session) >= EXPIRED_AFTER:
+            self._supersede(delta, batch)
+            return
+        rows = self._rows(delta).slice(batch.first_row, batch.row_count).collect()
+        place = _place(batch.session, batch.batch_seq, closes=batch.last_batch)
+        body = users_body(rows.select(delta.keys), place)
+        if content_sha256(body) != batch.content_sha256:
+            # Another version of this software wrote it in other bytes: the session must not see it.
+            self._supersede(delta, batch)
+            return
+        try:
+            self._send(delta, batch, rows, body)
+        except PermanentError as error:
+            if (error.code, error.subcode) not in _SESSION_OVER:
+                raise
+            self._supersede(delta, batch)
+
+    def _send(self, delta: Delta, batch: Batch, rows: pl.DataFrame, body: bytes) -> None:
+        sent = rows.select(delta.keys)
+        place = _place(batch.session, batch.batch_seq, closes=batch.last_batch)
+        target = delta.custom_audience_id
+        if delta.operation == "add":
+            receipt = add_users(self._client, target, sent, place, body=body)
+        else:
+            via_post = self._sending.delete_via_post
+            receipt = remove_users(self._client, target, sent, place, via_post=via_post, body=body)
+        self._take_receipt(delta, batch, rows, receipt)
+
+    def _take_receipt(
+        self, delta: Delta, batch: Batch, rows: pl.DataFrame, receipt: UploadReceipt
+    ) -> None:
+        if receipt.num_received + receipt.num_invalid_entries < batch.row_count:
+            # Less than this batch alone, though it counts the whole session.
+            self._supersede(delta, batch)
+            raise RowsNotReceived(
+                f"{delta.audience}, {delta.day}: Meta took {receipt.num_received} rows where a "
+                f"batch of {batch.row_count} was sent; run this again to send it in a new session"
+            )
+        received = Received(receipt.num_received, receipt.num_invalid_entries)
+        with self._database.transaction() as connection:
+            upload_batch.acknowledge(connection, delta, batch, received)
+            if receipt.invalid_rows and delta.origin == "payload":
+                numbers = rows["row_number"].gather(list(receipt.invalid_rows)).to_list()
+                rejected_row.add(
+                    connection,
+                    delta.audience,
+                    delta.day,
+                    "audience_upload",
+                    numbers,
+                    REJECTED_BY_META,
+                )
+        self._progress.acknowledged(batch.row_count, receipt.num_invalid_entries)
+
+    def _supersede(self, delta: Delta, batch: Batch) -> None:
+        with self._database.transaction() as connection:
+            upload_batch.supersede(connection, delta, batch)
+
+    def _rows(self, delta: Delta) -> pl.LazyFrame:
+        return pl.scan_parquet(self._storage.url(delta.path)).select(*delta.keys, "row_number")
+
+    def _age(self, session: Session) -> timedelta:
+        return self._now() - session.opened_at
+
+
+class _Lane:
+    """A share of a delta's rows, sent one batch after the other in one session at a time."""
+
+    def __init__(self, shares: Sequence[range], session: Session | None, batch_seq: int) -> None:
+        self.session = session
+        self.batch_seq = batch_seq
+        self.rows_left = sum(map(len, shares))
+        self._shares = shares
+
+    def slices(self, frame: pl.LazyFrame, size: int) -> Iterator[tuple[int, pl.DataFrame, bool]]:
+        """Each batch's first position and rows, and whether it is the last of the share."""
+        left = self.rows_left
+        for share in self._shares:
+            for first_row, rows in slices(frame, share, size):
+                left -= rows.height
+                yield first_row, rows, left == 0
+
+
+def content_sha256(body: bytes) -> str:
+    """The digest of a body's ``payload``: what a batch is, in whichever session it is sent."""
+    return hashlib.sha256(memoryview(body)[: body.rindex(b',"session":')]).hexdigest()
+
+
+def _place(session: Session, batch_seq: int, *, closes: bool) -> UploadSession:
+    return UploadSession(
+        session_id=session.session_id,
+        batch_seq=batch_seq,
+        last_batch_flag=closes,
+        estimated_num_total=session.estimated_num_total,
+    )
+
+
+def _shares(gaps: Sequence[range], count: int, size: int) -> list[list[range]]:
+    """Ranges of rows shared out evenly, in whole batches, over at most ``count`` lanes."""
+    batches = [
+        range(start, min(start + size, gap.stop))
+        for gap in gaps
+        for start in range(gap.start, gap.stop, size)
+    ]
+    each = -(-len(batches) // count)
+    return [
+        _joined(batches[start : start + each]) for start in range(0, len(batches), max(1, each))
+    ]
+
+
+def _joined(batches: Sequence[range]) -> list[range]:
+    joined: list[range] = []
+    for batch in batches:
+        if joined and joined[-1].stop == batch.start:
+            joined[-1] = range(joined[-1].start, batch.stop)
+        else:
+            joined.append(batch)
+    return joined

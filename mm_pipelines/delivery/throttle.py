@@ -1,0 +1,129 @@
+"""An account's quota and refused token, shared by all runs through its row in PostgreSQL."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+
+from sqlalchemy import Connection
+
+from mm_pipelines.graph_api.errors import TokenError
+from mm_pipelines.graph_api.throttle import ThrottleState, Usage, observed, reserved
+from mm_pipelines.warehouse import throttle
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.throttle import AccountState
+
+REFUSAL_HOLDS = timedelta(minutes=10)
+"""How long a refused token keeps other runs from using it: some refusals are lifted at Meta
+without a new token (a checkpoint passed, an account confirmed)."""
+
+
+@dataclass
+class Waiting:
+    """What a run saw of a throttle: for its metadata."""
+
+    seconds_waited: float = 0.0
+    highest_usage_percent: float = 0.0
+
+
+class SharedThrottle:
+    """A `graph_api.throttle.Throttle` whose state every run of the account sees.
+
+    Args:
+        database: Where ``mm.throttle`` is.
+        account: ``ad_account:<id>`` or ``page:<id>``.
+        access_token: Only its fingerprint is kept.
+        now: The time in unix seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        account: str,
+        access_token: str,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._account = account
+        self._fingerprint = hashlib.sha256(access_token.strip().encode()).hexdigest()[:16]
+        self._now = now
+        self._lock = Lock()
+        self.waiting = Waiting()
+
+    def __repr__(self) -> str:
+        return f"SharedThrottle({self._account!r})"
+
+    def before(self) -> float:
+        """Seconds to wait before the next call, which takes its place in the queue.
+
+        Raises:
+            TokenError: Another run was told that this token is refused.
+        """
+        with self._database.transaction() as connection:
+            state = throttle.find(connection, self._account)
+            self._stop_if_refused(state)
+            now = self._now()
+            if not state.spacing_seconds and state.next_call_at <= now:
+                return 0.0  # nobody queues: the common case writes nothing
+            known = throttle.lock(connection, self._account)
+            taken, wait = reserved(_quota(known), self._now())
+            self._write(connection, taken)
+        with self._lock:
+            self.waiting.seconds_waited += wait
+        return wait
+
+    def after(self, usage: Usage) -> None:
+        """Remember what an answer told."""
+        with self._lock:
+            highest = max(self.waiting.highest_usage_percent, usage.percent)
+            self.waiting.highest_usage_percent = highest
+        with self._database.transaction() as connection:
+            known = _quota(throttle.find(connection, self._account))
+            if observed(known, usage, self._now()) == known:
+                return
+            known = _quota(throttle.lock(connection, self._account))
+            self._write(connection, observed(known, usage, self._now()))
+
+    @contextmanager
+    def remembering_refusals(self) -> Iterator[None]:
+        """Tell the other runs of a `TokenError` that passes through, so that they stop at once."""
+        try:
+            yield
+        except TokenError as error:
+            # Without an HTTP status it is our own word, handed on: that must not renew itself.
+            if error.status is not None:
+                with self._database.transaction() as connection:
+                    throttle.refuse_token(
+                        connection, self._account, self._fingerprint, error.message
+                    )
+            raise
+
+    def _stop_if_refused(self, state: AccountState) -> None:
+        refused = state.refused_token
+        if refused is None or refused.fingerprint != self._fingerprint:
+            return
+        held_until = refused.refused_at + REFUSAL_HOLDS
+        if held_until <= datetime.fromtimestamp(self._now(), UTC):
+            return
+        raise TokenError(
+            f"Meta refused this access token in another run ({refused.reason})",
+            next_step="Make a new access token and put it where the old one was set, or mend the "
+            f"old one at Meta; with the same token, calls are tried again from {held_until:%H:%M} "
+            "UTC on.",
+        )
+
+    def _write(self, connection: Connection, state: ThrottleState) -> None:
+        throttle.update(
+            connection,
+            self._account,
+            next_call_at=state.next_call_at,
+            spacing_seconds=state.spacing,
+            usage_percent=state.percent,
+        )
+
+
+def _quota(state: AccountState) -> ThrottleState:
+    return ThrottleState(state.next_call_at, state.spacing_seconds, state.usage_percent)

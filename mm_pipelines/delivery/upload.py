@@ -1,0 +1,247 @@
+"""One day's payload delivered to its Custom Audience."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Literal
+
+from mm_pipelines.delivery import delta as deltas
+from mm_pipelines.delivery import members
+from mm_pipelines.delivery.audience import AudienceSpec, find_or_create
+from mm_pipelines.delivery.delta import DeltaFile
+from mm_pipelines.delivery.errors import PayloadMissing, TooManyRemovals
+from mm_pipelines.delivery.people import IDENTITY
+from mm_pipelines.delivery.progress import ProgressLog
+from mm_pipelines.delivery.sending import Sender, Sending
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse import custom_audience, hashed_payload, upload_batch, upload_delta
+from mm_pipelines.warehouse.custom_audience import CustomAudience
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.hashed_payload import HashedPayload
+
+
+@dataclass(frozen=True)
+class UploadPlan:
+    """What is delivered, and within which limits.
+
+    Attributes:
+        mode: ``mirror`` takes the day's list for the whole membership.
+        removal_share: Of the members: mirroring stops where more would be removed.
+        accept_removals: Remove them all the same.
+    """
+
+    spec: AudienceSpec
+    day: date
+    mode: Literal["append", "mirror"] = "append"
+    removal_share: float = 0.30
+    accept_removals: bool = False
+    sending: Sending = field(default_factory=Sending)
+
+
+@dataclass(frozen=True)
+class UploadSummary:
+    """What a run did.
+
+    Attributes:
+        created: The Custom Audience was created just now.
+        batches: Acknowledged in this run.
+        rows: In those batches, uploads and removals together.
+        new_people: Of the payload, when its delta was frozen; 0 if there was nothing new.
+        removed_people: Whom a mirrored list no longer has.
+        invalid_entries: As Meta counts them.
+        people_in_audience: Acknowledged so far, less removed.
+        skipped: Why nothing was to be done; None if something was.
+    """
+
+    custom_audience: CustomAudience
+    created: bool
+    batches: int = 0
+    rows: int = 0
+    new_people: int = 0
+    removed_people: int = 0
+    invalid_entries: int = 0
+    people_in_audience: int = 0
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class UploadPreview:
+    """What a run would do, by counts.
+
+    Attributes:
+        exists: There is a Custom Audience already.
+        unfinished_rows: Left of an earlier delta, sent first.
+    """
+
+    exists: bool
+    unfinished_rows: int
+    new_people: int
+    removed_people: int
+    people_in_audience: int
+    skipped: str | None
+
+
+def upload(
+    database: Database,
+    storage: Storage,
+    client: GraphApiClient,
+    plan: UploadPlan,
+    say: Callable[[str], None],
+) -> UploadSummary:
+    """Deliver a partition: first what earlier runs left unfinished, then who is new.
+
+    Raises:
+        LockTaken: Another run is at work on the audience.
+        DeliveryError: See `delivery.errors`.
+        GraphApiError: See `graph_api.errors`; what was acknowledged stays so.
+    """
+    audience = plan.spec.audience
+    with database.lock(f"audience:{audience}"):
+        payload = _payload(database, plan)
+        target, created = find_or_create(database, client, plan.spec)
+        progress = ProgressLog(say)
+        sender = Sender(database, storage, client, plan.sending, progress)
+        sender.finish_open(target.custom_audience_id)
+        summary = UploadSummary(target, created)
+        skipped = _reason_to_skip(database, plan, target.custom_audience_id, payload)
+        if skipped is None:
+            delivery = _Delivery(database, storage, sender, plan, target, payload)
+            removed = delivery.remove_vanished() if plan.mode == "mirror" else 0
+            summary = replace(summary, new_people=delivery.add_new(), removed_people=removed)
+        with database.transaction() as connection:
+            people = upload_batch.people_acknowledged(connection, audience)
+    return replace(
+        summary,
+        batches=progress.batches,
+        rows=progress.rows,
+        invalid_entries=progress.invalid_entries,
+        people_in_audience=people,
+        skipped=None if progress.rows else skipped,
+    )
+
+
+def preview(database: Database, storage: Storage, plan: UploadPlan) -> UploadPreview:
+    """What `upload` would do now, without a call to Meta and without a trace.
+
+    An unfinished delta is counted by itself; its people count as members already.
+    """
+    payload = _payload(database, plan)
+    with database.transaction() as connection:
+        target = custom_audience.find(connection, plan.spec.audience)
+        custom_audience_id = target.custom_audience_id if target else ""
+        unfinished = upload_delta.find_open(connection, custom_audience_id)
+        unfinished_rows = 0
+        standing = members.members_of(connection, custom_audience_id)
+        if unfinished:
+            done = upload_batch.progress(connection, unfinished).rows
+            unfinished_rows = unfinished.row_count - done
+            standing = replace(standing, since=(*standing.since, unfinished))
+    skipped = _reason_to_skip(database, plan, custom_audience_id, payload)
+    new = removed = 0
+    if skipped is None:
+        new = payload.rows
+        if standing.count:
+            new = deltas.new_people(storage, payload, standing).count()
+        if plan.mode == "mirror" and standing.count:
+            removed = deltas.vanished_people(storage, payload, standing).count()
+    return UploadPreview(
+        exists=target is not None,
+        unfinished_rows=unfinished_rows,
+        new_people=new,
+        removed_people=removed,
+        people_in_audience=standing.count,
+        skipped=skipped,
+    )
+
+
+class _Delivery:
+    """The steps of one payload's delivery."""
+
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        sender: Sender,
+        plan: UploadPlan,
+        target: CustomAudience,
+        payload: HashedPayload,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._sender = sender
+        self._plan = plan
+        self._target = target
+        self._payload = payload
+
+    def add_new(self) -> int:
+        """Add who is no member yet; the payload itself is the delta where nobody is one."""
+        standing = members.current(self._database, self._storage, self._target.custom_audience_id)
+        keys = deltas.payload_keys(self._storage, self._payload)
+        if standing.count == 0:
+            file = DeltaFile(self._payload.path, self._payload.rows, keys)
+        else:
+            people = deltas.new_people(self._storage, self._payload, standing)
+            file = deltas.publish(self._storage, self._target.custom_audience_id, people, keys)
+        self._deliver(file, "add")
+        return file.row_count
+
+    def remove_vanished(self) -> int:
+        """Remove the members whom the list no longer has, if they are not too many.
+
+        Before anybody is added: Meta takes people out by any identifier that they share.
+        """
+        standing = members.current(self._database, self._storage, self._target.custom_audience_id)
+        if standing.count == 0:
+            return 0
+        people = deltas.vanished_people(self._storage, self._payload, standing)
+        file = deltas.publish(self._storage, self._target.custom_audience_id, people, IDENTITY)
+        share = file.row_count / standing.count
+        if share > self._plan.removal_share and not self._plan.accept_removals:
+            raise TooManyRemovals(
+                f"{self._plan.spec.audience}, {self._plan.day}: this list would remove "
+                f"{file.row_count:,} of the {standing.count:,} people in the audience, "
+                f"{share:.0%} where removal_share allows {self._plan.removal_share:.0%}. None "
+                "was removed. If "
+                "the list is whole, launch audience_upload of this partition with the run config "
+                "accept_removals: true; if not, mend the list"
+            )
+        self._deliver(file, "remove")
+        return file.row_count
+
+    def _deliver(self, file: DeltaFile, operation: Literal["add", "remove"]) -> None:
+        delta = deltas.freeze(
+            self._database,
+            file,
+            audience=self._plan.spec.audience,
+            day=self._plan.day,
+            custom_audience_id=self._target.custom_audience_id,
+            operation=operation,
+            origin="payload" if operation == "add" else "mirror",
+            source_sha256=self._payload.sha256,
+        )
+        self._sender.finish(delta)
+
+
+def _payload(database: Database, plan: UploadPlan) -> HashedPayload:
+    with database.transaction() as connection:
+        payload = hashed_payload.current(connection, plan.spec.audience, plan.day)
+    if payload is None:
+        raise PayloadMissing(
+            f"{plan.spec.audience}, {plan.day}: there is no hashed payload of this partition; "
+            "materialise hashed_payload first"
+        )
+    return payload
+
+
+def _reason_to_skip(
+    database: Database, plan: UploadPlan, custom_audience_id: str, payload: HashedPayload
+) -> str | None:
+    with database.transaction() as connection:
+        last = upload_delta.latest(connection, custom_audience_id, plan.day, "payload")
+        newest_day = upload_delta.newest_day(connection, custom_audience_id)
+    if last is not None and last.source_sha256 == payload.sha256:
+        return "this payload was delivered already"
+    if plan.mode == "mirror" and newest_day is not None and newest_day > plan.day:
+        return f"the audience mirrors a newer list already, that of {newest_day}"
+    return None

@@ -1,0 +1,51 @@
+"""Which hashed payload is a partition's current one."""
+
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import Connection, text
+
+_RECORD = text("""
+insert into mm.hashed_payload (audience, day, sha256, path, rows)
+values (:audience, :day, :sha256, :path, :rows)
+on conflict (audience, day) do update
+set sha256 = excluded.sha256, path = excluded.path, rows = excluded.rows, created_at = now()
+where hashed_payload.sha256 <> excluded.sha256
+""")
+
+_CURRENT = text("""
+select sha256, path, rows from mm.hashed_payload where audience = :audience and day = :day
+""")
+
+
+@dataclass(frozen=True)
+class HashedPayload:
+    """An immutable Parquet file: the schema keys' columns and ``row_number``, one row a person."""
+
+    audience: str
+    day: date
+    sha256: str
+    path: str
+    rows: int
+
+
+def record(connection: Connection, payload: HashedPayload) -> None:
+    """Make ``payload`` its partition's current one; the same content again changes nothing."""
+    connection.execute(
+        _RECORD,
+        {
+            "audience": payload.audience,
+            "day": payload.day,
+            "sha256": payload.sha256,
+            "path": payload.path,
+            "rows": payload.rows,
+        },
+    )
+
+
+def current(connection: Connection, audience: str, day: date) -> HashedPayload | None:
+    """The partition's current payload; None before the first was published."""
+    row = connection.execute(_CURRENT, {"audience": audience, "day": day}).one_or_none()
+    if row is None:
+        return None
+    return HashedPayload(audience, day, sha256=row.sha256, path=row.path, rows=row.rows)

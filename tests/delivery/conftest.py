@@ -1,0 +1,41 @@
+"""A sandbox over real HTTP, and a desk to upload from."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mm_pipelines.sandbox import Settings
+from mm_pipelines.sandbox.server import server
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse.database import Database
+from tests.delivery.desk import Desk, Sandbox
+
+
+@pytest.fixture(scope="session")
+def sandbox_server() -> Iterator[str]:
+    settings = Settings(match_delay_seconds=3600, optin_people_per_page=0)
+    running = server("127.0.0.1", 0, settings)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    port = running.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    running.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture
+def sandbox(sandbox_server: str) -> Sandbox:
+    """A sandbox in which nothing has happened yet."""
+    sandbox = Sandbox(sandbox_server)
+    sandbox.post("reset")
+    return sandbox
+
+
+@pytest.fixture
+def desk(database: Database, storage: Storage, sandbox: Sandbox) -> Desk:
+    """A desk with an empty database, storage and sandbox."""
+    return Desk(database, storage, sandbox)

@@ -1,0 +1,149 @@
+"""What the tests share: made-up people, the sandbox's own door, a desk to upload from."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+
+from mm_pipelines.delivery.audience import AudienceSpec
+from mm_pipelines.delivery.sending import Sending
+from mm_pipelines.delivery.throttle import SharedThrottle
+from mm_pipelines.delivery.upload import UploadPlan, UploadSummary, upload
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.retry import RetryPolicy
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse import hashed_payload
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.hashed_payload import HashedPayload
+
+TOKEN = "EAAsystemuser"
+DAY = date(2026, 11, 20)
+SPEC = AudienceSpec(
+    audience="acme_newsletter",
+    page_id="134141414124123",
+    ad_account_id="12348141984909088",
+    name="Acme newsletter",
+    description="Customers who agreed to marketing messages",
+)
+
+
+def hashed(value: str) -> str:
+    """A value's hash as a payload has it; "" stays."""
+    return hashlib.sha256(value.encode()).hexdigest() if value else ""
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """The sandbox's own door."""
+
+    url: str
+
+    def get(self, path: str) -> Any:
+        """Read something of `/_sandbox`."""
+        return httpx.get(f"{self.url}/_sandbox/{path}", timeout=60).raise_for_status().json()
+
+    def post(self, path: str, **body: Any) -> Any:
+        """Move a lever of `/_sandbox`."""
+        answer = httpx.post(f"{self.url}/_sandbox/{path}", json=body, timeout=60)
+        return answer.raise_for_status().json()
+
+    def audience_id(self) -> str:
+        """The one audience's id."""
+        (audience,) = self.get("audiences")
+        return str(audience["audience_id"])
+
+    def members(self) -> set[str]:
+        """Who stands in the one audience, as "<e-mail hash>|<phone hash>"."""
+        return set(self.get(f"audiences/{self.audience_id()}/members")["keys"])
+
+    def batches(self, kind: str = "add") -> list[dict[str, Any]]:
+        """Every batch of that kind that came in, with how often it came."""
+        return [batch for batch in self.get("calls")["batches"] if batch["kind"] == kind]
+
+
+@dataclass
+class Desk:
+    """Where a test uploads from: payloads in, uploads out, everything said on the way kept."""
+
+    database: Database
+    storage: Storage
+    sandbox: Sandbox
+    lines: list[str] = field(default_factory=list)
+
+    def client(self, token: str = TOKEN, throttle: SharedThrottle | None = None) -> GraphApiClient:
+        """A client that waits for nothing, as tests want it."""
+        return GraphApiClient(
+            token,
+            base_url=self.sandbox.url,
+            throttle=throttle,
+            retries=RetryPolicy(attempts=3, first_wait=0.01),
+        )
+
+    def publish(
+        self,
+        people: Sequence[tuple[str, str]],
+        *,
+        day: date = DAY,
+        audience: str = SPEC.audience,
+        unhashed: Mapping[int, str] | None = None,
+        **more: str,
+    ) -> HashedPayload:
+        """Publish a payload of (e-mail, phone) with the same value of ``more`` keys in each row.
+
+        The rows numbered in ``unhashed`` have something that is no hash in the column named there.
+        """
+        frame = pl.DataFrame(
+            {
+                "EMAIL": [hashed(email) for email, _ in people],
+                "PHONE": [hashed(phone) for _, phone in people],
+                **{name: [hashed(value)] * len(people) for name, value in more.items()},
+                "row_number": range(1, len(people) + 1),
+            },
+            schema_overrides={"EMAIL": pl.String, "PHONE": pl.String, "row_number": pl.Int64},
+        )
+
+        for row, name in (unhashed or {}).items():
+            plain = pl.when(row_number=row).then(pl.lit(f"plain{row}")).otherwise(pl.col(name))
+            frame = frame.with_columns(plain.alias(name))
+
+        def write(path: Path) -> None:
+            frame.write_parquet(path)
+
+        published = self.storage.publish(f"payloads/{audience}", ".parquet", write)
+        payload = HashedPayload(audience, day, published.sha256, published.path, frame.height)
+        with self.database.transaction() as connection:
+            hashed_payload.record(connection, payload)
+        return payload
+
+    def upload(
+        self,
+        *,
+        day: date = DAY,
+        batch_size: int = 1000,
+        side_by_side: int = 1,
+        client: GraphApiClient | None = None,
+        **plan: Any,
+    ) -> UploadSummary:
+        """Upload a day's payload."""
+        sending = Sending(batch_size, side_by_side, plan.pop("delete_via_post", False))
+        wanted = replace(UploadPlan(SPEC, day, sending=sending), **plan)
+        with client or self.client() as used:
+            return upload(self.database, self.storage, used, wanted, self.lines.append)
+
+
+def people(count: int, start: int = 0) -> list[tuple[str, str]]:
+    """Made-up people, each known by an e-mail and a phone."""
+    return [
+        (f"person{number}@example.com", f"1555{number:07}")
+        for number in range(start, start + count)
+    ]
+
+
+def keys(listed: Sequence[tuple[str, str]]) -> set[str]:
+    """The same people as the sandbox names its members."""
+    return {f"{hashed(email)}|{hashed(phone)}" for email, phone in listed}

@@ -1,0 +1,207 @@
+"""A payload is delivered whole, in batches, once; the next one only as far as it is new."""
+
+from datetime import date, timedelta
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from mm_pipelines.delivery.errors import PayloadMissing, TooManyRemovals
+from mm_pipelines.delivery.upload import UploadPlan, preview
+from mm_pipelines.graph_api.client import GraphApiClient
+from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
+
+TOMORROW = DAY + timedelta(days=1)
+
+
+def test_everybody_in_a_payload_is_delivered_in_one_session(desk: Desk) -> None:
+    desk.publish(people(2500))
+
+    summary = desk.upload()
+
+    assert desk.sandbox.members() == keys(people(2500))
+    assert (summary.batches, summary.rows, summary.new_people) == (3, 2500, 2500)
+    assert summary.people_in_audience == 2500
+    batches = desk.sandbox.batches()
+    assert [batch["num_rows"] for batch in batches] == [1000, 1000, 500]
+    assert [batch["batch_seq"] for batch in batches] == [1, 2, 3]
+    assert len({batch["session_id"] for batch in batches}) == 1
+
+
+def test_the_same_payload_again_sends_nothing(desk: Desk) -> None:
+    desk.publish(people(1500))
+    desk.upload()
+
+    summary = desk.upload()
+
+    assert summary.rows == 0
+    assert summary.skipped is not None
+    assert len(desk.sandbox.batches()) == 2
+
+
+def test_a_changed_payload_sends_only_the_new_people(desk: Desk) -> None:
+    desk.publish(people(1500))
+    desk.upload()
+    desk.publish(people(1600, start=100))
+
+    summary = desk.upload()
+
+    assert summary.rows == 200
+    assert summary.people_in_audience == 1700
+    assert desk.sandbox.members() == keys(people(1700))
+
+
+def test_the_next_days_list_sends_only_the_new_people(desk: Desk) -> None:
+    desk.publish(people(1500))
+    desk.upload()
+    desk.publish(people(20, start=1490), day=TOMORROW)
+
+    summary = desk.upload(day=TOMORROW)
+
+    assert summary.rows == 10
+    assert [batch["num_rows"] for batch in desk.sandbox.batches()] == [1000, 500, 10]
+
+
+def test_a_changed_name_makes_nobody_a_new_person(desk: Desk) -> None:
+    desk.publish(people(300), FN="ann")
+    desk.upload()
+    desk.publish(people(300), FN="anne", LN="smith")
+    assert desk.upload().rows == 0
+
+
+def test_sessions_side_by_side_deliver_the_same_set(desk: Desk) -> None:
+    desk.publish(people(5250))
+
+    desk.upload(batch_size=500, side_by_side=3)
+
+    assert desk.sandbox.members() == keys(people(5250))
+    batches = desk.sandbox.batches()
+    assert sum(batch["num_rows"] for batch in batches) == 5250
+    assert len({batch["session_id"] for batch in batches}) == 3
+
+
+def test_a_mirrored_list_removes_who_is_no_longer_in_it(desk: Desk) -> None:
+    desk.publish(people(1000))
+    desk.upload(mode="mirror")
+    desk.publish(people(900, start=200), day=TOMORROW)
+
+    summary = desk.upload(mode="mirror", day=TOMORROW)
+
+    assert (summary.removed_people, summary.new_people) == (200, 100)
+    assert desk.sandbox.members() == keys(people(900, start=200))
+    assert summary.people_in_audience == 900
+
+
+def test_a_mirrored_list_that_would_remove_too_many_stops_and_says_how_to_go_on(
+    desk: Desk,
+) -> None:
+    desk.publish(people(1000))
+    desk.upload(mode="mirror")
+    desk.publish(people(500), day=TOMORROW)
+
+    with pytest.raises(TooManyRemovals, match=r"500 of the 1,000.*50%.*accept_removals: true"):
+        desk.upload(mode="mirror", day=TOMORROW)
+    assert len(desk.sandbox.members()) == 1000
+
+    desk.upload(mode="mirror", day=TOMORROW, accept_removals=True)
+    assert desk.sandbox.members() == keys(people(500))
+
+
+def test_an_identifier_that_a_remaining_person_shares_is_not_removed(desk: Desk) -> None:
+    crowd = people(10)
+    desk.publish([*crowd, ("", "15559999999"), ("gone@example.com", "15559999999")])
+    desk.upload(mode="mirror")
+    desk.publish([*crowd, ("", "15559999999")])
+
+    desk.upload(mode="mirror")
+
+    assert desk.sandbox.members() == keys([*crowd, ("", "15559999999")])
+
+
+def test_an_older_list_does_not_undo_a_newer_one_that_is_mirrored(desk: Desk) -> None:
+    desk.publish(people(100), day=TOMORROW)
+    desk.upload(mode="mirror", day=TOMORROW)
+    desk.publish(people(90), day=DAY)
+
+    summary = desk.upload(mode="mirror", day=DAY)
+
+    assert summary.skipped is not None
+    assert "newer list" in summary.skipped
+    assert desk.sandbox.members() == keys(people(100))
+
+
+def test_removals_go_by_post_where_the_setting_says_so(desk: Desk) -> None:
+    sent: list[str] = []
+
+    class Recording(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            sent.append(f"{request.method} {request.url.params.get('method', '')}".strip())
+            return super().handle_request(request)
+
+    desk.publish(people(100))
+    desk.upload(mode="mirror")
+    desk.publish(people(90))
+    client = GraphApiClient(TOKEN, base_url=desk.sandbox.url, transport=Recording())
+
+    desk.upload(mode="mirror", delete_via_post=True, client=client)
+
+    assert sent == ["POST DELETE"]
+    assert desk.sandbox.members() == keys(people(90))
+
+
+def test_without_a_payload_the_upload_says_what_to_materialise(desk: Desk) -> None:
+    with pytest.raises(PayloadMissing, match="materialise hashed_payload first"):
+        desk.upload(day=date(2026, 11, 1))
+
+
+def test_rows_that_meta_calls_invalid_are_known_by_their_number_in_the_source(desk: Desk) -> None:
+    crowd = people(1200)
+    desk.publish(crowd, unhashed={7: "EMAIL", 1104: "PHONE"})
+
+    summary = desk.upload()
+
+    assert summary.invalid_entries == 2
+    with desk.database.transaction() as connection:
+        rejected = connection.execute(
+            text("select stage, row_number, reasons from mm.rejected_row")
+        )
+        assert {tuple(row[:2]) for row in rejected} == {
+            ("audience_upload", 7),
+            ("audience_upload", 1104),
+        }
+
+
+@pytest.mark.parametrize("shape", ["map", "array"])
+def test_both_shapes_of_invalid_samples_are_read(desk: Desk, shape: str) -> None:
+    desk.sandbox.post("variants", invalid_samples=shape)
+    desk.publish(people(300), unhashed={42: "EMAIL"})
+
+    desk.upload()
+
+    with desk.database.transaction() as connection:
+        assert connection.scalars(text("select row_number from mm.rejected_row")).all() == [42]
+
+
+@pytest.mark.parametrize("shape", ["empty_map", "empty_array"])
+def test_invalid_entries_without_samples_are_counted_all_the_same(desk: Desk, shape: str) -> None:
+    desk.sandbox.post("variants", invalid_samples=shape)
+    desk.publish(people(300), unhashed={42: "EMAIL"})
+    assert desk.upload().invalid_entries == 1
+
+
+def test_a_preview_counts_and_leaves_no_trace(desk: Desk) -> None:
+    desk.publish(people(300))
+
+    before = preview(desk.database, desk.storage, UploadPlan(SPEC, DAY))
+
+    assert (before.exists, before.new_people) == (False, 300)
+    assert desk.sandbox.get("audiences") == []
+    desk.upload()
+    desk.publish(people(280, start=50), day=TOMORROW)
+    mirrored = preview(desk.database, desk.storage, UploadPlan(SPEC, TOMORROW, mode="mirror"))
+    assert (mirrored.new_people, mirrored.removed_people, mirrored.people_in_audience) == (
+        30,
+        50,
+        300,
+    )
+    assert len(desk.sandbox.batches()) == 1
