@@ -17,6 +17,7 @@ from mm_pipelines.graph_api.errors import (
     PermanentError,
     PermissionDeniedError,
     PolicyError,
+    SessionEndedError,
     TermsNotAcceptedError,
     ThrottledError,
     TokenError,
@@ -36,6 +37,8 @@ def _codes(kind: Kind, *codes: int | range) -> dict[int, Kind]:
 
 # Later lines win: single codes stand after the ranges that hold them.
 _BY_CODE: dict[int, Kind] = {
+    # Marketing Messages' own: about a campaign, a token or a person, unless told otherwise below.
+    **_codes(PermanentError, range(2300000, 2300081)),
     **_codes(PermissionDeniedError, 3, 10, range(200, 300)),
     **_codes(PermissionDeniedError, 2300030, 2300031, 2300039, 2300040),
     **_codes(TermsNotAcceptedError, 2663, 2664, 2300013, 2300019, 2300066, 2300067),
@@ -62,6 +65,10 @@ _BY_SUBCODE: dict[tuple[int, int], Kind] = {
     # An audience still busy with an earlier update, or with part of one.
     (2650, 1870145): TransientError,
     (2650, 1870148): TransientError,
+    # First batch missing, timed out, already finished.
+    (2650, 1870147): SessionEndedError,
+    (2650, 1870158): SessionEndedError,
+    (2650, 1870159): SessionEndedError,
 }
 
 # What Meta does not tell in a header: pacing is decided anew after an hour (changelog).

@@ -13,6 +13,7 @@
     └── PermanentError               repeating it cannot help
         ├── NotFoundError            the object does not exist, or this token cannot see it
         ├── VersionDeadError         this version of the API is gone
+        ├── SessionEndedError        an upload session takes no further batch: begin another
         ├── CursorExpiredError       a paging cursor died: read again from the top
         └── SubscriptionFailedError  the rows were taken, but not for Messenger
 
@@ -168,6 +169,12 @@ class VersionDeadError(PermanentError):
     """This version of the API is no longer served (code 2635)."""
 
     advice = "Set a newer Graph API version (MM_GRAPH_API_VERSION)."
+
+
+class SessionEndedError(PermanentError):
+    """The upload session timed out, was finished, or was never begun (graph-api-facts 2.6)."""
+
+    advice = "Send what was not acknowledged in a new session."
 
 
 class CursorExpiredError(PermanentError):

@@ -6,11 +6,15 @@ the row, the whole row, or its index. The samples are people's data and never le
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+
+# A batch has at most 10,000 rows.
+_INDEX = re.compile(r"[0-9]{1,4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,6 @@ def _rows_of(sample: tuple[str, ...], holders: dict[str, set[int]], height: int)
         if meant := set.intersection(*quoted) if quoted else set():
             return meant
     for text in reversed(sample):
-        if text.isascii() and text.isdigit() and int(text) < height:
+        if _INDEX.fullmatch(text) and int(text) < height:
             return {int(text)}
     return set()

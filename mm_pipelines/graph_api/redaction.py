@@ -17,6 +17,9 @@ _SENSITIVE_PARAMETERS = (
     "|notification_messages_token|after|before"
 )
 
+# Characters of the part of an e-mail address before the @, letters of any script among them.
+_ATOM = r"\w!#$%&'*+/=?^`{|}~.-"
+
 # Words that begin like the path of a single token, but are field names.
 _FIELDS = "token|timezone|reoptin|frequency|status|cta_text"
 
@@ -28,7 +31,7 @@ _PATTERNS = tuple(
         r"(?P<keep>\bBearer\s+)\S+",
         rf"(?P<keep>\bnotification_messages_)(?!(?:{_FIELDS})\b)[^\s/?&\"',;)]+",
         # E-mail addresses, also percent-encoded.
-        r"(?P<keep>)[^\s\"'<>@,;:=&?()\[\]{}]+(?:@|%40)[^\s\"'<>@,;=&?()\[\]{}]+",
+        rf"(?P<keep>)(?<![{_ATOM}])[{_ATOM}]+(?:@|%40)[\w.:\[\]-]+",
         # App tokens (APP_ID|APP_SECRET), and user, system-user and Page tokens.
         r"(?P<keep>)\b\d{5,}(?:\||%7C)[\w-]+",
         r"(?P<keep>)\bEAA\w{4,}",

@@ -1,0 +1,287 @@
+import hashlib
+import hmac
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from mm_pipelines.graph_api import errors
+from mm_pipelines.graph_api.answer import as_document
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.retry import RetryPolicy
+from mm_pipelines.graph_api.throttle import MemoryThrottle
+from tests.graph_api.scripted import TOKEN, Graph, answer, error_answer
+
+OK = answer({"id": "1"})
+
+
+def post(client: GraphApiClient, *, repeatable: bool) -> dict[str, object]:
+    return client.request("POST", "1/users", as_document, body=b"{}", repeatable=repeatable)
+
+
+def test_a_call_carries_version_bearer_and_proof(graph: Graph) -> None:
+    with graph.answers(OK).client(app_secret="shh", version="v25.0") as client:
+        client.get("me/accounts", {"limit": 5, "flag": True})
+    (request,) = graph.requests
+    assert request.url.copy_with(query=None) == "https://graph.facebook.com/v25.0/me/accounts"
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"
+    assert dict(request.url.params) == {
+        "limit": "5",
+        "flag": "true",
+        "appsecret_proof": hmac.new(b"shh", TOKEN.encode(), hashlib.sha256).hexdigest(),
+    }
+
+
+def test_without_an_app_secret_there_is_no_proof(graph: Graph) -> None:
+    with graph.answers(OK).client() as client:
+        client.get("me")
+    assert "appsecret_proof" not in graph.requests[0].url.params
+
+
+def test_a_client_never_shows_its_secrets(graph: Graph) -> None:
+    with graph.client(app_secret="shh-its-secret") as client:
+        assert repr(client) == "GraphApiClient('https://graph.facebook.com/v26.0/')"
+
+
+@pytest.mark.parametrize("token", ["", "  ", "EAA with blank", "EAA\nnewline", "EAAé"])
+def test_a_token_that_cannot_be_one_is_refused_without_being_quoted(
+    graph: Graph, token: str
+) -> None:
+    with pytest.raises(ValueError, match="access token") as caught:
+        graph.client(token)
+    assert not token.strip() or token not in str(caught.value)
+
+
+def test_metas_own_words_lose_the_token_they_quote(graph: Graph) -> None:
+    graph.answers(error_answer(190, message="Malformed access token x-y-z and proof"))
+    with graph.client("x-y-z") as client, pytest.raises(errors.TokenError) as caught:
+        client.get("me")
+    assert "x-y-z" not in str(caught.value)
+
+
+# --- what is repeated ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        error_answer(2, status=500),
+        error_answer(1200),
+        httpx.Response(502, content=b"<html>Bad gateway</html>"),
+        httpx.Response(200, content=b'{"id": "1'),
+        httpx.ReadTimeout("slow"),
+        httpx.ReadError("reset"),
+        httpx.RemoteProtocolError("cut short"),
+        httpx.ConnectError("refused"),
+    ],
+)
+def test_what_may_pass_is_repeated_with_a_growing_wait(
+    graph: Graph, failure: httpx.Response | Exception
+) -> None:
+    with graph.answers(failure, failure, OK).client() as client:
+        assert post(client, repeatable=True) == {"id": "1"}
+    assert len(graph.requests) == 3
+    first, second = graph.time.sleeps
+    assert 0.5 <= first <= 1 <= second <= 2
+
+
+def test_a_repeated_call_is_the_same_to_the_byte(graph: Graph) -> None:
+    with graph.answers(httpx.ReadTimeout("slow"), OK).client() as client:
+        client.request("POST", "1/users", as_document, body=b'{"payload": 1}')
+    first, second = graph.requests
+    assert (first.url, first.content) == (second.url, second.content)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        httpx.ReadTimeout("slow"),
+        httpx.WriteError("reset"),
+        error_answer(2, status=500),
+        httpx.Response(504, content=b"<html>"),
+        httpx.Response(200, content=b"<html>"),
+    ],
+)
+def test_an_unknown_outcome_is_not_repeated_where_twice_is_not_once(
+    graph: Graph, failure: httpx.Response | Exception
+) -> None:
+    with (
+        graph.answers(failure, OK).client() as client,
+        pytest.raises(errors.AmbiguousOutcomeError),
+    ):
+        post(client, repeatable=False)
+    assert len(graph.requests) == 1
+
+
+@pytest.mark.parametrize("failure", [httpx.ConnectError("refused"), error_answer(1200)])
+def test_what_surely_was_not_done_is_repeated_always(
+    graph: Graph, failure: httpx.Response | Exception
+) -> None:
+    with graph.answers(failure, OK).client() as client:
+        assert post(client, repeatable=False) == {"id": "1"}
+
+
+@pytest.mark.parametrize("code", [3, 10, 100, 102, 190, 200, 294, 368, 2635, 2654, 2663])
+def test_what_cannot_pass_is_not_repeated(graph: Graph, code: int) -> None:
+    with graph.answers(error_answer(code)).client() as client, pytest.raises(errors.GraphApiError):
+        client.get("me")
+    assert len(graph.requests) == 1
+    assert graph.time.slept == 0
+
+
+def test_attempts_end(graph: Graph) -> None:
+    graph.answers(error_answer(2))
+    with graph.client(retries=RetryPolicy(attempts=3)) as client:
+        with pytest.raises(errors.TransientError):
+            client.get("me")
+        assert len(graph.requests) == 3
+
+
+# --- throttling ---------------------------------------------------------------------------------
+
+
+def usage(percent: float, minutes: float = 0) -> dict[str, str]:
+    row = (
+        f'[{{"type":"custom_audience","call_count":{percent},"total_cputime":1,"total_time":1,'
+        f'"estimated_time_to_regain_access":{minutes}}}]'
+    )
+    return {"X-Business-Use-Case-Usage": f'{{"123": {row}}}'}
+
+
+def test_a_short_throttle_is_waited_for(graph: Graph) -> None:
+    graph.answers(error_answer(80003, 2446079, headers=usage(100, minutes=1)), OK)
+    with graph.client() as client:
+        assert client.get("me") == {"id": "1"}
+    assert graph.time.slept == 60
+
+
+def test_a_long_throttle_is_told_and_nothing_more_is_sent(graph: Graph) -> None:
+    graph.answers(error_answer(80003, 2446079, headers=usage(100, minutes=7)), OK)
+    with graph.client() as client:
+        with pytest.raises(errors.ThrottledError) as caught:
+            client.get("me")
+        assert caught.value.wait_seconds == 420
+        with pytest.raises(errors.ThrottledError) as caught:
+            client.get("me")
+        assert 0 < caught.value.wait_seconds <= 440
+    assert len(graph.requests) == 1
+    assert graph.time.slept == 0
+
+
+def test_calls_pause_before_the_quota_is_used_up(graph: Graph) -> None:
+    graph.answers(answer({"id": "1"}, headers=usage(96, minutes=30)))
+    with graph.client() as client:
+        client.get("me")
+        with pytest.raises(errors.ThrottledError) as caught:
+            client.get("me")
+    assert caught.value.wait_seconds == pytest.approx(1800)
+    assert len(graph.requests) == 1
+
+
+def test_calls_slow_down_from_three_quarters(graph: Graph) -> None:
+    graph.answers(answer({"id": "1"}, headers=usage(85)))
+    with graph.client() as client:
+        for _ in range(4):
+            client.get("me")
+    # The first wait is due after the second call: the spacing was unknown before the first.
+    assert graph.time.slept == pytest.approx(2 * 5.0)
+
+
+def test_two_clients_of_one_account_share_its_throttle(graph: Graph) -> None:
+    throttle = MemoryThrottle(lambda: graph.time.now)
+    graph.answers(answer({"id": "1"}, headers=usage(97, minutes=30)))
+    with graph.client(throttle=throttle) as one, graph.client(throttle=throttle) as other:
+        one.get("me")
+        with pytest.raises(errors.ThrottledError):
+            other.get("me")
+
+
+# --- the version --------------------------------------------------------------------------------
+
+
+def test_the_version_that_answered_is_known_and_another_one_is_said_once(
+    graph: Graph, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    graph.answers(answer({"id": "1"}, headers={"facebook-api-version": "v25.0"}))
+    with graph.client(version="v24.0") as client:
+        assert client.version_used is None
+        client.get("me")
+        client.get("me")
+        assert client.version_used == "v25.0"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "v25.0" in caplog.text
+    assert "v24.0" in caplog.text
+
+
+# --- over a real connection ---------------------------------------------------------------------
+
+
+@contextmanager
+def server(*answers: bytes) -> Iterator[str]:
+    """Takes one connection per answer, reads the request's head, answers and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for raw in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(raw)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(10)
+
+
+WHOLE = b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n{"id":"1"}'
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{", b"not even HTTP\r\n\r\n"],
+    ids=["hung up", "cut short", "garbage"],
+)
+def test_a_connection_that_breaks_is_repeated_if_that_is_safe(broken: bytes) -> None:
+    waits: list[float] = []
+    with server(broken, WHOLE) as url, GraphApiClient("t", base_url=url, sleep=waits.append) as c:
+        assert c.get("me") == {"id": "1"}
+    assert len([wait for wait in waits if wait > 0]) == 1
+
+
+def test_nobody_listening_is_a_failure_that_may_pass_and_surely_did_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with (
+        GraphApiClient("t", base_url=url, sleep=lambda _: None) as client,
+        pytest.raises(errors.TransientError, match="cannot be reached") as caught,
+    ):
+        client.get("me")
+    assert not isinstance(caught.value, errors.AmbiguousOutcomeError)
+
+
+def test_a_base_url_that_is_none_is_said() -> None:
+    with (
+        GraphApiClient("t", base_url="graph.facebook.com") as client,
+        pytest.raises(errors.PermanentError, match="base URL"),
+    ):
+        client.get("me")
+
+
+def test_a_client_may_be_used_by_many_threads(graph: Graph) -> None:
+    graph.answers(OK)
+    results: list[object] = []
+    with graph.client() as client:
+        threads = [
+            threading.Thread(target=lambda: results.append(client.get("me"))) for _ in range(16)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert results == [{"id": "1"}] * 16
