@@ -148,6 +148,28 @@ class EmbeddedPostgres:
             self._account()  # says so when the server is another user's
             self._end(self._read_place())
 
+    @contextlib.contextmanager
+    def used(self) -> Iterator[str]:
+        """The server's URL, and the server running, for as long as the block lasts.
+
+        A server that was started for the block is stopped after it, unless another process has
+        begun to use it in the same way.
+
+        Raises:
+            PostgresError: as `start`.
+        """
+        self._home.mkdir(parents=True, exist_ok=True)
+        with (self._home / "postgres.users").open("a") as users:
+            fcntl.flock(users, fcntl.LOCK_SH)
+            ran_before = self.is_running()
+            try:
+                yield self.start()
+            finally:
+                if not ran_before:
+                    with contextlib.suppress(BlockingIOError):
+                        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        self.stop()
+
     def remove(self) -> None:
         """Stop the server and delete its data, wherever they lie. The database is gone then."""
         if not self._record.exists():

@@ -1,0 +1,40 @@
+"""The `mm` command: one module for each group of commands.
+
+What a command needs is imported when it runs: `mm --help` should not wait for a database driver.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from mm_pipelines.cli import (
+    configuration,
+    database,
+    demo,
+    doctor,
+    known,
+    sandbox,
+    stack,
+    tokens,
+    webhooks,
+)
+from mm_pipelines.cli.output import Commands
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Grow and keep a Facebook Page's audience for Meta's Marketing Messages API.",
+)
+app.command("up")(stack.up)
+app.command("demo")(demo.demo)
+app.command("env")(stack.env)
+app.command("sandbox")(sandbox.sandbox)
+app.command("doctor")(doctor.doctor)
+app.command("status")(known.status)
+app.command("audiences")(known.audiences)
+app.add_typer(tokens.app, name="tokens")
+app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(database.app, name="db")
+app.add_typer(configuration.app, name="config")

@@ -1,0 +1,49 @@
+"""`mm config`: is what is written usable?"""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from mm_pipelines.cli.output import fail
+
+app = typer.Typer(no_args_is_help=True, help="mm.yaml and the environment.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `check` a subcommand: Typer would otherwise merge a group's only command into it."""
+
+
+@app.command()
+def check() -> None:
+    """Validate mm.yaml and the environment; every fault is named at once."""
+    from mm_pipelines.config import ConfigError, Fault, environment_faults
+    from mm_pipelines.local.environment import Environment
+    from mm_pipelines.warehouse.database import Database
+
+    environment = Environment.resolve()
+    faults: list[Fault] = []
+    try:
+        config = environment.config()
+    except ConfigError as error:
+        faults += error.faults
+    else:
+        faults += environment_faults(config, {**os.environ, **environment.made})
+    if environment.given_database_url is not None:
+        try:
+            Database(environment.given_database_url)
+        except ValueError as error:
+            faults.append(Fault("MM_DATABASE_URL", str(error).removeprefix("MM_DATABASE_URL: ")))
+    if not environment.graph_api_url.startswith(("https://", "http://")):
+        faults.append(Fault("MM_GRAPH_API_URL", "is no http:// or https:// address"))
+    if faults:
+        for fault in faults:
+            typer.echo(str(fault), err=True)
+        count = len(faults)
+        fail(f"{count} fault{'s' if count > 1 else ''} to mend")
+    typer.echo(
+        f"{environment.config_path}: {len(config.pages)} pages, {len(config.audiences)} audiences; "
+        "nothing to mend"
+    )

@@ -1,0 +1,46 @@
+"""`mm db`: the database's schema, its address, and the embedded server."""
+
+from __future__ import annotations
+
+import contextlib
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="The database: schema, address, embedded server.")
+
+
+@app.command()
+def upgrade() -> None:
+    """Apply the migrations that are missing."""
+    from mm_pipelines.local.environment import Environment
+    from mm_pipelines.warehouse import migrate
+    from mm_pipelines.warehouse.database import Database
+
+    environment = Environment.resolve()
+    postgres = environment.postgres()
+    with postgres.used() if postgres is not None else contextlib.nullcontext():
+        database = Database(environment.database_url())
+        try:
+            revision = migrate.upgrade(database)
+        finally:
+            database.dispose()
+    typer.echo(f"{database.masked_url} is at revision {revision}")
+
+
+@app.command()
+def url() -> None:
+    """Print the address of the database in use, its password masked."""
+    from mm_pipelines.local.environment import Environment
+    from mm_pipelines.warehouse.database import Database
+
+    typer.echo(Database(Environment.resolve().database_url()).masked_url)
+
+
+@app.command()
+def stop() -> None:
+    """Stop the embedded server, which `mm env` leaves running."""
+    from mm_pipelines.local.environment import Environment
+
+    postgres = Environment.resolve().postgres()
+    if postgres is not None:
+        postgres.stop()

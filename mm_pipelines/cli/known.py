@@ -1,0 +1,50 @@
+"""`mm status` and `mm audiences`: what is known."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from mm_pipelines.cli.installation import open_database
+from mm_pipelines.cli.output import encode, show
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def status(as_json: AsJson = False) -> None:
+    """Show every partition, the Pages' tokens, and the webhooks that wait."""
+    from mm_pipelines.local.environment import Environment
+    from mm_pipelines.warehouse import overview, webhook_event
+
+    with open_database(Environment.resolve()) as database, database.transaction() as connection:
+        known = {
+            "partitions": overview.partitions(connection),
+            "pages": overview.pages(connection),
+            "webhooks": [asdict(counts) for counts in webhook_event.counts(connection)],
+            "rejections": overview.rejections(connection),
+        }
+    if as_json:
+        typer.echo(encode(known))
+        return
+    empty = {
+        "partitions": "No list was hashed yet.",
+        "pages": "No Page's tokens were pulled yet.",
+        "webhooks": "No webhook has come yet.",
+        "rejections": "No row was rejected.",
+    }
+    for name, rows in known.items():
+        typer.secho(name, bold=True)
+        show(rows, as_json=False, empty=empty[name])
+        typer.echo("")
+
+
+def audiences(as_json: AsJson = False) -> None:
+    """Show the Custom Audiences at Meta."""
+    from mm_pipelines.local.environment import Environment
+    from mm_pipelines.warehouse import overview
+
+    with open_database(Environment.resolve()) as database, database.transaction() as connection:
+        rows = overview.audiences(connection)
+    show(rows, as_json=as_json, empty="No Custom Audience was made yet.")

@@ -1,0 +1,94 @@
+"""How commands speak: tables for people, JSON for programs, faults without a traceback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+Rows = Sequence[Mapping[str, object]]
+
+
+class Commands(TyperGroup):
+    """The `mm` command; an error that its author foresaw ends it with one message and status 1."""
+
+    def invoke(self, ctx: Any) -> Any:  # Typer keeps the type of its context to itself
+        """Run the command that the arguments name."""
+        from sqlalchemy.exc import OperationalError
+
+        from mm_pipelines.config import ConfigError
+        from mm_pipelines.graph_api.errors import GraphApiError
+        from mm_pipelines.local.dagster_ui import DagsterRefused
+        from mm_pipelines.local.environment import MixedState
+        from mm_pipelines.local.ports import PortTaken
+        from mm_pipelines.local.postgres import PostgresError
+        from mm_pipelines.local.processes import ProcessError
+
+        try:
+            return super().invoke(ctx)
+        except (
+            ConfigError,
+            DagsterRefused,
+            FileNotFoundError,
+            GraphApiError,
+            MixedState,
+            PortTaken,
+            PostgresError,
+            ProcessError,
+        ) as error:
+            fail(str(error))
+        except OperationalError as error:
+            # The driver's own sentence names host and user; SQLAlchemy's adds the statement.
+            fail(f"the database does not answer: {str(error.orig).strip()}")
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong, and end with status 1."""
+    typer.echo(f"mm: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def show(rows: Rows, *, as_json: bool, empty: str) -> None:
+    """Print rows as a table, or as a JSON array; `empty` is said where there is none."""
+    if as_json:
+        typer.echo(encode(rows))
+        return
+    if not rows:
+        typer.echo(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, value in rows[0].items():
+        right = isinstance(value, int | float)
+        table.add_column(name.replace("_", " "), justify="right" if right else "left")
+    for row in rows:
+        table.add_row(*(_readable(value) for value in row.values()))
+    Console().print(table)
+
+
+def encode(known: object) -> str:
+    """Plain values as JSON."""
+    return json.dumps(known, indent=2, default=_plain)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _readable(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.1%}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    return str(value)

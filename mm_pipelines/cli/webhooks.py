@@ -1,0 +1,134 @@
+"""`mm webhooks`: the receiver, its subscriptions at Meta, and events offered again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from mm_pipelines.cli.graph import Tokens
+from mm_pipelines.cli.installation import open_database
+from mm_pipelines.cli.output import fail, show
+from mm_pipelines.local.ports import HOST, RECEIVER_PORT
+
+app = typer.Typer(help="Receive Meta's webhooks; see and make the subscriptions to them.")
+
+
+@app.callback(invoke_without_command=True)
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = HOST,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = RECEIVER_PORT,
+) -> None:
+    """Without a subcommand: run the receiver until it is stopped."""
+    if context.invoked_subcommand is not None:
+        return
+    from mm_pipelines.local.environment import Environment
+    from mm_pipelines.webhooks.app import ReceiverSettings
+    from mm_pipelines.webhooks.server import run
+
+    environment = Environment.resolve()
+    tokens = Tokens(environment)
+    names = ("MM_APP_SECRET", "MM_APP_SECRET_PREVIOUS")
+    try:
+        settings = ReceiverSettings(
+            app_secrets=tuple(secret for name in names if (secret := tokens.get(name))),
+            verify_token=tokens.get("MM_WEBHOOK_VERIFY_TOKEN") or "",
+        )
+    except ValueError as error:
+        fail(str(error))
+    with open_database(environment) as database:
+        run(settings, database, host=host, port=port)
+
+
+@app.command()
+def subscribe(
+    callback_url: Annotated[
+        str, typer.Option(help="Public https:// address of the receiver, ending in /webhooks.")
+    ],
+) -> None:
+    """Subscribe app, Pages and ad accounts to what this project lives by.
+
+    The receiver must be reachable there already: Meta calls it before it agrees.
+    """
+    from mm_pipelines.graph_api.subscriptions import (
+        PAGE_FIELDS,
+        subscribe_app,
+        subscribe_page,
+    )
+    from mm_pipelines.local.environment import Environment
+
+    environment = Environment.resolve()
+    config = environment.config()
+    tokens = Tokens(environment)
+    app_id = tokens.require("MM_APP_ID")
+    with tokens.client(tokens.app_token()) as client:
+        subscribe_app(
+            client,
+            app_id,
+            object_type="page",
+            callback_url=callback_url,
+            fields=PAGE_FIELDS,
+            verify_token=tokens.require("MM_WEBHOOK_VERIFY_TOKEN"),
+        )
+    typer.echo(f"app {app_id}: {', '.join(PAGE_FIELDS)} to {callback_url}")
+    for key, page in config.pages.items():
+        with tokens.client(tokens.require(page.access_token_env)) as client:
+            subscribe_page(client, page.page_id)
+        typer.echo(f"Page {key}: {', '.join(PAGE_FIELDS)}")
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show the subscriptions at Meta: of the app, and of each Page."""
+    from mm_pipelines.graph_api.subscriptions import app_subscriptions, page_subscriptions
+    from mm_pipelines.local.environment import Environment
+
+    environment = Environment.resolve()
+    config = environment.config()
+    tokens = Tokens(environment)
+    app_id = tokens.require("MM_APP_ID")
+    with tokens.client(tokens.app_token()) as client:
+        rows: list[dict[str, object]] = [
+            {
+                "level": "app",
+                "of": subscription.object,
+                "active": subscription.active,
+                "callback": subscription.callback_url,
+                "fields": " ".join(sorted(subscription.fields)),
+            }
+            for subscription in app_subscriptions(client, app_id)
+        ]
+    for key, page in config.pages.items():
+        with tokens.client(tokens.require(page.access_token_env)) as client:
+            rows += [
+                {
+                    "level": "page",
+                    "of": key,
+                    "active": True,
+                    "callback": None,
+                    "fields": " ".join(sorted(subscribed.fields)),
+                }
+                for subscribed in page_subscriptions(client, page.page_id)
+                if subscribed.app_id == app_id
+            ]
+    show(rows, as_json=as_json, empty="Nothing is subscribed; see `mm webhooks subscribe`.")
+
+
+@app.command()
+def replay(
+    since: Annotated[
+        datetime, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="From then, UTC.")
+    ],
+    field: Annotated[str | None, typer.Option(help="Only this webhook field.")] = None,
+) -> None:
+    """Offer events again that took effect already: the sensors take them up as if new."""
+    from mm_pipelines.local.environment import Environment
+    from mm_pipelines.warehouse import webhook_event
+
+    with open_database(Environment.resolve()) as database, database.transaction() as connection:
+        count = webhook_event.replay(connection, since=since.replace(tzinfo=UTC), only_field=field)
+    typer.echo(f"{count} events wait to take effect again")

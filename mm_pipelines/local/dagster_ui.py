@@ -1,0 +1,156 @@
+"""What the demo asks of Dagster's webserver, over the GraphQL that its UI uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+# Dagster's own name for what a code location defines.
+_REPOSITORY = "__repository__"
+
+_LOCATIONS = """
+query { workspaceOrError { __typename ... on PythonError { message }
+  ... on Workspace { locationEntries { name loadStatus
+    locationOrLoadError { __typename ... on PythonError { message } } } } } }
+"""
+
+_LAUNCH_BACKFILL = """
+mutation Launch($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+  __typename ... on LaunchBackfillSuccess { backfillId }
+  ... on PythonError { message } ... on UnauthorizedError { message }
+  ... on PartitionSetNotFoundError { message } ... on PartitionKeysNotFoundError { message } } }
+"""
+
+_BACKFILL = """
+query Backfill($id: String!) { partitionBackfillOrError(backfillId: $id) {
+  __typename ... on PythonError { message } ... on BackfillNotFoundError { message }
+  ... on PartitionBackfill { status error { message }
+    partitionStatusCounts { runStatus count } } } }
+"""
+
+_RUNS = """
+query Runs($filter: RunsFilter, $limit: Int) { runsOrError(filter: $filter, limit: $limit) {
+  __typename ... on PythonError { message } ... on InvalidPipelineRunsFilterError { message }
+  ... on Runs { results { runId status tags { key value } } } } }
+"""
+
+_START_SENSOR = """
+mutation Start($selector: SensorSelector!) { startSensor(sensorSelector: $selector) {
+  __typename ... on PythonError { message } ... on SensorNotFoundError { message } } }
+"""
+
+_UNFINISHED = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
+
+
+class DagsterRefused(Exception):
+    """Dagster's webserver answered with an error; the message is its own."""
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """How far a backfill is: Dagster's status, and how many partitions are in which run status."""
+
+    status: str
+    partitions: Mapping[str, int]
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of Dagster's, with the partition it works on."""
+
+    run_id: str
+    status: str
+    partition: str | None
+
+
+class DagsterUi:
+    """A client of the webserver at `url`, for one code location.
+
+    Every method raises `DagsterRefused` for an error that Dagster reports, and
+    `httpx.HTTPError` where the webserver does not answer.
+    """
+
+    def __init__(self, url: str, location: str) -> None:
+        self._location = location
+        self._http = httpx.Client(base_url=url, timeout=30)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def is_loaded(self) -> bool:
+        """Whether the code location has loaded.
+
+        Raises:
+            DagsterRefused: it cannot be loaded.
+        """
+        workspace = self._ask(_LOCATIONS, "workspaceOrError")
+        for entry in workspace["locationEntries"]:
+            if entry["name"] == self._location and entry["loadStatus"] == "LOADED":
+                _raise_if_error(entry["locationOrLoadError"] or {})
+                return True
+        return False
+
+    def launch_backfill(self, job: str, partitions: Sequence[str]) -> str:
+        """Submit a backfill of a partitioned job and return its id; the daemon does the rest."""
+        answer = self._ask(
+            _LAUNCH_BACKFILL,
+            "launchPartitionBackfill",
+            params={
+                "selector": {
+                    "partitionSetName": f"{job}_partition_set",
+                    "repositorySelector": self._repository(),
+                },
+                "partitionNames": list(partitions),
+            },
+        )
+        return str(answer["backfillId"])
+
+    def backfill(self, backfill_id: str) -> Backfill:
+        """How far a backfill is."""
+        answer = self._ask(_BACKFILL, "partitionBackfillOrError", id=backfill_id)
+        counts = {entry["runStatus"]: entry["count"] for entry in answer["partitionStatusCounts"]}
+        error = answer["error"]["message"] if answer["error"] else None
+        return Backfill(status=answer["status"], partitions=counts, error=error)
+
+    def unfinished_runs(self) -> list[Run]:
+        """The runs that wait or work."""
+        return self._runs({"statuses": _UNFINISHED})
+
+    def failed_runs(self, since: float) -> list[Run]:
+        """The runs that failed after `since`, in seconds since 1970."""
+        return self._runs({"statuses": ["FAILURE"], "updatedAfter": since})
+
+    def start_sensor(self, name: str) -> None:
+        """Switch a sensor on; one that is on stays on."""
+        selector = {**self._repository(), "sensorName": name}
+        self._ask(_START_SENSOR, "startSensor", selector=selector)
+
+    def _runs(self, where: Mapping[str, Any]) -> list[Run]:
+        answer = self._ask(_RUNS, "runsOrError", filter=where, limit=200)
+        runs = []
+        for result in answer["results"]:
+            tags = {tag["key"]: tag["value"] for tag in result["tags"]}
+            runs.append(Run(result["runId"], result["status"], tags.get("dagster/partition")))
+        return runs
+
+    def _repository(self) -> dict[str, str]:
+        return {"repositoryName": _REPOSITORY, "repositoryLocationName": self._location}
+
+    def _ask(self, query: str, field: str, **variables: object) -> dict[str, Any]:
+        answer = self._http.post("/graphql", json={"query": query, "variables": variables})
+        content = answer.json()
+        if content.get("errors"):
+            raise DagsterRefused(content["errors"][0]["message"])
+        result: dict[str, Any] = content["data"][field]
+        _raise_if_error(result)
+        return result
+
+
+def _raise_if_error(result: Mapping[str, Any]) -> None:
+    if "message" in result:
+        raise DagsterRefused(str(result["message"]))

@@ -1,0 +1,102 @@
+"""What is known, at a glance: partitions, audiences, Pages and rejected rows."""
+
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
+
+_PARTITIONS = text("""
+with delivered as (
+    select audience, day, sum(row_count) as uploaded
+    from mm.upload_batch where status = 'acknowledged' group by audience, day
+), rejected as (
+    select audience, day,
+           count(*) filter (where stage = 'hashed_payload') as rejected_here,
+           count(*) filter (where stage = 'audience_upload') as rejected_at_meta
+    from mm.rejected_row group by audience, day
+)
+select
+    audience, day::text as day, payload.rows as people,
+    coalesce(rejected.rejected_here, 0) as rejected_here,
+    coalesce(rejected.rejected_at_meta, 0) as rejected_at_meta,
+    coalesce(delivered.uploaded, 0)::bigint as uploaded,
+    coalesce(state.rows_processed, 0) as processed,
+    state.status, state.lower_bound, state.upper_bound, state.match_rate_lower,
+    state.match_rate_upper, state.as_of
+from mm.hashed_payload as payload
+full join mm.match_status as state using (audience, day)
+left join delivered using (audience, day)
+left join rejected using (audience, day)
+order by audience, day
+""")
+
+_AUDIENCES = text("""
+select
+    known.audience, known.custom_audience_id, known.page_id, known.ad_account_id, known.name,
+    known.created_at,
+    coalesce((
+        select sum(row_count) from mm.upload_batch as batch
+        where batch.audience = known.audience and batch.status = 'acknowledged'
+    ), 0)::bigint as uploaded,
+    newest.lower_bound, newest.upper_bound, newest.status, newest.last_event_at
+from mm.custom_audience as known
+left join lateral (
+    select lower_bound, upper_bound, status, last_event_at from mm.match_status as state
+    where state.audience = known.audience
+    order by last_event_at desc nulls last, day desc limit 1
+) as newest on true
+order by known.audience
+""")
+
+_PAGES = text("""
+with live as (
+    select page_id, count(*) as tokens from mm.subscription_token
+    where gone_at is null group by page_id
+), deduplicated as (
+    select page_id, count(*) as tokens from mm.deduplicated_token group by page_id
+), sendable as (
+    select page_id, count(*) as tokens from mm.sendable_token group by page_id
+)
+select
+    page_id, coalesce(live.tokens, 0) as tokens,
+    coalesce(live.tokens, 0) - coalesce(deduplicated.tokens, 0) as duplicates,
+    coalesce(deduplicated.tokens, 0) as deduplicated,
+    coalesce(sendable.tokens, 0) as sendable, pulled.last_pull
+from (
+    select page_id, max(finished_at) as last_pull from mm.token_pull where complete
+    group by page_id
+) as pulled
+left join live using (page_id)
+left join deduplicated using (page_id)
+left join sendable using (page_id)
+order by page_id
+""")
+
+_REJECTIONS = text("""
+select stage, reason, count(*) as rows
+from mm.rejected_row, unnest(reasons) as reason
+group by stage, reason order by stage, rows desc, reason
+""")
+
+
+def partitions(connection: Connection) -> list[dict[str, Any]]:
+    """One row for each audience and day: people, rejected, uploaded, processed, matched."""
+    return _rows(connection, _PARTITIONS)
+
+
+def audiences(connection: Connection) -> list[dict[str, Any]]:
+    """One row for each Custom Audience, with its newest bounds."""
+    return _rows(connection, _AUDIENCES)
+
+
+def pages(connection: Connection) -> list[dict[str, Any]]:
+    """One row for each Page whose tokens were pulled."""
+    return _rows(connection, _PAGES)
+
+
+def rejections(connection: Connection) -> list[dict[str, Any]]:
+    """How many rows were rejected, by stage and reason; a row can have several reasons."""
+    return _rows(connection, _REJECTIONS)
+
+
+def _rows(connection: Connection, statement: TextClause) -> list[dict[str, Any]]:
+    return [dict(row) for row in connection.execute(statement).mappings()]
