@@ -93,6 +93,7 @@ class Settings(_Model):
     sessions_side_by_side: int = Field(1, ge=1, le=16)
     overdue_hours: float = Field(24, gt=0)
     removal_share: float = Field(0.30, ge=0, le=1)
+    delete_via_post: bool = False
     token_pull_minutes: float = Field(15, ge=0)
     retention_days: int = Field(90, ge=1)
 

@@ -1,0 +1,183 @@
+"""A day's people delivered to Meta."""
+
+import time
+from collections.abc import Iterator
+
+import dagster as dg
+from pydantic import Field
+
+from assets.custom_audience import audience_metadata, audience_spec, custom_audience
+from mm_pipelines.delivery.sending import Sending
+from mm_pipelines.delivery.upload import (
+    UploadPlan,
+    UploadPreview,
+    UploadSummary,
+    preview,
+    upload,
+)
+from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
+from resources.database import DatabaseResource
+from resources.graph_api import GraphApiResource
+from resources.meta_failures import meta_failures
+from resources.storage import StorageResource
+
+
+class UploadConfig(dg.Config):
+    """How this one run is to be different."""
+
+    dry_run: bool = Field(
+        default=False, description="Do all but send: count what would be sent, change nothing."
+    )
+    accept_removals: bool = Field(
+        default=False,
+        description="Mirror mode: remove people even if they are more than removal_share allows.",
+    )
+
+
+@dg.asset(
+    partitions_def=AUDIENCE_BY_DAY,
+    deps=["hashed_payload", custom_audience],
+    group_name="delivery",
+    owners=["team:audience"],
+    kinds={"meta", "postgres"},
+    # A dry run materialises nothing.
+    output_required=False,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "valid_at_meta",
+            asset="audience_upload",
+            description="Meta could decode every row that this run sent.",
+        )
+    ],
+    metadata={
+        "dagster/table_name": "mm.upload_batch",
+        "dagster/column_schema": dg.TableSchema(
+            [
+                dg.TableColumn("audience", "text"),
+                dg.TableColumn("day", "date"),
+                dg.TableColumn("session_id", "bigint", description="Ours, never used twice"),
+                dg.TableColumn("batch_seq", "integer", description="From 1 within the session"),
+                dg.TableColumn("row_count", "integer", description="People in the batch"),
+                dg.TableColumn("content_sha256", "text", description="What makes it this batch"),
+                dg.TableColumn("status", "text", description="sent, acknowledged or superseded"),
+                dg.TableColumn("num_received", "bigint", description="Meta's count, per session"),
+                dg.TableColumn("num_invalid_entries", "bigint", description="Meta's count"),
+                dg.TableColumn("acknowledged_at", "timestamptz"),
+            ]
+        ),
+    },
+)
+def audience_upload(
+    context: dg.AssetExecutionContext,
+    config: UploadConfig,
+    database: DatabaseResource,
+    storage: StorageResource,
+    graph_api: GraphApiResource,
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetObservation]:
+    """The day's people delivered to the Custom Audience, batch by batch, each batch once.
+
+    Who is new is frozen as a file before the first of it is sent, and every batch is a slice of
+    that file in a ledger: a run that died is run again and sends only what was not acknowledged.
+    """
+    partition = AudienceDay.of(context)
+    plan = upload_plan(partition, accept_removals=config.accept_removals)
+    if config.dry_run:
+        with meta_failures(context):
+            planned = preview(database.get(), storage.get(), plan)
+        yield _as_observation(context, planned)
+        return
+    throttle = graph_api.throttle_for_audience(partition.audience, database.get())
+    began_at = time.monotonic()
+    with (
+        meta_failures(context),
+        graph_api.client_for_audience(partition.audience, throttle) as client,
+    ):
+        summary = upload(database.get(), storage.get(), client, plan, context.log.info)
+    seconds = time.monotonic() - began_at
+    if summary.created:
+        context.log_event(
+            dg.AssetMaterialization(
+                custom_audience.key,
+                partition=partition.audience,
+                metadata=audience_metadata(summary.custom_audience, created=True),
+            )
+        )
+    yield dg.MaterializeResult(
+        metadata={
+            **_metadata(summary, seconds),
+            "seconds_waited_for_throttle": round(throttle.waiting.seconds_waited, 1),
+            "highest_usage_percent": throttle.waiting.highest_usage_percent,
+        },
+        check_results=[_valid_at_meta(summary)],
+    )
+
+
+def upload_plan(partition: AudienceDay, *, accept_removals: bool = False) -> UploadPlan:
+    """What mm.yaml says of delivering a partition."""
+    settings = CONFIG.settings
+    return UploadPlan(
+        spec=audience_spec(partition.audience),
+        day=partition.day,
+        mode=CONFIG.audiences[partition.audience].mode,
+        removal_share=settings.removal_share,
+        accept_removals=accept_removals,
+        sending=Sending(
+            batch_size=settings.batch_size,
+            sessions_side_by_side=settings.sessions_side_by_side,
+            delete_via_post=settings.delete_via_post,
+        ),
+    )
+
+
+def _metadata(summary: UploadSummary, seconds: float) -> dict[str, dg.MetadataValue]:
+    metadata: dict[str, dg.MetadataValue] = {
+        "dagster/row_count": dg.MetadataValue.int(summary.rows),
+        "custom_audience_id": dg.MetadataValue.text(summary.custom_audience.custom_audience_id),
+        "new_people": dg.MetadataValue.int(summary.new_people),
+        "removed_people": dg.MetadataValue.int(summary.removed_people),
+        "batches": dg.MetadataValue.int(summary.batches),
+        "invalid_entries": dg.MetadataValue.int(summary.invalid_entries),
+        "people_in_audience": dg.MetadataValue.int(summary.people_in_audience),
+        "seconds": dg.MetadataValue.float(round(seconds, 2)),
+        "rows_per_second": dg.MetadataValue.float(round(summary.rows / max(seconds, 0.001), 1)),
+    }
+    if summary.skipped:
+        metadata["nothing_to_send"] = dg.MetadataValue.text(summary.skipped)
+    return metadata
+
+
+def _valid_at_meta(summary: UploadSummary) -> dg.AssetCheckResult:
+    invalid = summary.invalid_entries
+    return dg.AssetCheckResult(
+        check_name="valid_at_meta",
+        passed=invalid == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="Meta could decode every row."
+        if invalid == 0
+        else f"Meta could not decode {invalid:,} of {summary.rows:,} rows; those that it names are "
+        "in mm.rejected_row with stage audience_upload. Look at these rows in the list.",
+        metadata={"invalid_entries": invalid},
+    )
+
+
+def _as_observation(
+    context: dg.AssetExecutionContext, planned: UploadPreview
+) -> dg.AssetObservation:
+    context.log.info(
+        f"Dry run: would send {planned.unfinished_rows:,} left by an earlier run, add "
+        f"{planned.new_people:,} and remove {planned.removed_people:,}; "
+        f"{planned.people_in_audience:,} people are in the audience. Nothing was sent"
+    )
+    return dg.AssetObservation(
+        context.asset_key,
+        partition=context.partition_key,
+        metadata={
+            "dry_run": True,
+            "custom_audience_exists": planned.exists,
+            "would_finish_rows": planned.unfinished_rows,
+            "would_add_people": planned.new_people,
+            "would_remove_people": planned.removed_people,
+            "people_in_audience": planned.people_in_audience,
+            "nothing_to_send": planned.skipped or "",
+        },
+    )

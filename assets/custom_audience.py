@@ -1,0 +1,67 @@
+"""The Custom Audience at Meta."""
+
+import dagster as dg
+
+from mm_pipelines.delivery.audience import AudienceSpec, find_or_create
+from mm_pipelines.partitions import AUDIENCE, CONFIG, single_partition
+from mm_pipelines.warehouse.custom_audience import CustomAudience
+from resources.database import DatabaseResource
+from resources.graph_api import GraphApiResource
+from resources.meta_failures import meta_failures
+
+
+@dg.asset(
+    partitions_def=AUDIENCE,
+    group_name="delivery",
+    owners=["team:audience"],
+    kinds={"meta", "postgres"},
+    metadata={
+        "dagster/table_name": "mm.custom_audience",
+        "dagster/column_schema": dg.TableSchema(
+            [
+                dg.TableColumn("audience", "text", description="The key in mm.yaml"),
+                dg.TableColumn("custom_audience_id", "text", description="Meta's id"),
+                dg.TableColumn("page_id", "text", description="The Page it makes subscribers of"),
+                dg.TableColumn("ad_account_id", "text", description="The ad account it is in"),
+                dg.TableColumn("name", "text", description="Its name at Meta"),
+                dg.TableColumn("created_at", "timestamptz", description="When we recorded it"),
+            ]
+        ),
+    },
+)
+def custom_audience(
+    context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
+) -> dg.MaterializeResult[None]:
+    """The Custom Audience at Meta, found or created once, and the same ever after."""
+    audience = single_partition(context)
+    throttle = graph_api.throttle_for_audience(audience, database.get())
+    with (
+        meta_failures(context),
+        database.get().lock(f"audience:{audience}"),
+        graph_api.client_for_audience(audience, throttle) as client,
+    ):
+        found, created = find_or_create(database.get(), client, audience_spec(audience))
+    return dg.MaterializeResult(metadata=audience_metadata(found, created=created))
+
+
+def audience_spec(audience: str) -> AudienceSpec:
+    """What mm.yaml says of an audience, for Meta."""
+    configured = CONFIG.audiences[audience]
+    return AudienceSpec(
+        audience=audience,
+        page_id=CONFIG.page_of(audience).page_id,
+        ad_account_id=configured.ad_account_id,
+        name=configured.name,
+        description=configured.description,
+    )
+
+
+def audience_metadata(found: CustomAudience, *, created: bool) -> dict[str, dg.MetadataValue]:
+    """What a person would want to know of a Custom Audience."""
+    return {
+        "custom_audience_id": dg.MetadataValue.text(found.custom_audience_id),
+        "name": dg.MetadataValue.text(found.name),
+        "page_id": dg.MetadataValue.text(found.page_id),
+        "ad_account_id": dg.MetadataValue.text(found.ad_account_id),
+        "created_now": dg.MetadataValue.bool(created),
+    }
