@@ -1,0 +1,86 @@
+"""COUNTRY: the ISO 3166-1 alpha-2 code in lower case, from code or name (graph-api-facts 2.7)."""
+
+import hashlib
+import unicodedata
+from functools import cache
+
+import polars as pl
+
+from mm_pipelines.identity.outcome import outcome
+
+#: Names that people write and ISO 3166 does not list.
+_ALSO_CALLED = {
+    "uk": "gb", "greatbritain": "gb", "britain": "gb", "england": "gb", "scotland": "gb",
+    "wales": "gb", "northernireland": "gb", "unitedkingdomofgreatbritain": "gb",
+    "america": "us", "theunitedstates": "us", "theunitedstatesofamerica": "us", "estadosunidos": "us",
+    "russia": "ru", "southkorea": "kr", "korea": "kr", "republicofkorea": "kr", "northkorea": "kp",
+    "vietnam": "vn", "iran": "ir", "syria": "sy", "laos": "la", "bolivia": "bo", "tanzania": "tz",
+    "venezuela": "ve", "moldova": "md", "czechrepublic": "cz", "holland": "nl",
+    "thenetherlands": "nl", "ivorycoast": "ci", "capeverde": "cv", "swaziland": "sz",
+    "macedonia": "mk", "burma": "mm", "turkey": "tr", "brunei": "bn", "taiwan": "tw",
+    "palestine": "ps", "vatican": "va", "vaticancity": "va", "easttimor": "tl", "micronesia": "fm",
+    "hongkongsar": "hk", "macau": "mo", "macaosar": "mo", "reunionisland": "re",
+    "democraticrepublicofthecongo": "cd", "drcongo": "cd", "congokinshasa": "cd",
+    "republicofthecongo": "cg", "congobrazzaville": "cg", "republicofireland": "ie",
+    "thephilippines": "ph", "thebahamas": "bs", "thegambia": "gm", "stlucia": "lc",
+    "stvincent": "vc", "stkittsandnevis": "kn", "trinidad": "tt", "bosnia": "ba", "antigua": "ag",
+    "falklandislands": "fk", "britishvirginislands": "vg", "usvirginislands": "vi",
+    "mainlandchina": "cn", "prc": "cn", "chinamainland": "cn", "cotedivoire": "ci",
+    "deutschland": "de", "allemagne": "de", "espana": "es", "italia": "it", "brasil": "br",
+    "osterreich": "at", "schweiz": "ch", "suisse": "ch", "svizzera": "ch", "nederland": "nl",
+    "belgie": "be", "belgique": "be", "polska": "pl", "sverige": "se", "norge": "no",
+    "danmark": "dk", "suomi": "fi", "ceskarepublika": "cz", "magyarorszag": "hu",
+    "romania": "ro", "uae": "ae", "ksa": "sa", "turkiye": "tr", "mexico": "mx",
+}  # fmt: skip
+
+
+def country(value: pl.Expr) -> pl.Expr:
+    """The alpha-2 code in lower case, from alpha-2, alpha-3 or a name of the country."""
+    return outcome(value, value.map_batches(_codes, return_dtype=pl.String))
+
+
+def region_of(country: pl.Expr) -> pl.Expr:
+    """The alpha-2 code behind a normalised COUNTRY, hashed ones included; ``""`` if none.
+
+    A list hashed beforehand may still hold plain phone numbers, and there are few countries: the
+    hash of each is known.
+    """
+    return country.fill_null("").replace(_codes_by_hash())
+
+
+def country_code(name: str) -> str | None:
+    """The lower-case alpha-2 code of one country's code or name; None if it is no country."""
+    key = _letters(name)
+    known = _countries()
+    return known.get(key) or known.get(key.removeprefix("the"))
+
+
+def _codes(values: pl.Series) -> pl.Series:
+    distinct = values.unique().drop_nulls()
+    codes = [country_code(name) for name in distinct]
+    return values.replace_strict(distinct, pl.Series(codes, dtype=pl.String), default=None)
+
+
+def _letters(name: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", name.replace("&", " and ")).lower()
+    return "".join(letter for letter in decomposed if "a" <= letter <= "z")
+
+
+@cache
+def _countries() -> dict[str, str]:
+    # pycountry reads its JSON when it is first asked, which the import of the package should not.
+    import pycountry
+
+    codes = {}
+    for entry in pycountry.countries:
+        code = entry.alpha_2.lower()
+        for attribute in ("name", "official_name", "common_name", "alpha_3", "alpha_2"):
+            name = getattr(entry, attribute, None)
+            if name:
+                codes[_letters(name)] = code
+    return codes | _ALSO_CALLED
+
+
+@cache
+def _codes_by_hash() -> dict[str, str]:
+    return {hashlib.sha256(code.encode()).hexdigest(): code for code in set(_countries().values())}

@@ -1,0 +1,30 @@
+"""SHA-256 as Meta wants it: lower-case hex, and never of the empty string."""
+
+import polars as pl
+from polars_hash import CryptographicHashingNameSpace
+
+from mm_pipelines.identity.blank import UNSEEN
+
+#: A value that was hashed before it came to us (graph-api-facts 2.7: 64 hex digits).
+HASHED_PATTERN = r"^[0-9a-fA-F]{64}$"
+
+
+def hashed_already(value: pl.Expr) -> pl.Expr:
+    """The value in lower case where it is 64 hex digits, padded or not; null elsewhere."""
+    text = value.str.strip_chars(UNSEEN)
+    return pl.when(is_hash(text)).then(text.str.to_lowercase())
+
+
+def is_hash(value: pl.Expr) -> pl.Expr:
+    """Whether a value is 64 hex digits; the length is asked first because it costs nothing."""
+    return (value.str.len_bytes() == 64) & value.str.contains(HASHED_PATTERN)
+
+
+def sha256(value: pl.Expr) -> pl.Expr:
+    """SHA-256 of normalised text as 64 lower-case hex digits.
+
+    ``""`` stays ``""`` (the hash of the empty string would be uploaded as somebody), null stays
+    null, and what is 64 hex digits already passes through.
+    """
+    digest = CryptographicHashingNameSpace(value).sha2_256()
+    return pl.when((value == "") | is_hash(value)).then(value).otherwise(digest)

@@ -1,0 +1,28 @@
+"""FN, LN and FI: lower case, no punctuation, letters of any script kept (design 7.15).
+
+The official SDK cuts names to a–z, which leaves nothing of ``정`` and half of ``Valéry``; Meta's
+guide keeps UTF-8 letters and prints the hash of both (graph-api-facts 2.7).
+"""
+
+import polars as pl
+
+from mm_pipelines.identity.outcome import outcome
+
+_NOT_LETTERS = r"[^\p{L}\p{M}\p{N}]+"
+
+
+def name(value: pl.Expr) -> pl.Expr:
+    """A first or last name: NFC, lower case, without punctuation, symbols and spaces."""
+    return outcome(value, _letters(value))
+
+
+def first_initial(value: pl.Expr) -> pl.Expr:
+    """The first letter of a first name, in lower case."""
+    return outcome(value, _letters(value).str.head(1))
+
+
+def _letters(value: pl.Expr) -> pl.Expr:
+    # Composed first, so that no accent is taken for a mark of its own; and once more, because
+    # lower case and the removal can bring letters and marks together.
+    text = value.str.normalize("NFC").str.to_lowercase()
+    return text.str.replace_all(_NOT_LETTERS, "").str.normalize("NFC")

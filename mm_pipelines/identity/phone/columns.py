@@ -1,0 +1,143 @@
+"""Whole columns of phone numbers, equal to ``reference.normalise_phone`` value by value.
+
+Three ways, each for what the one before leaves:
+
+1. digits with plain separators are read as integers and decided by their shape (``shapes``), all
+   in integer arithmetic: the digits kept are the remainder by a power of ten;
+2. what else is written around a number and certainly does not belong to it (labels before it,
+   extensions behind it, other scripts' spaces and dashes) is taken off, then way 1 again;
+3. each distinct value that is left is asked of ``phonenumbers``.
+"""
+
+import polars as pl
+
+from mm_pipelines.identity.blank import is_blank
+from mm_pipelines.identity.hashing import hashed_already
+from mm_pipelines.identity.phone import shapes
+from mm_pipelines.identity.phone.reference import normalise_phone
+
+_SEPARATORS = r"[ ().\-/]+"
+_LONGEST_TEXT = 250  # libphonenumber reads no longer text
+
+# Before the first digit or plus sign nothing counts, and trailing signs do not.
+_BEFORE = r"^[^+＋\p{Nd}]+"
+_BEHIND = r"[ \t,:!?'\"]+$"
+# The signs that libphonenumber takes for separators, but for x and ~, which can begin an extension.
+_OTHER_SEPARATORS = r"[\[\]‐-―−－／\x{A0}\x{AD}\x{200B}\x{2060}\x{3000}（）［］．]"
+_EXTENSION = r"(?i)[ \t,]*(?:e?xt(?:ension|n)?|x)[:.]?[ \t,\-]*[0-9]{1,9}$"
+
+# A decision as one integer: -1 undecided, 0 rejected, else the country code and the digits kept.
+_UNDECIDED, _REJECTED, _RADIX = -1, 0, 32
+_POWERS_OF_TEN = pl.Series([10**power for power in range(19)], dtype=pl.Int64)
+
+
+def normalise_phones(values: pl.Series, regions: pl.Series) -> pl.Series:
+    """The numbers' digits with their country code; ``""`` where blank, null where unusable.
+
+    Args:
+        values: Numbers as they stand in the list; null is a blank cell.
+        regions: Lower-case alpha-2 code for each, ``""`` where none is known.
+    """
+    cells = pl.DataFrame({"value": values.fill_null(""), "region": regions})
+    cells = cells.with_columns(_by_shape(cells))
+    left = cells.filter(pl.col("decision") == _UNDECIDED).select("value", "region").unique()
+    if left.is_empty():
+        return cells["number"]
+    answers = left.with_columns(answer=_what_is_left(left))
+    cells = cells.join(answers, on=["value", "region"], how="left", maintain_order="left")
+    return cells.select(
+        pl.when(pl.col("decision") == _UNDECIDED).then("answer").otherwise("number")
+    ).to_series()
+
+
+def _what_is_left(cells: pl.DataFrame) -> pl.Series:
+    """Ways 2 and 3 over distinct values, after the cells that hold no number at all."""
+    value = pl.col("value")
+    stripped = value.str.replace(_BEFORE, "").str.replace(_BEHIND, "").str.replace(_EXTENSION, "")
+    bare = cells.select(
+        # Taking signs off must not make a text readable that was too long before.
+        pl.when(value.str.len_bytes() <= _LONGEST_TEXT)
+        .then(stripped.str.replace_all(_OTHER_SEPARATORS, " "))
+        .otherwise(pl.lit(""))
+        .alias("value"),
+        "region",
+    )
+    known = pl.when(is_blank(value)).then(pl.lit("")).otherwise(hashed_already(value))
+    cells = cells.with_columns(_by_shape(bare)).with_columns(known.alias("known"))
+    asked = (pl.col("decision") == _UNDECIDED) & pl.col("known").is_null()
+    one_by_one = cells.filter(asked).select("value", "region")
+    one_by_one = one_by_one.with_columns(
+        asked=pl.Series(
+            [normalise_phone(value, region.upper()) for value, region in one_by_one.iter_rows()],
+            dtype=pl.String,
+        )
+    )
+    cells = cells.join(one_by_one, on=["value", "region"], how="left", maintain_order="left")
+    return cells.select(pl.coalesce("known", "number", "asked")).to_series()
+
+
+def _by_shape(cells: pl.DataFrame) -> pl.DataFrame:
+    """Way 1: the columns ``number`` and ``decision``; what is no plain number is undecided."""
+    plain = pl.col("value").str.replace_all(_SEPARATORS, "")
+    numbers = (
+        cells.lazy()
+        .select(
+            _region_number(cells["region"]).alias("region"),
+            # Only digits, with at most a plus sign before them, are read as an integer.
+            digits=plain.cast(pl.Int64, strict=False),
+            plus=plain.str.starts_with("+").cast(pl.Int64),
+            length=plain.str.len_bytes().cast(pl.Int64),
+            readable=pl.col("value").str.len_bytes() <= _LONGEST_TEXT,
+        )
+        .with_columns(length=pl.col("length") - pl.col("plus"))
+        .with_columns(
+            readable=pl.col("readable")
+            & pl.col("digits").is_not_null()
+            & pl.col("length").is_between(shapes.SHORTEST, shapes.LONGEST)
+        )
+        .collect()
+    )
+    regions = cells["region"].unique().sort().to_list()
+    decision = pl.Series("decision", [_UNDECIDED], dtype=pl.Int64).new_from_index(0, cells.height)
+    for leading in shapes.LEADING_DIGITS:
+        asked = numbers["readable"] & (decision == _UNDECIDED) & (numbers["length"] >= leading)
+        if asked.any():
+            found = _decisions(numbers.filter(asked), leading, regions)
+            places = asked.cum_sum().cast(pl.Int64) - 1
+            decision = found.gather(places.clip(0)).zip_with(asked, decision)
+    kept = _POWERS_OF_TEN.gather(decision.clip(0) % _RADIX)
+    number = (decision // _RADIX) * kept + numbers["digits"].fill_null(0) % kept
+    return pl.select(
+        number=pl.when(decision > _REJECTED).then(number).cast(pl.String),
+        decision=decision,
+    )
+
+
+def _region_number(regions: pl.Series) -> pl.Series:
+    names = regions.unique().sort()
+    return regions.replace_strict(names, range(names.len()), return_dtype=pl.Int64)
+
+
+def _decisions(numbers: pl.DataFrame, leading: int, regions: list[str]) -> pl.Series:
+    """The decision for each number by its region, sign, length and first digits."""
+    rest = _POWERS_OF_TEN.gather(numbers["length"] - leading)
+    outline = (numbers["region"] * 2 + numbers["plus"]) * _RADIX + numbers["length"]
+    shape = (outline * 10**leading + numbers["digits"] // rest).alias("shape")
+    distinct = shape.unique()
+    answers = [_decision(one, leading, regions) for one in distinct]
+    return shape.replace_strict(distinct, answers, return_dtype=pl.Int64)
+
+
+def _decision(shape: int, leading: int, regions: list[str]) -> int:
+    outline, digits = divmod(shape, 10**leading)
+    where, length = divmod(outline, _RADIX)
+    region, plus = divmod(where, 2)
+    decision = shapes.decide(
+        regions[region].upper(), plus=bool(plus), leading=f"{digits:0{leading}}", length=length
+    )
+    match decision:
+        case shapes.Kept(country_code, kept):
+            return country_code * _RADIX + kept
+        case shapes.Rejected():
+            return _REJECTED
+    return _UNDECIDED

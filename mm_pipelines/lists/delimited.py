@@ -1,0 +1,215 @@
+"""CSV, TSV and TXT: rows of fields, in chunks, each row with exactly the header's fields.
+
+Polars reads the chunks. It fills short rows silently and says little of where a fault lies, so a
+chunk is only taken from it when the count of delimiters proves every row complete; any other chunk
+goes through Python's ``csv``, which tells the row.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+
+from mm_pipelines.lists.errors import ListRowError, ListUnreadableError, row
+
+DELIMITERS = ",;\t|"
+_SNIFFED_BYTES = 64 << 10
+_LONGEST_FIELD = 1 << 20
+_BLANK_LINES = re.compile(rb"\n(?:[ \t]*\r?\n)+")
+
+
+class Delimited:
+    """The rows of one list of text.
+
+    Args:
+        url: The list, for messages.
+        blocks: UTF-8 text.
+
+    Attributes:
+        delimiter: What stands between the fields.
+        header: The column names.
+    """
+
+    def __init__(self, url: str, blocks: Iterator[bytes]) -> None:
+        self._url = url
+        self._records = _whole_records(blocks)
+        self._first = next(self._records, b"")
+        sample = self._first[:_SNIFFED_BYTES].decode(errors="ignore")
+        declared = re.match(r"\s*sep=(.)\r?\n", sample)
+        if declared:
+            # Excel's own line above the header.
+            self._first, sample = self._first[len(declared[0].encode()) :], sample[declared.end() :]
+        if not self._first.strip():
+            raise ListUnreadableError(url, "", "the list is empty; it has not even a header")
+        self.delimiter = declared[1] if declared else sniff_delimiter(sample)
+        self.header = self._take_header()
+
+    def chunks(self, places: Sequence[int]) -> Iterator[pl.DataFrame]:
+        """The columns at ``places``, named by their place, in frames of text without nulls.
+
+        Raises:
+            ListRowError: A row has more or fewer fields than the header, or its quotes are broken.
+        """
+        done = 0
+        data = self._first
+        while True:
+            if data:
+                frame = self._fast(data, places)
+                if frame is None:
+                    frame = self._exact(data, places, done)
+                done += frame.height
+                yield frame
+            following = next(self._records, None)
+            if following is None:
+                return
+            data = following
+
+    def _take_header(self) -> list[str]:
+        text = io.StringIO(self._first.decode(), newline="")
+        reader = csv.reader(text, delimiter=self.delimiter, strict=True)
+        try:
+            header = next(fields for fields in reader if _holds_something(fields))
+        except (csv.Error, StopIteration):
+            fault = "the quotes of the first line are broken"
+            raise ListUnreadableError(self._url, "header", fault) from None
+        lines = reader.line_num
+        end = -1
+        for _ in range(lines):
+            end = self._first.find(b"\n", end + 1)
+            if end < 0:
+                end = len(self._first)
+        self._first = self._first[end + 1 :]
+        return header
+
+    def _fast(self, data: bytes, places: Sequence[int]) -> pl.DataFrame | None:
+        """The chunk as Polars reads it; None unless every row is certainly complete."""
+        quoted = b'"' in data
+        if _BLANK_LINES.search(data) or data[:1] in b"\r\n":
+            if quoted:
+                return None
+            data = _BLANK_LINES.sub(b"\n", b"\n" + data)[1:]
+        width = len(self.header)
+        wanted = None if quoted else [f"column_{place + 1}" for place in sorted(set(places))]
+        try:
+            frame = pl.read_csv(
+                data,
+                has_header=False,
+                separator=self.delimiter,
+                quote_char='"' if quoted else None,
+                schema={f"column_{place + 1}": pl.String for place in range(width)},
+                columns=wanted,
+                empty_string_is_null=False,
+                missing_columns="insert",
+            )
+        except (pl.exceptions.PolarsError, ValueError):
+            return None
+        delimiters = data.count(self.delimiter.encode())
+        if quoted:
+            inside = frame.select(
+                pl.sum_horizontal(pl.all().str.count_matches(self.delimiter, literal=True).sum())
+            ).item()
+            delimiters -= inside
+        if delimiters != frame.height * (width - 1):
+            return None
+        return frame.select(pl.col(f"column_{place + 1}").alias(str(place)) for place in places)
+
+    def _exact(self, data: bytes, places: Sequence[int], done: int) -> pl.DataFrame:
+        columns: list[list[str]] = [[] for _ in places]
+        width, number = len(self.header), done
+        reader = csv.reader(
+            io.StringIO(data.decode(), newline=""), delimiter=self.delimiter, strict=True
+        )
+        csv.field_size_limit(_LONGEST_FIELD)
+        try:
+            for fields in reader:
+                if not fields or (len(fields) == 1 and width > 1 and not fields[0].strip()):
+                    continue
+                number += 1
+                if len(fields) != width:
+                    fault = f"{_fields(len(fields))} where the header has {width}"
+                    raise ListRowError(self._url, row(number), fault)
+                for column, place in zip(columns, places, strict=True):
+                    column.append(fields[place])
+        except csv.Error as error:
+            raise ListRowError(self._url, row(number + 1), _fault(str(error))) from None
+        return pl.DataFrame(
+            {
+                str(place): pl.Series(column, dtype=pl.String)
+                for place, column in zip(places, columns, strict=True)
+            }
+        )
+
+
+def sniff_delimiter(sample: str) -> str:
+    """The sign that splits the sample's lines into the same number of fields, most fields first."""
+    best, best_score = DELIMITERS[0], (0.0, 0)
+    for delimiter in DELIMITERS:
+        reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)
+        widths: list[int] = []
+        try:
+            for fields in reader:
+                if _holds_something(fields):
+                    widths.append(len(fields))
+                if len(widths) == 50:
+                    break
+        except csv.Error:
+            continue
+        # The sample may end within a line.
+        widths = widths[:-1] if len(widths) > 2 else widths
+        if not widths or widths[0] < 2:
+            continue
+        score = (widths.count(widths[0]) / len(widths), widths[0])
+        if score > best_score:
+            best, best_score = delimiter, score
+    return best
+
+
+def _whole_records(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Blocks that end where a record ends: at a line's end outside quotes."""
+    carry = b""
+    for block in blocks:
+        carry += _with_newlines(block)
+        end = _end_of_record(carry)
+        if end > 0:
+            yield carry[:end]
+            carry = carry[end:]
+    if carry:
+        yield carry
+
+
+def _end_of_record(data: bytes) -> int:
+    end = len(data)
+    for _ in range(1000):
+        end = data.rfind(b"\n", 0, end)
+        if end < 0:
+            return 0
+        if data.count(b'"', 0, end) % 2 == 0:
+            return end + 1
+    return 0
+
+
+def _with_newlines(block: bytes) -> bytes:
+    # Lists of old Macintosh programs end their lines with a carriage return alone.
+    return block.replace(b"\r", b"\n") if b"\r" in block and b"\n" not in block else block
+
+
+def _holds_something(fields: Sequence[str]) -> bool:
+    return any(field.strip() for field in fields)
+
+
+def _fields(count: int) -> str:
+    return "1 field" if count == 1 else f"{count} fields"
+
+
+def _fault(message: str) -> str:
+    if "unexpected end" in message:
+        return "a quoted field begins here and is never closed"
+    if "expected after" in message:
+        return "there is text behind a closing quote"
+    if "larger than field limit" in message:
+        return "a field is longer than a million signs; a quote may never be closed"
+    if "NUL" in message:
+        return "a zero byte, which no text holds"
+    return "the row cannot be read"

@@ -1,0 +1,128 @@
+"""A list's text as UTF-8, whatever it was written in, without reading it twice.
+
+A mark at the beginning or zeros among the first bytes tell UTF-16. All else begins as ASCII, which
+UTF-8 and Windows-1252 share: the first block that holds another byte decides between the two.
+"""
+
+import codecs
+from collections.abc import Iterator
+
+from mm_pipelines.lists.errors import ListUnreadableError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_SAMPLE_BYTES = 4096
+
+#: Windows-1252 as browsers read it: the five bytes without a sign stay control characters.
+_WINDOWS_1252 = "".join(
+    bytes([byte]).decode("cp1252", errors="ignore") or chr(byte) for byte in range(256)
+)
+
+
+class Text:
+    """Blocks of bytes as blocks of UTF-8.
+
+    Attributes:
+        encoding: ``ascii`` until a byte tells more, then ``utf-8``, ``windows-1252``,
+            ``utf-16-le``…
+    """
+
+    def __init__(self, url: str, blocks: Iterator[bytes]) -> None:
+        self._url, self._blocks = url, blocks
+        self.encoding = "ascii"
+
+    def blocks(self) -> Iterator[bytes]:
+        """The text, in UTF-8, without a byte order mark.
+
+        Raises:
+            ListUnreadableError: The bytes are not text of the encoding that they began in.
+        """
+        first = next(self._blocks, b"")
+        for mark, encoding in _MARKS:
+            if first.startswith(mark):
+                self.encoding, first = encoding, first[len(mark) :]
+                break
+        else:
+            self.encoding = _wide(first[:_SAMPLE_BYTES]) or "ascii"
+        if self.encoding.startswith("utf-16") or self.encoding.startswith("utf-32"):
+            yield from self._wide(first)
+        else:
+            yield from self._narrow(first)
+
+    def _wide(self, first: bytes) -> Iterator[bytes]:
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        try:
+            yield decoder.decode(first).encode()
+            for block in self._blocks:
+                yield decoder.decode(block).encode()
+            yield decoder.decode(b"", final=True).encode()
+        except UnicodeError:
+            fault = f"the text is not {self.encoding} to its end; save the list as UTF-8"
+            raise ListUnreadableError(self._url, "", fault) from None
+
+    def _narrow(self, block: bytes) -> Iterator[bytes]:
+        carry = b""
+        lines = 0
+        while block or carry:
+            following = next(self._blocks, b"")
+            block = carry + block
+            carry = b"" if not following else _unfinished(block)
+            block = block[: len(block) - len(carry)]
+            if self.encoding == "ascii" and not block.isascii():
+                self.encoding = "utf-8" if _looks_like_utf8(block) else "windows-1252"
+            if self.encoding == "utf-8":
+                self._check(block, lines)
+                lines += block.count(b"\n")
+            elif self.encoding == "windows-1252":
+                block = _from_windows_1252(block)
+            yield block
+            block = following
+
+    def _check(self, block: bytes, lines: int) -> None:
+        if block.isascii():
+            return
+        try:
+            block.decode()
+        except UnicodeDecodeError as error:
+            line = lines + block.count(b"\n", 0, error.start) + 1
+            fault = "a byte that is not UTF-8, though the list began in UTF-8; save it as UTF-8"
+            raise ListUnreadableError(self._url, f"line {line:,}", fault) from None
+
+
+def _wide(sample: bytes) -> str | None:
+    # Text in Roman letters without a mark: every other byte is zero.
+    even, odd = sample[0::2].count(0), sample[1::2].count(0)
+    if odd > len(sample) // 4 and odd > even:
+        return "utf-16-le"
+    if even > len(sample) // 4 and even > odd:
+        return "utf-16-be"
+    return None
+
+
+def _looks_like_utf8(block: bytes) -> bool:
+    text = block.decode(errors="surrogateescape")
+    broken = sum("\udc80" <= sign <= "\udcff" for sign in text)
+    sound = sum(sign > "\x7f" for sign in text) - broken
+    # One damaged byte in a UTF-8 list is a fault to name, not another encoding.
+    return broken == 0 or sound > 10 * broken
+
+
+def _unfinished(block: bytes) -> bytes:
+    """The bytes at the end that may be the beginning of one UTF-8 sign."""
+    for length in range(1, min(4, len(block) + 1)):
+        byte = block[-length]
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return block[-length:] if needed > length else b""
+        if byte < 0x80:
+            return b""
+    return b""
+
+
+def _from_windows_1252(block: bytes) -> bytes:
+    return codecs.charmap_decode(block, "strict", _WINDOWS_1252)[0].encode()

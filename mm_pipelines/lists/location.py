@@ -1,0 +1,73 @@
+"""Where a day's list lies, and what can be known of it without reading it."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fsspec.core import url_to_fs
+
+
+@dataclass(frozen=True)
+class ListStat:
+    """What a file system tells of a list: enough to see that it is new or has changed.
+
+    Attributes:
+        size: Bytes, if the file system tells.
+        modified_at: Time of the last change, if the file system tells.
+        etag: The object store's own mark of the content, if there is one.
+    """
+
+    size: int | None
+    modified_at: datetime | None
+    etag: str | None
+
+    @property
+    def mark(self) -> str:
+        """One text that changes when the list does, for a sensor's cursor or run key."""
+        when = "" if self.modified_at is None else self.modified_at.isoformat()
+        return f"{self.size}|{when}|{self.etag or ''}"
+
+
+def list_url(template: str, *, audience: str, day: date | str, directory: Path) -> str:
+    """The address of one day's list.
+
+    Args:
+        template: ``source.path`` of mm.yaml, with ``{audience}`` and ``{day}``.
+        audience: The audience's key.
+        day: The day, ISO in the address.
+        directory: The folder of mm.yaml, which relative paths start from.
+    """
+    path = template.format(audience=audience, day=day)
+    if urlsplit(path).scheme and "://" in path:
+        return path
+    return str(directory / path)
+
+
+def stat_list(url: str) -> ListStat | None:
+    """What is known of a list without reading it; None if there is none."""
+    filesystem, path = url_to_fs(url)
+    # Object stores keep listings; a sensor must see what was put there since.
+    filesystem.invalidate_cache()
+    try:
+        info = filesystem.info(path)
+    except FileNotFoundError:
+        return None
+    if info.get("type") == "directory":
+        return None
+    etag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or info.get("content_md5")
+    return ListStat(
+        size=info.get("size"), modified_at=_modified_at(info), etag=str(etag) if etag else None
+    )
+
+
+def _modified_at(info: dict[str, object]) -> datetime | None:
+    for name in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"):
+        when = info.get(name)
+        if isinstance(when, int | float):
+            return datetime.fromtimestamp(when, tz=UTC)
+        if isinstance(when, str):
+            when = datetime.fromisoformat(when)
+        if isinstance(when, datetime):
+            return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    return None

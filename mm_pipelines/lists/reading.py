@@ -1,0 +1,127 @@
+"""A customer list of any supported form as a stream of frames."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from mm_pipelines.lists.delimited import Delimited
+from mm_pipelines.lists.encoding import Text
+from mm_pipelines.lists.errors import ListChangedError, ListMissingError, ListUnreadableError
+from mm_pipelines.lists.headers import Columns, match_columns
+from mm_pipelines.lists.location import stat_list
+from mm_pipelines.lists.ndjson import NdJson
+from mm_pipelines.lists.parquet import ParquetList
+from mm_pipelines.lists.source import Bytes, fingerprint
+
+ROW_NUMBER = "row_number"
+_TEXT_FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".ndjson": "ndjson"}
+
+
+@dataclass(frozen=True)
+class ListFormat:
+    """The form of a list by its name: ``csv``, ``tsv``, ``txt``, ``ndjson`` or ``parquet``."""
+
+    name: str
+    gzipped: bool
+
+
+def list_format(url: str) -> ListFormat:
+    """The form of a list, by its name's ending.
+
+    Raises:
+        ListUnreadableError: The ending is none that is read.
+    """
+    name = url.split("?", maxsplit=1)[0].lower()
+    gzipped = name.endswith(".gz")
+    plain = name.removesuffix(".gz")
+    for ending, form in _TEXT_FORMATS.items():
+        if plain.endswith(ending):
+            return ListFormat(form, gzipped)
+    if plain.endswith(".parquet") and not gzipped:
+        return ListFormat("parquet", gzipped=False)
+    fault = "the file's ending is none of .csv, .tsv, .txt, .ndjson (each also .gz) and .parquet"
+    raise ListUnreadableError(url, "", fault)
+
+
+class CustomerList:
+    """One list, read once from its beginning to its end.
+
+    Args:
+        url: A local path or an fsspec URL.
+        columns: ``source.columns`` of mm.yaml; empty: the header is recognised.
+
+    Attributes:
+        columns: Which columns are which schema keys.
+        format: The form of the file.
+        delimiter: What stands between the fields; None where that has no meaning.
+
+    Raises:
+        ListError: The list is missing, cannot be read, or lacks a column.
+    """
+
+    def __init__(self, url: str, columns: Mapping[str, str] | None = None) -> None:
+        self.url = url
+        self.format = list_format(url)
+        self.delimiter: str | None = None
+        self._content = Bytes(url)
+        self._text: Text | None = None
+        self._table: Delimited | NdJson | ParquetList
+        if self.format.name == "parquet":
+            if stat_list(url) is None:
+                raise ListMissingError(url, "", "there is no such file")
+            self._fingerprint = fingerprint(url)
+            self._table = ParquetList(url)
+        else:
+            self._text = Text(url, self._content.blocks())
+            if self.format.name == "ndjson":
+                self._table = NdJson(url, self._text.blocks())
+            else:
+                self._table = Delimited(url, self._text.blocks())
+                self.delimiter = self._table.delimiter
+        self.columns: Columns = match_columns(url, self._table.header, columns)
+
+    @property
+    def encoding(self) -> str | None:
+        """The text's encoding as known so far; None where that has no meaning."""
+        return None if self._text is None else self._text.encoding
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the file's bytes; known when ``chunks`` is exhausted."""
+        return self._fingerprint if self._text is None else self._content.fingerprint
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the file; known when ``chunks`` is exhausted."""
+        if isinstance(self._table, ParquetList):
+            return self._table.stat.size if self._table.stat else None
+        return self._content.size
+
+    def chunks(self) -> Iterator[pl.DataFrame]:
+        """Frames with one text column per key (blank cells are ``""``) and ``row_number``.
+
+        Raises:
+            ListRowError: A row is broken; it names the first.
+            ListUnreadableError: The file is damaged.
+            ListChangedError: A Parquet file changed while it was read.
+        """
+        places = sorted({place for column in self.columns.places.values() for place in column})
+        done = 0
+        for cells in self._table.chunks(places):
+            frame = cells.select(
+                (pl.int_range(pl.len(), dtype=pl.Int64) + done + 1).alias(ROW_NUMBER),
+                *(_first_value(key, column) for key, column in self.columns.places.items()),
+            )
+            done += frame.height
+            yield frame
+        if isinstance(self._table, ParquetList) and stat_list(self.url) != self._table.stat:
+            raise ListChangedError(self.url, "", "the list changed while it was read")
+
+
+def _first_value(key: str, places: tuple[int, ...]) -> pl.Expr:
+    *others, last = (pl.col(str(place)) for place in places)
+    value = last
+    for other in reversed(others):
+        value = pl.when(other.str.strip_chars() != "").then(other).otherwise(value)
+    return value.alias(key)

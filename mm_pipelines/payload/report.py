@@ -1,0 +1,100 @@
+"""What became of a list's rows, in numbers and row numbers; never a value."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+import polars as pl
+
+from mm_pipelines.lists.reading import ROW_NUMBER
+
+
+class Reason(IntFlag):
+    """Why a row is nobody; several can hold at once. Names are those of ``mm.rejected_row``."""
+
+    no_identifier = 1
+    invalid_email = 2
+    phone_without_country = 4
+    invalid_phone = 8
+
+
+REJECTED_ROW_SCHEMA = pl.Schema({ROW_NUMBER: pl.Int64(), "reasons": pl.List(pl.String)})
+
+
+class RejectedRows:
+    """The rejected rows of one list: nine bytes each, so that even a list of nothing else fits."""
+
+    def __init__(self, coded: pl.DataFrame) -> None:
+        self._coded = coded
+
+    def __len__(self) -> int:
+        return self._coded.height
+
+    def __repr__(self) -> str:
+        return f"<RejectedRows: {len(self):,}>"
+
+    def frames(self, rows: int = 100_000) -> Iterator[pl.DataFrame]:
+        """Frames of ``row_number`` and ``reasons`` (list of text), in the list's order."""
+        for coded in self._coded.iter_slices(rows):
+            yield coded.select(
+                ROW_NUMBER,
+                pl.col("reasons")
+                .cast(pl.Int64)
+                .replace_strict(_NAMES_BY_CODE, return_dtype=pl.List(pl.String)),
+            )
+
+    def counts(self) -> dict[str, int]:
+        """How many rows each reason holds for, most first."""
+        counts = {
+            reason.name or "": int((self._coded["reasons"] & reason.value != 0).sum())
+            for reason in Reason
+        }
+        found = {name: count for name, count in counts.items() if count}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+_NAMES_BY_CODE = {
+    code: [reason.name or "" for reason in Reason if code & reason] for code in range(1, 16)
+}
+
+
+@dataclass(frozen=True)
+class HashedPayload:
+    """A published payload file and how it came about.
+
+    ``accepted + merged + rejected + suppressed == read``.
+
+    Attributes:
+        path: The file's place in the storage.
+        url: The file's address.
+        sha256: The digest of the file's bytes, which is also its name.
+        fingerprint: SHA-256 of the list that it was made from.
+        keys: The schema keys that are its columns, in order.
+        read: Rows of the list.
+        accepted: Rows of the file: one for each person.
+        merged: Rows that told of a person who is in the file by another row.
+        rejected: Rows without a usable EMAIL or PHONE.
+        suppressed: Rows of people who asked to be left alone.
+        usable: Key to the number of rows read that hold a usable value.
+        blanked: Key to the number of rows, not rejected, whose value was unusable and left out.
+        rejected_rows: Which rows were rejected and why.
+    """
+
+    path: str
+    url: str
+    sha256: str
+    fingerprint: str
+    keys: tuple[str, ...]
+    read: int
+    accepted: int
+    merged: int
+    rejected: int
+    suppressed: int
+    usable: dict[str, int]
+    blanked: dict[str, int]
+    rejected_rows: RejectedRows = field(compare=False)
+
+    @property
+    def rejection_reasons(self) -> dict[str, int]:
+        """How many rejected rows each reason holds for; a row can have several."""
+        return self.rejected_rows.counts()
