@@ -16,6 +16,8 @@ from mm_pipelines.delivery.upload import (
     upload,
 )
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.upload_batch import delivered
 from resources.database import DatabaseResource
 from resources.graph_api import GraphApiResource
 from resources.meta_failures import meta_failures
@@ -46,7 +48,7 @@ class UploadConfig(dg.Config):
         dg.AssetCheckSpec(
             "valid_at_meta",
             asset="audience_upload",
-            description="Meta could decode every row that this run sent.",
+            description="Meta could decode every row of the partition that was sent so far.",
         )
     ],
     metadata={
@@ -73,7 +75,7 @@ def audience_upload(
     database: DatabaseResource,
     storage: StorageResource,
     graph_api: GraphApiResource,
-) -> Iterator[dg.MaterializeResult[None] | dg.AssetObservation]:
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """The day's people delivered to the Custom Audience, batch by batch, each batch once.
 
     Who is new is frozen as a file before the first of it is sent, and every batch is a slice of
@@ -84,7 +86,8 @@ def audience_upload(
     if config.dry_run:
         with meta_failures(context):
             planned = preview(database.get(), storage.get(), plan)
-        yield _as_observation(context, planned)
+        context.log_event(_as_observation(context, planned))
+        yield _valid_at_meta(database.get(), partition)
         return
     throttle = graph_api.throttle_for_audience(partition.audience, database.get())
     began_at = time.monotonic()
@@ -108,7 +111,7 @@ def audience_upload(
             "seconds_waited_for_throttle": round(throttle.waiting.seconds_waited, 1),
             "highest_usage_percent": throttle.waiting.highest_usage_percent,
         },
-        check_results=[_valid_at_meta(summary)],
+        check_results=[_valid_at_meta(database.get(), partition)],
     )
 
 
@@ -146,17 +149,20 @@ def _metadata(summary: UploadSummary, seconds: float) -> dict[str, dg.MetadataVa
     return metadata
 
 
-def _valid_at_meta(summary: UploadSummary) -> dg.AssetCheckResult:
-    invalid = summary.invalid_entries
+def _valid_at_meta(database: Database, partition: AudienceDay) -> dg.AssetCheckResult:
+    """By the ledger, not by the run: a run that sends nothing must not hide what was invalid."""
+    with database.transaction() as connection:
+        sent = delivered(connection, partition.audience, partition.day)
+    invalid = sent.invalid_entries
     return dg.AssetCheckResult(
         check_name="valid_at_meta",
         passed=invalid == 0,
         severity=dg.AssetCheckSeverity.WARN,
         description="Meta could decode every row."
         if invalid == 0
-        else f"Meta could not decode {invalid:,} of {summary.rows:,} rows; those that it names are "
+        else f"Meta could not decode {invalid:,} of {sent.rows:,} rows; those that it names are "
         "in mm.rejected_row with stage audience_upload. Look at these rows in the list.",
-        metadata={"invalid_entries": invalid},
+        metadata={"invalid_entries": invalid, "rows": sent.rows},
     )
 
 

@@ -6,7 +6,7 @@ only, and only they count as delivered. Both have the same columns for what is d
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 from sqlalchemy import Connection, TextClause, text
 
@@ -56,7 +56,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the delivery of a delta has come."""
+    """What is acknowledged of a delta or a partition."""
 
     batches: int
     rows: int
@@ -125,6 +125,13 @@ _PROGRESS = _for_each_ledger("""
 select count(*) as batches, coalesce(sum(row_count), 0)::bigint as rows,
        coalesce(sum(num_invalid_entries), 0)::bigint as invalid_entries
 from {table} where delta_id = :delta_id and status = 'acknowledged'
+""")
+
+_DELIVERED = text("""
+select count(*) as batches, coalesce(sum(row_count), 0)::bigint as rows,
+       coalesce(sum(num_invalid_entries), 0)::bigint as invalid_entries
+from mm.upload_batch
+where audience = :audience and day = :day and status = 'acknowledged'
 """)
 
 # A batch without a delta was not recorded by us: it counts for whatever audience it names.
@@ -249,6 +256,12 @@ def unrecorded_ranges(connection: Connection, delta: Delta) -> list[range]:
 def progress(connection: Connection, delta: Delta) -> Progress:
     """What of a delta is acknowledged."""
     row = connection.execute(_PROGRESS[delta.operation], {"delta_id": delta.id}).one()
+    return Progress(row.batches, row.rows, row.invalid_entries)
+
+
+def delivered(connection: Connection, audience: str, day: date) -> Progress:
+    """What of a partition was uploaded so far, by all runs."""
+    row = connection.execute(_DELIVERED, {"audience": audience, "day": day}).one()
     return Progress(row.batches, row.rows, row.invalid_entries)
 
 

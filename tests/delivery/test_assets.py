@@ -1,0 +1,201 @@
+"""The delivery's assets as Dagster runs them, against the sandbox."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import dagster as dg
+import pytest
+from sqlalchemy import text
+
+from assets.audience_upload import audience_upload
+from assets.custom_audience import custom_audience
+from mm_pipelines.delivery.errors import PayloadMissing, RowsNotReceived
+from mm_pipelines.graph_api.errors import (
+    AmbiguousOutcomeError,
+    PermanentError,
+    PermissionDeniedError,
+    PolicyError,
+    TermsNotAcceptedError,
+    ThrottledError,
+    TokenError,
+    TransientError,
+    VersionDeadError,
+)
+from mm_pipelines.warehouse.database import LockTaken
+from resources.database import DatabaseResource
+from resources.graph_api import GraphApiResource
+from resources.meta_failures import meta_failures
+from resources.storage import StorageResource
+from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
+
+Run = Callable[..., dg.ExecuteInProcessResult]
+PARTITION = dg.MultiPartitionKey({"audience": SPEC.audience, "day": DAY.isoformat()})
+
+
+@pytest.fixture
+def run(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Materialise one asset; the storage is the desk's."""
+    monkeypatch.setenv("MM_SYSTEM_USER_TOKEN", TOKEN)
+    instance = dg.DagsterInstance.ephemeral(tempdir=str(tmp_path))
+
+    def materialise(
+        asset: dg.AssetsDefinition,
+        partition: str = PARTITION,
+        config: Mapping[str, Any] | None = None,
+    ) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [asset],
+            partition_key=partition,
+            instance=instance,
+            raise_on_error=False,
+            resources={
+                "database": DatabaseResource(url=desk.database.url),
+                "storage": StorageResource(base_url=str(tmp_path / "storage")),
+                "graph_api": GraphApiResource(base_url=desk.sandbox.url, version="v26.0"),
+            },
+            run_config={"ops": {asset.key.path[-1]: {"config": dict(config)}}} if config else None,
+        )
+
+    with instance:
+        yield materialise
+
+
+def said(result: dg.ExecuteInProcessResult) -> str:
+    """Everything that the run's events say."""
+    return "\n".join(str(event) for event in result.all_events)
+
+
+def test_the_custom_audience_is_created_once(desk: Desk, run: Run) -> None:
+    for _ in range(2):
+        assert run(custom_audience, SPEC.audience).success
+    assert len(desk.sandbox.get("audiences")) == 1
+
+
+def test_an_audience_created_by_a_run_that_died_before_recording_it_is_found_again(
+    desk: Desk, run: Run
+) -> None:
+    run(custom_audience, SPEC.audience)
+    with desk.database.transaction() as connection:
+        connection.execute(text("delete from mm.custom_audience"))
+    assert run(custom_audience, SPEC.audience).success
+    assert len(desk.sandbox.get("audiences")) == 1
+
+
+@pytest.mark.parametrize("shape", ["wrapped", "top_level"])
+def test_both_shapes_of_the_answer_to_a_creation_are_read(desk: Desk, run: Run, shape: str) -> None:
+    desk.sandbox.post("variants", create_shape=shape)
+    run(custom_audience, SPEC.audience)
+    with desk.database.transaction() as connection:
+        recorded = connection.scalars(text("select custom_audience_id from mm.custom_audience"))
+        assert recorded.all() == [desk.sandbox.audience_id()]
+
+
+def test_an_upload_that_creates_the_audience_says_so_for_that_asset_too(
+    desk: Desk, run: Run
+) -> None:
+    desk.publish(people(150))
+
+    result = run(audience_upload)
+
+    assert result.success
+    assert desk.sandbox.members() == keys(people(150))
+    materialised = {
+        event.step_materialization_data.materialization.asset_key.to_user_string(): event.partition
+        for event in result.all_events
+        if event.is_step_materialization
+    }
+    assert materialised == {"custom_audience": SPEC.audience, "audience_upload": PARTITION}
+
+
+def test_the_metadata_says_what_was_delivered(desk: Desk, run: Run) -> None:
+    desk.publish(people(150))
+    *_, materialised = run(audience_upload).asset_materializations_for_node("audience_upload")
+    told = {name: value.value for name, value in materialised.metadata.items()}
+    assert told["dagster/row_count"] == 150
+    assert (told["batches"], told["new_people"], told["people_in_audience"]) == (1, 150, 150)
+    assert {"rows_per_second", "seconds_waited_for_throttle", "invalid_entries"} <= set(told)
+
+
+def test_a_dry_run_observes_by_counts_and_sends_nothing(desk: Desk, run: Run) -> None:
+    desk.publish(people(150))
+
+    result = run(audience_upload, config={"dry_run": True})
+
+    assert result.success
+    assert result.asset_materializations_for_node("audience_upload") == []
+    (observed,) = result.asset_observations_for_node("audience_upload")
+    assert observed.metadata["would_add_people"].value == 150
+    assert desk.sandbox.get("audiences") == []
+
+
+def test_a_refused_token_fails_at_once_with_what_to_do(desk: Desk, run: Run) -> None:
+    desk.publish(people(150))
+    desk.sandbox.post(
+        "faults",
+        error={"code": 190, "subcode": 463, "message": "expired", "status": 401},
+        times=None,
+    )
+
+    result = run(audience_upload)
+
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    error = failure.step_failure_data
+    assert error.user_failure_data is not None
+    told = {name: value.value for name, value in error.user_failure_data.metadata.items()}
+    assert (told["code"], told["subcode"]) == (190, 463)
+    assert "make a new one" in str(told["next_step"])
+    assert TOKEN not in said(result)
+
+
+class Attempt:
+    """What `meta_failures` needs of a run: which retry it is, and a log."""
+
+    def __init__(self, retry_number: int) -> None:
+        self.retry_number = retry_number
+        self.log = logging.getLogger("attempt")
+
+
+def translated(error: Exception, retry_number: int = 0) -> BaseException:
+    """What Dagster is told when ``error`` happens."""
+    with (
+        pytest.raises((dg.Failure, dg.RetryRequested)) as told,
+        meta_failures(cast("dg.AssetExecutionContext", Attempt(retry_number))),
+    ):
+        raise error
+    return told.value
+
+
+def test_a_throttle_is_tried_again_after_the_wait_that_meta_tells() -> None:
+    told = translated(ThrottledError("too many calls", wait_seconds=900))
+    assert isinstance(told, dg.RetryRequested)
+    assert told.seconds_to_wait == 900
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AmbiguousOutcomeError("reset"), TransientError("busy"), RowsNotReceived("x"), LockTaken("y")],
+)
+def test_what_may_pass_is_tried_again_and_in_the_end_fails(error: Exception) -> None:
+    assert isinstance(translated(error), dg.RetryRequested)
+    assert isinstance(translated(error, retry_number=10), dg.Failure)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TokenError("expired", code=190),
+        PermissionDeniedError("no", code=200),
+        TermsNotAcceptedError("terms", code=2663),
+        PolicyError("flagged", code=368),
+        PermanentError("wrong", code=100),
+        VersionDeadError("dead", code=2635),
+        PayloadMissing("nothing"),
+    ],
+)
+def test_what_cannot_pass_fails_without_another_try(error: Exception) -> None:
+    told = translated(error)
+    assert isinstance(told, dg.Failure)
+    assert told.allow_retries is False
+    assert told.metadata["kind"].value == type(error).__name__
