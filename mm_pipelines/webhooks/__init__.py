@@ -1,0 +1,5 @@
+"""The webhook receiver: what Meta sends is checked, told apart and stored, and nothing else.
+
+``signature`` says whether a body comes from Meta, ``envelope`` which events it holds, ``store``
+commits them (many requests in one transaction), ``metrics`` counts, and ``app`` answers.
+"""

@@ -1,0 +1,249 @@
+"""What became of a day's batches at Meta."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dagster as dg
+
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.custom_audiences import get_custom_audience, list_sessions
+from mm_pipelines.graph_api.errors import GraphApiError
+from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
+from mm_pipelines.warehouse import match_status as statuses
+from mm_pipelines.warehouse import upload_observation
+from mm_pipelines.warehouse.batch_report import Assignment
+from mm_pipelines.warehouse.match_status import MatchStatus
+from mm_pipelines.warehouse.upload_observation import SessionObservation, UploadObservation
+from resources.database import DatabaseResource
+from resources.graph_api import GraphApiResource
+
+MATCH_FLOOR = 100
+"""Meta withholds the tokens of an audience with fewer matches (seed, Step 2)."""
+
+_BELOW_USUAL = 0.75
+
+_COLUMNS = dg.TableSchema(
+    columns=[
+        dg.TableColumn("audience", "text", "The audience's key in mm.yaml"),
+        dg.TableColumn("day", "date", "The day whose list was delivered"),
+        dg.TableColumn("custom_audience_id", "text", "The Custom Audience at Meta"),
+        dg.TableColumn("rows_uploaded", "bigint", "Rows of the day that Meta acknowledged"),
+        dg.TableColumn("rows_processed", "bigint", "Rows in batches reported as processed"),
+        dg.TableColumn("rows_failed", "bigint", "Rows in batches reported as anything else"),
+        dg.TableColumn("lower_bound", "bigint", "People matched in the whole audience, at least"),
+        dg.TableColumn("upper_bound", "bigint", "The same, at most"),
+        dg.TableColumn("match_rate_lower", "double precision", "lower_bound ÷ people_acknowledged"),
+        dg.TableColumn("match_rate_upper", "double precision", "upper_bound ÷ people_acknowledged"),
+        dg.TableColumn("status", "text", "waiting, processing, complete, failed or overdue"),
+        dg.TableColumn("last_event_at", "timestamptz", "When the day's newest report reached us"),
+        dg.TableColumn("as_of", "timestamptz", "When the row was computed"),
+        dg.TableColumn("source", "text", "Where the bounds come from: webhook or poll"),
+        dg.TableColumn("batches_delivered", "integer", "Batches that Meta acknowledged"),
+        dg.TableColumn("batches_reported", "integer", "Batches that Meta reported on"),
+        dg.TableColumn("people_acknowledged", "bigint", "People in the audience at that time"),
+        dg.TableColumn("seconds_to_processed", "double precision", "Longest wait for a report"),
+        dg.TableColumn("deadline_at", "timestamptz", "When a batch without report is overdue"),
+    ]
+)
+
+
+@dg.asset(
+    partitions_def=AUDIENCE_BY_DAY,
+    deps=["audience_upload"],
+    kinds={"postgres"},
+    group_name="status",
+    owners=["team:audience"],
+    metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "mm.match_status"},
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        warn_window=timedelta(hours=30), fail_window=timedelta(hours=48)
+    ),
+    check_specs=[
+        dg.AssetCheckSpec(
+            "every_row_is_accounted_for",
+            asset="match_status",
+            description="Every row that Meta acknowledged was reported on.",
+        ),
+        dg.AssetCheckSpec(
+            "above_the_match_floor",
+            asset="match_status",
+            description=f"At least {MATCH_FLOOR} people matched, so that Meta lists tokens.",
+        ),
+        dg.AssetCheckSpec(
+            "match_rate_as_usual",
+            asset="match_status",
+            description="The match rate is near the median of the 30 days before.",
+        ),
+        dg.AssetCheckSpec(
+            "reported_in_time",
+            asset="match_status",
+            description="No batch waits for its report beyond the deadline.",
+        ),
+        dg.AssetCheckSpec(
+            "batches_succeeded",
+            asset="match_status",
+            description="Every report says SUCCESS.",
+        ),
+    ],
+)
+def match_status(
+    context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster refuses the subscript beside checks
+    """What became of the day's batches at Meta, and how many people of the audience matched.
+
+    Computed from the ledger and the stored webhooks. Where webhooks stay away past the deadline,
+    Meta is asked, and its answer is stored and computed from like them.
+    """
+    partition = AudienceDay.of(context)
+    status, assignment = _refresh(database, partition, context.run.run_id)
+    if status.status == "overdue" and status.custom_audience_id is not None:
+        context.log.warning(f"{partition.key} is overdue: asking Meta how the upload goes")
+        try:
+            with graph_api.client_for_audience(partition.audience) as client:
+                observation = _observe(client, status.custom_audience_id)
+        except GraphApiError as error:
+            # The row without Meta's answer is true as well; it is asked again later.
+            context.log.warning(f"Meta could not be asked: {error}")
+        else:
+            with database.get().transaction() as connection:
+                upload_observation.record(connection, partition.audience, observation)
+            status, assignment = _refresh(database, partition, context.run.run_id)
+    with database.get().transaction() as connection:
+        usual = statuses.usual_rate(connection, partition.audience, partition.day)
+    return dg.MaterializeResult(
+        metadata=_metadata(status, assignment),
+        check_results=list(_checks(status, assignment, usual)),
+    )
+
+
+def _refresh(
+    database: DatabaseResource, partition: AudienceDay, run_id: str
+) -> tuple[MatchStatus, Assignment]:
+    with database.get().transaction() as connection:
+        return statuses.refresh(
+            connection,
+            partition.audience,
+            partition.day,
+            overdue_after=timedelta(hours=CONFIG.settings.overdue_hours),
+            run_id=run_id,
+        )
+
+
+def _observe(client: GraphApiClient, custom_audience_id: str) -> UploadObservation:
+    audience = get_custom_audience(client, custom_audience_id)
+    operation, delivery = audience.operation_status, audience.delivery_status
+    return UploadObservation(
+        custom_audience_id=custom_audience_id,
+        lower_bound=audience.approximate_count_lower_bound,
+        upper_bound=audience.approximate_count_upper_bound,
+        operation_status_code=operation.code if operation else None,
+        delivery_status_code=delivery.code if delivery else None,
+        sessions=[
+            SessionObservation(
+                session_id=int(session.session_id),
+                stage=session.stage,
+                progress=session.progress,
+                num_received=session.num_received,
+                num_invalid_entries=session.num_invalid_entries,
+                num_matched=session.num_matched,
+                end_time=session.end_time,
+            )
+            for session in list_sessions(client, custom_audience_id)
+            if session.session_id.isdecimal()
+        ],
+    )
+
+
+def _metadata(
+    status: MatchStatus, assignment: Assignment
+) -> dict[str, dg.MetadataValue | int | float | str]:
+    measured: dict[str, int | float | None] = {
+        "rows_uploaded": status.rows_uploaded,
+        "rows_processed": status.rows_processed,
+        "rows_failed": status.rows_failed,
+        "rows_unaccounted": status.rows_unaccounted,
+        "batches_delivered": status.batches_delivered,
+        "batches_reported": status.batches_reported,
+        "people_acknowledged": status.people_acknowledged,
+        "lower_bound": status.lower_bound,
+        "upper_bound": status.upper_bound,
+        "match_rate_lower": status.match_rate_lower,
+        "match_rate_upper": status.match_rate_upper,
+        "seconds_to_processed": status.seconds_to_processed,
+        "reports_assigned": assignment.assigned,
+        "reports_left_over": assignment.left_over,
+    }
+    return {
+        "dagster/row_count": 1,
+        "status": status.status,
+        "source": status.source or "none yet",
+        **{name: value for name, value in measured.items() if value is not None},
+    }
+
+
+def _checks(
+    status: MatchStatus, assignment: Assignment, usual: float | None
+) -> Iterator[dg.AssetCheckResult]:
+    settled = status.status in ("complete", "failed", "overdue")
+    unaccounted = status.rows_unaccounted
+    yield _check(
+        "every_row_is_accounted_for",
+        passed=not (settled and (unaccounted or assignment.left_over)),
+        good="Every row that is due was reported on.",
+        bad=(
+            f"{unaccounted} rows have no report, and {assignment.left_over} reports of this "
+            "audience fit no batch of ours: somebody else may upload to it, or webhooks were "
+            "lost. Compare the audience's sessions at Meta with mm.upload_batch."
+        ),
+    )
+    yield _check(
+        "above_the_match_floor",
+        passed=status.upper_bound is None or status.upper_bound >= MATCH_FLOOR,
+        good=f"{MATCH_FLOOR} people or more matched, or nothing is known yet.",
+        bad=(
+            f"At most {status.upper_bound} people matched, and below {MATCH_FLOOR} Meta withholds "
+            "every token of the audience. Add people to the list, or join small audiences."
+        ),
+    )
+    rate = status.match_rate_lower
+    yield _check(
+        "match_rate_as_usual",
+        passed=usual is None or rate is None or rate >= _BELOW_USUAL * usual,
+        good="The match rate is as in the 30 days before, or there is too little to compare.",
+        bad=(
+            f"The match rate is {rate or 0:.1%} where {usual or 0:.1%} is usual. Look at what "
+            "changed in the list: phone numbers without country code, another source, old rows."
+        ),
+    )
+    yield _check(
+        "reported_in_time",
+        passed=status.status != "overdue",
+        good="No batch is overdue.",
+        bad=(
+            f"{status.batches_delivered - status.batches_reported} batches have waited more than "
+            f"{CONFIG.settings.overdue_hours:g} hours for their report. Look whether webhooks "
+            "arrive (`mm webhooks status`); Meta is asked again by itself."
+        ),
+    )
+    yield _check(
+        "batches_succeeded",
+        passed=status.status != "failed",
+        good="No batch failed.",
+        bad=(
+            f"{status.rows_failed} rows are in batches that Meta reported as failed; the webhooks' "
+            "batch_uploading_status says how. Look at the audience in Meta's Ads Manager."
+        ),
+        severity=dg.AssetCheckSeverity.ERROR,
+    )
+
+
+def _check(
+    name: str,
+    *,
+    passed: bool,
+    good: str,
+    bad: str,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=name, passed=passed, severity=severity, description=good if passed else bad
+    )

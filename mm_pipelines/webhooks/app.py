@@ -1,0 +1,178 @@
+"""The receiver over HTTP: ``/webhooks``, ``/healthz``, ``/readyz`` and ``/metrics`` (design 6)."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.webhooks import signature
+from mm_pipelines.webhooks.envelope import NotAnEvent, parse
+from mm_pipelines.webhooks.metrics import CONTENT_TYPE, ReceiverMetrics
+from mm_pipelines.webhooks.store import EventStore, NotStorable, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReceiverSettings:
+    """What the receiver must know.
+
+    Attributes:
+        app_secrets: The app's secret, and the previous one while it is being replaced.
+        verify_token: What Meta's handshake must carry.
+        max_body_bytes: Larger bodies are refused with 413. A thousand updates are about 0.5 MB.
+        body_seconds: A body that takes longer to arrive is refused with 408.
+        answer_seconds: A commit that takes longer is answered with 503: Meta waits five seconds.
+    """
+
+    app_secrets: tuple[str, ...] = field(repr=False)
+    verify_token: str = field(repr=False)
+    max_body_bytes: int = 8 * 2**20
+    body_seconds: float = 10.0
+    answer_seconds: float = 4.5
+
+    def __post_init__(self) -> None:
+        if not any(self.app_secrets):
+            raise ValueError("MM_APP_SECRET is not set: without it no webhook can be trusted")
+        if not self.verify_token:
+            raise ValueError("MM_WEBHOOK_VERIFY_TOKEN is not set: Meta's handshake needs it")
+
+
+class _Refused(Exception):
+    """The request is answered without being stored."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status = status
+        super().__init__(reason)
+
+
+class Receiver:
+    """The endpoints of one receiver."""
+
+    def __init__(self, settings: ReceiverSettings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._metrics = ReceiverMetrics()
+        self._store = EventStore(database, self._metrics, answer_seconds=settings.answer_seconds)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002 - Starlette's
+        """Write while the server runs, and finish what it has when it stops."""
+        self._store.start()
+        try:
+            yield
+        finally:
+            await run_in_threadpool(self._store.stop)
+
+    async def handshake(self, request: Request) -> Response:
+        """Meta's verification: the challenge comes back as it is."""
+        query = request.query_params
+        ours = signature.is_our_token(query.get("hub.verify_token"), self._settings.verify_token)
+        if query.get("hub.mode") != "subscribe" or not ours or "hub.challenge" not in query:
+            return _answer(403, "this is no handshake with our verify token")
+        return _answer(200, query["hub.challenge"])
+
+    async def events(self, request: Request) -> Response:
+        """Store what Meta tells; 200 is said after the commit and not before."""
+        begun = perf_counter()
+        count = 0
+        try:
+            body = await self._body(request)
+            if not signature.is_signed(
+                body, request.headers.get(signature.HEADER), self._settings.app_secrets
+            ):
+                raise _Refused(403, "the signature is not by our app's secret")  # noqa: TRY301
+            events = parse(body)
+            count = len(events)
+            await self._store.save(events)
+            status, reason = 200, "stored"
+        except _Refused as refused:
+            status, reason = refused.status, str(refused)
+        except (NotAnEvent, NotStorable) as error:
+            status, reason = 400, str(error)
+        except StoreUnavailable as error:
+            status, reason = 503, str(error)
+        except ClientDisconnect:
+            status, reason = 400, "the sender went away"
+        seconds = perf_counter() - begun
+        self._metrics.answers.labels(status).inc()
+        self._metrics.answer_seconds.observe(seconds)
+        log.log(
+            logging.INFO if status == 200 else logging.WARNING,
+            "webhook",
+            extra={"status": status, "reason": reason, "events": count, "seconds": seconds},
+        )
+        return _answer(status, reason)
+
+    async def health(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
+        """The process answers."""
+        return _answer(200, "ok")
+
+    async def ready(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
+        """The database answers."""
+        try:
+            async with asyncio.timeout(self._settings.answer_seconds):
+                await run_in_threadpool(self._ask_database)
+        except (SQLAlchemyError, TimeoutError):
+            return _answer(503, "the database does not answer")
+        return _answer(200, "ready")
+
+    async def metrics(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
+        """The figures, for Prometheus."""
+        return Response(self._metrics.exposition(), headers={"content-type": CONTENT_TYPE})
+
+    async def _body(self, request: Request) -> bytes:
+        """The raw body, refused as soon as it is known to be too large or too slow."""
+        limit = self._settings.max_body_bytes
+        too_large = _Refused(413, f"the body is over the limit of {limit} bytes")
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._settings.body_seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise too_large
+        except TimeoutError:
+            raise _Refused(408, "the body took too long") from None
+        return bytes(body)
+
+    def _ask_database(self) -> None:
+        with self._database.transaction() as connection:
+            connection.execute(text("select from mm.webhook_event limit 1"))
+
+
+def create_app(settings: ReceiverSettings, database: Database) -> Starlette:
+    """The receiver as an ASGI application; its lifespan must run."""
+    receiver = Receiver(settings, database)
+    return Starlette(
+        routes=[
+            Route("/webhooks", receiver.handshake, methods=["GET"]),
+            Route("/webhooks", receiver.events, methods=["POST"]),
+            Route("/healthz", receiver.health, methods=["GET"]),
+            Route("/readyz", receiver.ready, methods=["GET"]),
+            Route("/metrics", receiver.metrics, methods=["GET"]),
+        ],
+        lifespan=receiver.lifespan,
+    )
+
+
+def _answer(status: int, content: str) -> Response:
+    # The challenge is echoed: no browser may take it for a page.
+    headers = {"x-content-type-options": "nosniff"}
+    if status in (408, 413):
+        headers["connection"] = "close"  # the rest of the body is not read
+    return PlainTextResponse(content, status_code=status, headers=headers)

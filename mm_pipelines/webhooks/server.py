@@ -1,0 +1,66 @@
+"""Run the receiver: uvicorn with its limits, and a log line a request without contents."""
+
+import json
+import logging
+from datetime import UTC, datetime
+
+import uvicorn
+
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.webhooks.app import ReceiverSettings, create_app
+
+# A request's line and headers; Meta's are under 2 KiB.
+_MAX_HEADER_BYTES = 32 * 1024
+_IDLE_SECONDS = 30
+_SECONDS_TO_FINISH = 20
+_FACTS = ("status", "reason", "events", "seconds", "fault")
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: the time, the level, what happened, and its figures."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        line.update({name: getattr(record, name) for name in _FACTS if hasattr(record, name)})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def server(
+    settings: ReceiverSettings, database: Database, *, host: str, port: int
+) -> uvicorn.Server:
+    """The receiver as a server that is not started yet; port 0 takes a free one."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings, database),
+            host=host,
+            port=port,
+            access_log=False,  # it would have the verify token in it, and says no more than ours
+            log_config=None,
+            server_header=False,
+            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=_SECONDS_TO_FINISH,
+        )
+    )
+
+
+def run(settings: ReceiverSettings, database: Database, *, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; what was received by then is committed and answered."""
+    lines = logging.StreamHandler()
+    lines.setFormatter(JsonLines())
+    for name in ("mm_pipelines.webhooks", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers = [lines]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    try:
+        server(settings, database, host=host, port=port).run()
+    finally:
+        database.dispose()

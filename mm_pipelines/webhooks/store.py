@@ -1,0 +1,160 @@
+"""Commits of the receiver: one thread, many requests to a commit, an answer to each after it.
+
+A commit waits for the disk, so requests that arrive meanwhile share the next one. That is what
+makes a durable answer to each of a thousand requests a second possible with one connection.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+
+from sqlalchemy.exc import DataError, SQLAlchemyError
+
+from mm_pipelines.warehouse import webhook_event
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.webhook_event import WebhookEvent
+from mm_pipelines.webhooks.metrics import ReceiverMetrics
+
+log = logging.getLogger(__name__)
+
+_EVENTS_A_COMMIT = 5_000
+
+
+class StoreError(Exception):
+    """The events were not committed."""
+
+
+class StoreUnavailable(StoreError):
+    """The database did not answer, or not in time; the same events may be offered again."""
+
+
+class NotStorable(StoreError):
+    """The database refuses these events whenever they are offered."""
+
+
+@dataclass(frozen=True)
+class _Post:
+    events: Sequence[WebhookEvent]
+    loop: asyncio.AbstractEventLoop
+    answer: "asyncio.Future[None]"
+
+    def settle(self, error: StoreError | None) -> None:
+        self.loop.call_soon_threadsafe(self._settle, error)
+
+    def _settle(self, error: StoreError | None) -> None:
+        if self.answer.done():  # it waited too long and was answered meanwhile
+            return
+        if error is None:
+            self.answer.set_result(None)
+        else:
+            self.answer.set_exception(error)
+
+
+class EventStore:
+    """The only writer of a receiver.
+
+    Args:
+        database: Where events go.
+        metrics: What counts them.
+        answer_seconds: How long a request waits for its commit.
+        waiting_events: How many events may wait at once; more are turned away.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        metrics: ReceiverMetrics,
+        *,
+        answer_seconds: float,
+        waiting_events: int = 200_000,
+    ) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._answer_seconds = answer_seconds
+        self._waiting_events = waiting_events
+        self._waiting = 0
+        self._posts: SimpleQueue[_Post | None] = SimpleQueue()
+        self._writer = Thread(target=self._write, name="webhook-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._writer.start()
+
+    def stop(self) -> None:
+        """Write what waits, then end."""
+        self._posts.put(None)
+        self._writer.join()
+
+    async def save(self, events: Sequence[WebhookEvent]) -> None:
+        """Return once the events are committed.
+
+        Raises:
+            StoreUnavailable: The database is away, slow, or too many events wait already.
+            NotStorable: The database refuses them.
+        """
+        if self._waiting + len(events) > self._waiting_events:
+            raise StoreUnavailable("too many events wait for the database")
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        self._waiting += len(events)
+        self._posts.put(_Post(events, loop, answer))
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                await answer
+        except TimeoutError:
+            # It may be committed later all the same; the redelivery is then left out.
+            raise StoreUnavailable("the database did not answer in time") from None
+        finally:
+            self._waiting -= len(events)
+
+    def _write(self) -> None:
+        stopping = False
+        while not stopping:
+            posts: list[_Post] = []
+            stopping = self._take(posts)
+            if posts:
+                self._commit(posts)
+
+    def _take(self, posts: list[_Post]) -> bool:
+        """Wait for a request, then take all that wait with it; whether it is time to stop."""
+        post = self._posts.get()
+        events = 0
+        while post is not None:
+            posts.append(post)
+            events += len(post.events)
+            if events >= _EVENTS_A_COMMIT:
+                return False
+            try:
+                post = self._posts.get_nowait()
+            except Empty:
+                return False
+        return True
+
+    def _commit(self, posts: Sequence[_Post]) -> None:
+        """Store several requests at once; where one spoils that, each for itself."""
+        error = self._insert([event for post in posts for event in post.events])
+        self._metrics.commit_posts.observe(len(posts))
+        if isinstance(error, NotStorable) and len(posts) > 1:
+            for post in posts:
+                self._commit([post])
+            return
+        for post in posts:
+            post.settle(error)
+
+    def _insert(self, events: Sequence[WebhookEvent]) -> StoreError | None:
+        try:
+            with self._database.transaction() as connection:
+                stored = webhook_event.insert(connection, events)
+        except DataError:
+            return NotStorable("the database refuses the events")
+        except SQLAlchemyError as error:
+            self._metrics.commit_failures.inc()
+            # The statement has the events' content in it: only the kind of fault is told.
+            log.warning("commit failed", extra={"fault": type(error).__name__})
+            return StoreUnavailable("the database is not available")
+        self._metrics.events_stored.inc(stored)
+        self._metrics.events_known.inc(len(events) - stored)
+        return None
