@@ -27,7 +27,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from enum import Enum
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,6 +35,13 @@ import psycopg2
 
 from mm_pipelines.local.accounts import Account
 from mm_pipelines.local.postgres_binaries import find_binaries
+from mm_pipelines.local.postgres_signs import (
+    Answer,
+    ask,
+    postmaster,
+    processes,
+    wait_until_gone,
+)
 
 DATABASE = "mm"
 _SUPERUSER = "postgres"
@@ -130,8 +136,8 @@ class EmbeddedPostgres:
         with self._locked():
             account = self._account()
             place = self._settle(account)
-            if _ask(self._url(place)) is not _Answer.READY:
-                if _ask(self._url(place, _SUPERUSER)) is not _Answer.READY:
+            if ask(self._url(place)) is not Answer.READY:
+                if ask(self._url(place, _SUPERUSER)) is not Answer.READY:
                     self._launch(place, account)
                 self._create_database(place)
         return self._url(place)
@@ -184,7 +190,7 @@ class EmbeddedPostgres:
 
     def is_running(self) -> bool:
         """Whether a connection to the database works, which is the only proof there is."""
-        return self._record.exists() and _ask(self.url) is _Answer.READY
+        return self._record.exists() and ask(self.url) is Answer.READY
 
     @property
     def url(self) -> str:
@@ -312,7 +318,7 @@ class EmbeddedPostgres:
         pg_ctl += ["--log=server.log", f"--options={options}"]
         pg_ctl += ["--wait", f"--timeout={_START_SECONDS}", "--silent"]
         started = account.run(pg_ctl, directory, _START_SECONDS + 10)
-        if _ask(self._url(place, _SUPERUSER)) is not _Answer.READY:
+        if ask(self._url(place, _SUPERUSER)) is not Answer.READY:
             reason = started.output
             if log.exists():
                 reason += "\n" + log.read_bytes()[already_logged:].decode(errors="replace").strip()
@@ -346,56 +352,47 @@ class EmbeddedPostgres:
     def _recovers(self, place: _Place) -> bool:
         """Whether a server that lives comes round by itself (crash recovery, load)."""
         begun = time.monotonic()
-        while _postmaster(self._data(place)) is not None:
-            answer = _ask(self._url(place, _SUPERUSER))
-            if answer is _Answer.READY:
+        while postmaster(self._data(place)) is not None:
+            answer = ask(self._url(place, _SUPERUSER))
+            if answer is Answer.READY:
                 return True
-            patience = _START_SECONDS if answer is _Answer.REFUSES else _SILENCE_SECONDS
+            if answer is Answer.SILENT and self._lost_its_socket(place):
+                return False
+            patience = _START_SECONDS if answer is Answer.REFUSES else _SILENCE_SECONDS
             if time.monotonic() > begun + patience:
                 return False
             time.sleep(0.1)
         return False
 
+    def _lost_its_socket(self, place: _Place) -> bool:
+        """Whether a server that is up cannot be reached: something tidied its directory."""
+        pid_file = self._data(place) / "postmaster.pid"
+        return "ready" in pid_file.read_text() and not self._socket(place).exists()
+
+    def _socket(self, place: _Place) -> Path:
+        return Path(place.socket or self._directory(place)) / f".s.PGSQL.{_PORT}"
+
     def _end(self, place: _Place) -> None:
         """End the server's processes, politely where it can be, and clear its lock files."""
         data = self._data(place)
-        postmaster = _postmaster(data)
-        if postmaster is not None:
+        leader = postmaster(data)
+        if leader is not None:
             # PostgreSQL's fast shutdown: sessions are ended, a checkpoint is written.
             with contextlib.suppress(psutil.NoSuchProcess):
-                postmaster.send_signal(signal.SIGINT)
-            _wait_until_gone([postmaster], _STOP_SECONDS)
-        remaining = _processes(data)
+                leader.send_signal(signal.SIGINT)
+            wait_until_gone([leader], _STOP_SECONDS)
+        remaining = processes(data)
         for process in remaining:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        _wait_until_gone(remaining, _STOP_SECONDS)
-        if _processes(data):
+        wait_until_gone(remaining, _STOP_SECONDS)
+        if processes(data):
             raise PostgresError(f"processes of the server in {data} cannot be ended")
         # Left behind by a kill. The process id in them may by now be another program's, or still
         # a zombie's, and PostgreSQL would refuse to start for as long as that exists.
-        socket = Path(place.socket or data.parent) / f".s.PGSQL.{_PORT}"
+        socket = self._socket(place)
         for left in (data / "postmaster.pid", socket, socket.with_suffix(f".{_PORT}.lock")):
             left.unlink(missing_ok=True)
-
-
-class _Answer(Enum):
-    """What a server says to a connection."""
-
-    READY = "ready"
-    REFUSES = "refuses"  # it lives: it starts up, shuts down, or lacks this database
-    SILENT = "silent"  # nobody listens, or it hangs
-
-
-def _ask(url: str) -> _Answer:
-    try:
-        psycopg2.connect(url, connect_timeout=5).close()
-    except psycopg2.OperationalError as error:
-        # libpq gives no code for a refused connection; the server's messages are English (C).
-        if "too many clients" in str(error):
-            return _Answer.READY
-        return _Answer.REFUSES if "FATAL" in str(error) else _Answer.SILENT
-    return _Answer.READY
 
 
 def _outside(account: Account) -> Path:
@@ -430,47 +427,3 @@ def _short_socket_directory(directory: Path, account: Account) -> Path:
         raise PostgresStartFailed(f"{short} belongs to another user: set MM_HOME to a shorter path")
     account.make_private(short)
     return short
-
-
-def _processes(data: Path) -> list[psutil.Process]:
-    """The live PostgreSQL processes of a data directory: each works in that directory."""
-    found = []
-    for process in psutil.process_iter():
-        # A zombie has no directory, another account's process does not tell.
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.name().startswith("postgres") and _same(process.cwd(), data):
-                found.append(process)
-    return found
-
-
-def _postmaster(data: Path) -> psutil.Process | None:
-    """The live postmaster that the data directory's pid file names, if it is one."""
-    try:
-        pid = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
-    except (OSError, ValueError):
-        return None
-    with contextlib.suppress(psutil.Error, OSError):
-        process = psutil.Process(pid)
-        if process.name().startswith("postgres") and _same(process.cwd(), data):
-            return process
-    return None
-
-
-def _same(directory: str, data: Path) -> bool:
-    return bool(directory) and Path(directory).samefile(data)
-
-
-def _wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:
-    # A zombie has ended; whoever started it has yet to notice, which is not ours to wait for.
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up:
-        if not any(_alive(process) for process in processes):
-            return
-        time.sleep(0.02)
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -22,7 +22,6 @@ from typing import Self
 
 import psutil
 
-_STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 _LOG_TAIL_LINES = 15
 _LOG_BYTES = 10_000_000
@@ -62,13 +61,15 @@ class ProcessGroup:
 
     Args:
         home: MM_HOME; outputs go to `logs/NAME.log` in it.
+        stop_seconds: how long children may take to end by themselves before they are killed.
 
     Entering it turns Ctrl-C, SIGTERM and SIGHUP into the exception `Stopped`, raised where the
     program is, so that everything is ended in order.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, stop_seconds: float = 15.0) -> None:
         self._home = home
+        self._stop_seconds = stop_seconds
         self._record = home / "processes.json"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._leaders: list[_Leader] = []
@@ -83,7 +84,7 @@ class ProcessGroup:
         with contextlib.ExitStack() as scope:
             scope.enter_context(self._alone())
             scope.enter_context(_signals_raise())
-            _end([leader for leader in self._recorded() if _is_ours(leader)], _STOP_SECONDS)
+            _end([leader for leader in self._recorded() if _is_ours(leader)], self._stop_seconds)
             self._write_record()
             self._scope = scope.pop_all()
         return self
@@ -161,7 +162,7 @@ class ProcessGroup:
 
     def stop(self) -> None:
         """End every child and whatever it started, in the reverse of the order they started in."""
-        _end(list(reversed(self._leaders)), _STOP_SECONDS)
+        _end(list(reversed(self._leaders)), self._stop_seconds)
         for child in self._children.values():
             child.wait()
         self._children.clear()

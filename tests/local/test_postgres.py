@@ -170,10 +170,7 @@ def test_a_stale_pid_file_whose_pid_belongs_to_another_program_is_no_obstacle(
         bystander.wait()
 
 
-def test_a_server_that_lost_its_socket_is_restarted(
-    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mm_pipelines.local.postgres._SILENCE_SECONDS", 0.5)
+def test_a_server_that_lost_its_socket_is_restarted(server: EmbeddedPostgres) -> None:
     server.start()
     (server.log.parent / ".s.PGSQL.5432").unlink()
     assert not server.is_running()
@@ -260,6 +257,24 @@ def test_a_start_that_fails_says_what_the_server_said(server: EmbeddedPostgres) 
     (data_of(server) / "PG_VERSION").write_text("9\n")
     with pytest.raises(PostgresStartFailed, match="did not start"):
         server.start()
+
+
+def test_a_server_started_for_a_block_is_stopped_after_it_by_its_last_user(
+    server: EmbeddedPostgres,
+) -> None:
+    home = server.log.parents[1]
+    with server.used():
+        with EmbeddedPostgres(home).used() as url:
+            assert ask(url, "select 1") == 1
+        assert server.is_running()
+    assert not server.is_running()
+
+
+def test_a_server_that_ran_before_the_block_runs_on_after_it(server: EmbeddedPostgres) -> None:
+    server.start()
+    with server.used():
+        pass
+    assert server.is_running()
 
 
 def test_removing_deletes_the_data(server: EmbeddedPostgres) -> None:
