@@ -39,13 +39,12 @@ def positions_of_samples(
     samples = list(dict.fromkeys(s for document in documents for s in _samples(document)))
     if not samples:
         return FoundSamples((), 0)
-    values = {part for sample in samples for text in sample for part in _parts(text)}
-    holders = _holders(rows, values)
+    holders = _holders(rows, {value for sample in samples for value in sample.values()})
     certain: set[int] = set()
     shared: list[set[int]] = []
     not_found = 0
     for sample in samples:
-        meant = _rows_of(sample, holders, rows.height)
+        meant = sample.rows(holders, rows.height)
         if len(meant) == 1:
             certain |= meant
         elif meant:
@@ -60,30 +59,56 @@ def positions_of_samples(
     return FoundSamples(tuple(sorted(certain)), not_found)
 
 
-def _samples(document: Any) -> Iterator[tuple[str, ...]]:
-    """Each sample as the texts that may name its row: an object's value, then its key."""
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """One sample: what may quote its row, and what may be its index."""
+
+    quotes: tuple[str, ...]
+    index: str
+
+    def values(self) -> set[str]:
+        """Every value of a row that the sample may quote."""
+        return {value for text in self.quotes for row in _readings(text) for value in row}
+
+    def rows(self, holders: Mapping[str, set[int]], height: int) -> set[int]:
+        """The rows that hold all the values quoted; the index decides among them, or alone."""
+        quoted: set[int] = set()
+        for row in (row for text in self.quotes for row in _readings(text) if row):
+            quoted = set.intersection(*(holders.get(value, set()) for value in row))
+            if quoted:
+                break
+        if _INDEX.fullmatch(self.index) and int(self.index) < height:
+            position = int(self.index)
+            if not quoted or position in quoted:
+                return {position}
+        return quoted
+
+
+def _samples(document: Any) -> Iterator[_Sample]:
     if isinstance(document, Mapping):
         for key, value in document.items():
-            yield (_as_text(value), str(key))
+            yield _Sample((_as_text(value), str(key)), str(key))
     elif isinstance(document, list):
         for value in document:
-            yield (_as_text(value),)
+            yield _Sample((_as_text(value),), _as_text(value))
 
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _parts(text: str) -> list[str]:
-    """The values that a text quotes: a row as JSON, a row joined by commas, or one value."""
+def _readings(text: str) -> Iterator[list[str]]:
+    """What a text may quote: one value, a row as JSON, a row joined by commas."""
+    if text:
+        yield [text]
     if text.startswith("["):
         try:
             row = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if isinstance(row, list):
-            return [str(value) for value in row if value not in ("", None)]
-    return [part for part in (piece.strip() for piece in text.split(",")) if part]
+            yield [str(value) for value in row if value not in ("", None)]
+    yield [piece for piece in text.split(",") if piece]
 
 
 def _holders(rows: pl.DataFrame, values: set[str]) -> dict[str, set[int]]:
@@ -96,15 +121,3 @@ def _holders(rows: pl.DataFrame, values: set[str]) -> dict[str, set[int]]:
         for position in hits.arg_true().to_list():
             holders.setdefault(column[position], set()).add(position)
     return holders
-
-
-def _rows_of(sample: tuple[str, ...], holders: dict[str, set[int]], height: int) -> set[int]:
-    """The rows that hold all the values quoted; failing that, the row of the index quoted."""
-    for text in sample:
-        quoted = [holders.get(part, set()) for part in _parts(text)]
-        if meant := set.intersection(*quoted) if quoted else set():
-            return meant
-    for text in reversed(sample):
-        if _INDEX.fullmatch(text) and int(text) < height:
-            return {int(text)}
-    return set()

@@ -22,8 +22,8 @@ PAUSE_AT = 95.0
 """Percent of a quota from which no call is made until access is regained."""
 LONGEST_SPACING = 10.0
 """Seconds between two calls just below the pause."""
-ASSUMED_PAUSE = 60.0
-"""Seconds of a pause whose length Meta does not tell."""
+SHORTEST_PAUSE = 60.0
+"""Seconds of a pause at 95 % whose length Meta does not tell, as it does not until calls fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,15 @@ def spacing_at(percent: float) -> float:
     return LONGEST_SPACING * min(1.0, (percent - SLOW_DOWN_AT) / (PAUSE_AT - SLOW_DOWN_AT))
 
 
+def assumed_pause(percent: float) -> float:
+    """Seconds of a pause whose length Meta does not tell: a minute, doubled by every percent more.
+
+    The pauses from 95 to 100 % together last an hour, which is how far back Meta counts: the last
+    calls are never used up.
+    """
+    return SHORTEST_PAUSE * 2 ** (min(percent, 100.0) - PAUSE_AT)
+
+
 def observed(state: ThrottleState, usage: Usage, now: float) -> ThrottleState:
     """The state after an answer that told `usage` at `now` (unix seconds).
 
@@ -139,7 +148,7 @@ def observed(state: ThrottleState, usage: Usage, now: float) -> ThrottleState:
     """
     pause = 0.0
     if usage.percent >= PAUSE_AT:
-        pause = usage.regain_seconds or ASSUMED_PAUSE
+        pause = usage.regain_seconds or assumed_pause(usage.percent)
     return ThrottleState(
         next_call_at=max(state.next_call_at, now + pause if pause else 0.0),
         spacing=spacing_at(usage.percent),

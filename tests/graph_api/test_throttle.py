@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mm_pipelines.graph_api.throttle import (
-    ASSUMED_PAUSE,
     MemoryThrottle,
     ThrottleState,
     Usage,
+    assumed_pause,
     observed,
     parse_usage,
     reserved,
@@ -69,9 +69,14 @@ def test_spacing_begins_at_three_quarters_and_grows_to_the_pause() -> None:
     ]
 
 
-def test_a_pause_lasts_as_long_as_meta_says_or_a_minute() -> None:
+def test_a_pause_lasts_as_long_as_meta_says() -> None:
     assert observed(ThrottleState(), Usage(95, 300), 1000).next_call_at == 1300
-    assert observed(ThrottleState(), Usage(99), 1000).next_call_at == 1000 + ASSUMED_PAUSE
+
+
+def test_a_pause_of_unknown_length_grows_so_that_the_last_calls_last_an_hour() -> None:
+    assert observed(ThrottleState(), Usage(95), 1000).next_call_at == 1060
+    assert observed(ThrottleState(), Usage(97), 1000).next_call_at == 1240
+    assert sum(assumed_pause(percent) for percent in range(95, 101)) >= 3600
 
 
 def test_an_answer_of_an_earlier_call_does_not_end_a_pause() -> None:
@@ -107,4 +112,4 @@ def test_nobody_ever_calls_within_a_pause(
         else:
             state = observed(state, Usage(percent, regain), now)
             if percent >= 95:
-                paused_until = max(paused_until, now + (regain or ASSUMED_PAUSE))
+                paused_until = max(paused_until, now + (regain or assumed_pause(percent)))

@@ -232,6 +232,7 @@ def test_an_empty_subscription_error_is_none(graph: Graph, error: object) -> Non
         ([json.dumps([sha("b"), "", sha("us")])], (1,), 0),
         ([[sha("b"), "", sha("us")]], (1,), 0),
         ([sha("a"), sha("a"), sha("3")], (0, 2), 0),
+        ({"1": json.dumps(["", "", sha("us")])}, (1,), 0),
         (["who is this", sha("1")], (0,), 1),
         ({"999": "who is this"}, (), 1),
         ([""], (), 1),
