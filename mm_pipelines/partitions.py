@@ -7,6 +7,7 @@ from typing import Self
 import dagster as dg
 
 from mm_pipelines.config import config_path, load_config
+from mm_pipelines.lists.location import list_url
 
 CONFIG = load_config(config_path())
 
@@ -38,6 +39,16 @@ class AudienceDay:
         """
         keys = _single_key(context)
         return cls(audience=keys["audience"], day=date.fromisoformat(keys["day"]))
+
+    @property
+    def list_url(self) -> str:
+        """Where the day's customer list lies, or will."""
+        return list_url(
+            CONFIG.audiences[self.audience].source.path,
+            audience=self.audience,
+            day=self.day,
+            directory=CONFIG.directory,
+        )
 
     @property
     def key(self) -> dg.MultiPartitionKey:

@@ -6,7 +6,7 @@ from pydantic import Field, PrivateAttr
 from mm_pipelines.warehouse.database import Database
 
 
-class DatabaseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class DatabaseResource(dg.ConfigurableResource):
     """The database with the schema ``mm``; connections are closed when the run ends."""
 
     url: str = Field(repr=False, description="PostgreSQL's address, as MM_DATABASE_URL has it")

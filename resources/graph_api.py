@@ -12,7 +12,7 @@ from mm_pipelines.partitions import CONFIG
 from mm_pipelines.warehouse.database import Database
 
 
-class GraphApiResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class GraphApiResource(dg.ConfigurableResource):
     """Clients of the Graph API, each with the token of one ad account or Page.
 
     The tokens stay in the environment: mm.yaml names the variables, and each is read when its

@@ -6,7 +6,7 @@ from pydantic import Field
 from mm_pipelines.storage import Storage
 
 
-class StorageResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class StorageResource(dg.ConfigurableResource):
     """Where hashed payloads and frozen deltas are published."""
 
     base_url: str = Field(description="A local folder or any fsspec URL, as MM_STORAGE_URL has it")

@@ -1,0 +1,86 @@
+"""A day's list as it lies, validated in place."""
+
+import dagster as dg
+
+from mm_pipelines.lists import ListError, ListReport, inspect_list
+from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
+
+FEWEST_PEOPLE = 100
+"""Meta withholds the tokens of an audience with fewer matches (seed, Best practices)."""
+
+
+@dg.asset(
+    partitions_def=AUDIENCE_BY_DAY,
+    group_name="lists",
+    owners=["team:audience"],
+    kinds={"file"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "enough_people",
+            asset="customer_list",
+            description=f"At least {FEWEST_PEOPLE} rows have an e-mail address or phone number.",
+        )
+    ],
+)
+def customer_list(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """The day's customer list, validated where it lies; it is never copied.
+
+    Its data version is the fingerprint of its bytes, so that `hashed_payload` can tell whether it
+    hashes what was validated here.
+    """
+    partition = AudienceDay.of(context)
+    source = CONFIG.audiences[partition.audience].source
+    try:
+        report = inspect_list(partition.list_url, source.columns)
+    except ListError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(report.fingerprint),
+        metadata=_metadata(report),
+        check_results=[_enough_people(report)],
+    )
+
+
+def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
+    recognised = [
+        f"| {key} | {', '.join(headers)} | {report.share(key):.1%} |"
+        for key, headers in report.columns.items()
+    ]
+    metadata: dict[str, dg.MetadataValue] = {
+        "dagster/row_count": dg.MetadataValue.int(report.rows),
+        "dagster/uri": dg.MetadataValue.path(report.url),
+        "fingerprint": dg.MetadataValue.text(report.fingerprint),
+        "bytes": dg.MetadataValue.int(report.size or 0),
+        "format": dg.MetadataValue.text(_format(report)),
+        "rows_with_identifier": dg.MetadataValue.int(report.rows_with_identifier),
+        "columns": dg.MetadataValue.md(
+            "\n".join(["| key | header | filled |", "|---|---|---|", *recognised])
+        ),
+        "columns_not_read": dg.MetadataValue.text(", ".join(report.unrecognised) or "none"),
+    }
+    metadata |= {
+        f"share_with_{key}": dg.MetadataValue.float(report.share(key)) for key in report.columns
+    }
+    return metadata
+
+
+def _format(report: ListReport) -> str:
+    facts = [report.format, "gzip" if report.gzipped else None, report.encoding]
+    if report.delimiter is not None:
+        facts.append(f"delimiter {report.delimiter!r}")
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _enough_people(report: ListReport) -> dg.AssetCheckResult:
+    enough = report.rows_with_identifier >= FEWEST_PEOPLE
+    return dg.AssetCheckResult(
+        check_name="enough_people",
+        passed=enough,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{report.rows_with_identifier:,} rows can be matched."
+        if enough
+        else f"Only {report.rows_with_identifier:,} rows have an e-mail address or phone number; "
+        f"with fewer than {FEWEST_PEOPLE} matched people in the audience Meta gives no tokens. "
+        "Send a longer list, or join small audiences.",
+        metadata={"rows_with_identifier": report.rows_with_identifier},
+    )

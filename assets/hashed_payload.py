@@ -1,0 +1,162 @@
+"""A day's list made into an immutable file of hashed people."""
+
+import dagster as dg
+
+from assets.customer_list import customer_list
+from mm_pipelines.identity import KEYS
+from mm_pipelines.lists import ListError
+from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
+from mm_pipelines.payload import HashedPayload, Suppression, build_hashed_payload
+from mm_pipelines.warehouse import hashed_payload as payloads
+from mm_pipelines.warehouse import rejected_row
+from mm_pipelines.warehouse.suppression import SuppressionKeyChanged, suppressed_digests
+from resources.database import DatabaseResource
+from resources.storage import StorageResource
+from resources.suppression import SuppressionResource
+
+NOT_HASHED = ("MADID", "EXTERN_ID")
+
+
+def _column_schema(keys: tuple[str, ...]) -> dg.TableSchema:
+    return dg.TableSchema(
+        [
+            *(
+                dg.TableColumn(
+                    key,
+                    "text",
+                    description="normalised" if key in NOT_HASHED else "normalised, SHA-256 in hex",
+                )
+                for key in keys
+            ),
+            dg.TableColumn("row_number", "bigint", description="the row of the list, from 1"),
+        ]
+    )
+
+
+@dg.asset(
+    partitions_def=AUDIENCE_BY_DAY,
+    deps=[customer_list],
+    group_name="lists",
+    owners=["team:audience"],
+    kinds={"polars", "parquet"},
+    metadata={"dagster/column_schema": _column_schema(KEYS)},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "no_row_lost",
+            asset="hashed_payload",
+            description="Accepted, merged, rejected and suppressed rows add up to the rows read.",
+        )
+    ],
+)
+def hashed_payload(
+    context: dg.AssetExecutionContext,
+    database: DatabaseResource,
+    storage: StorageResource,
+    suppression: SuppressionResource,
+) -> dg.MaterializeResult:
+    """One row a person: values normalised and SHA-256 hashed, in an immutable Parquet file.
+
+    Rows that can match nobody are in `mm.rejected_row` by number and reasons; people who asked to
+    be left alone are left out.
+    """
+    partition = AudienceDay.of(context)
+    audience = CONFIG.audiences[partition.audience]
+    try:
+        payload = build_hashed_payload(
+            partition.list_url,
+            storage.get(),
+            folder=f"hashed_payload/{partition.audience}/{partition.day}",
+            columns=audience.source.columns,
+            default_country=audience.default_country,
+            expected_fingerprint=_validated_fingerprint(context),
+            suppression=_suppression(database, suppression),
+        )
+    except (ListError, SuppressionKeyChanged) as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    rejected_row.replace(
+        database.get(),
+        partition.audience,
+        partition.day,
+        "hashed_payload",
+        payload.rejected_rows.frames(),
+    )
+    with database.get().transaction() as connection:
+        payloads.record(
+            connection,
+            payloads.HashedPayload(
+                partition.audience,
+                partition.day,
+                sha256=payload.sha256,
+                path=payload.path,
+                rows=payload.accepted,
+            ),
+        )
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(payload.sha256),
+        metadata=_metadata(payload),
+        check_results=[_no_row_lost(payload)],
+    )
+
+
+def _validated_fingerprint(context: dg.AssetExecutionContext) -> str:
+    validated = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(customer_list.key, asset_partitions=[context.partition_key]), limit=1
+    ).records
+    materialization = validated[0].asset_materialization if validated else None
+    tags = (materialization.tags if materialization else None) or {}
+    fingerprint = tags.get("dagster/data_version")
+    if fingerprint is None:
+        raise dg.Failure(
+            f"customer_list has not validated {context.partition_key} yet; materialise it first, "
+            "or run the job daily_upload, which does both",
+            allow_retries=False,
+        )
+    return str(fingerprint)
+
+
+def _suppression(database: DatabaseResource, resource: SuppressionResource) -> Suppression:
+    with database.get().transaction() as connection:
+        return Suppression(resource.get(), suppressed_digests(connection, resource.get()))
+
+
+def _metadata(payload: HashedPayload) -> dict[str, dg.MetadataValue]:
+    reasons = payload.rejection_reasons
+    metadata: dict[str, dg.MetadataValue] = {
+        "dagster/row_count": dg.MetadataValue.int(payload.accepted),
+        "dagster/uri": dg.MetadataValue.path(payload.url),
+        "dagster/column_schema": dg.MetadataValue.table_schema(_column_schema(payload.keys)),
+        "rows_read": dg.MetadataValue.int(payload.read),
+        "rows_merged": dg.MetadataValue.int(payload.merged),
+        "rows_rejected": dg.MetadataValue.int(payload.rejected),
+        "rows_suppressed": dg.MetadataValue.int(payload.suppressed),
+        "share_rejected": dg.MetadataValue.float(payload.rejected / max(payload.read, 1)),
+        "rejections": dg.MetadataValue.table(
+            [
+                dg.TableRecord({"reason": reason, "rows": rows})
+                for reason, rows in payload.rejection_reasons.items()
+            ],
+            dg.TableSchema([dg.TableColumn("reason", "text"), dg.TableColumn("rows", "bigint")]),
+        ),
+    }
+    metadata |= {
+        f"rejected_{reason}": dg.MetadataValue.int(rows) for reason, rows in reasons.items()
+    }
+    for key in payload.keys:
+        metadata |= {
+            f"usable_{key}": dg.MetadataValue.int(payload.usable[key]),
+            f"unusable_{key}": dg.MetadataValue.int(payload.blanked[key]),
+            f"share_with_{key}": dg.MetadataValue.float(payload.usable[key] / max(payload.read, 1)),
+        }
+    return metadata
+
+
+def _no_row_lost(payload: HashedPayload) -> dg.AssetCheckResult:
+    told = payload.accepted + payload.merged + payload.rejected + payload.suppressed
+    return dg.AssetCheckResult(
+        check_name="no_row_lost",
+        passed=told == payload.read,
+        description=f"All {payload.read:,} rows are accounted for."
+        if told == payload.read
+        else f"{payload.read:,} rows were read and {told:,} are accounted for: a fault of ours; "
+        "do not upload this payload, and report it.",
+    )

@@ -1,0 +1,31 @@
+"""The code location: the only place where everything is put together."""
+
+import dagster as dg
+
+import assets
+from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
+from mm_pipelines.jobs import daily_upload
+from mm_pipelines.schedules import daily_upload_schedule, token_refresh
+from mm_pipelines.sensors import customer_list_sensor, upload_status_sensor
+from resources.database import DatabaseResource
+from resources.graph_api import GraphApiResource
+from resources.storage import StorageResource
+from resources.suppression import SuppressionResource
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_package_module(assets),
+    jobs=[daily_upload],
+    schedules=[daily_upload_schedule, token_refresh],
+    sensors=[upload_status_sensor, customer_list_sensor],
+    resources={
+        "database": DatabaseResource(url=dg.EnvVar("MM_DATABASE_URL")),
+        "storage": StorageResource(base_url=dg.EnvVar("MM_STORAGE_URL")),
+        "suppression": SuppressionResource(key=dg.EnvVar("MM_SUPPRESSION_KEY")),
+        "graph_api": GraphApiResource(
+            base_url=dg.EnvVar("MM_GRAPH_API_URL").get_value() or DEFAULT_BASE_URL,
+            version=dg.EnvVar("MM_GRAPH_API_VERSION").get_value() or DEFAULT_VERSION,
+        ),
+    },
+    # A step in a process of its own costs seconds of start-up, for work of that size (design 7.8).
+    executor=dg.in_process_executor,
+)

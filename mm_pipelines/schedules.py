@@ -1,0 +1,48 @@
+"""Schedules: yesterday's lists, and the Pages' tokens."""
+
+from datetime import timedelta
+
+import dagster as dg
+
+from assets.subscription_tokens import subscription_tokens
+from mm_pipelines.jobs import daily_upload
+from mm_pipelines.lists.location import stat_list
+from mm_pipelines.partitions import CONFIG, AudienceDay
+
+
+@dg.schedule(
+    name="daily_upload",
+    job=daily_upload,
+    cron_schedule="0 3 * * *",
+    execution_timezone=CONFIG.timezone,
+    description="At three in the morning, yesterday's list of every audience that has one.",
+)
+def daily_upload_schedule(
+    context: dg.ScheduleEvaluationContext,
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """A run for each audience whose list of yesterday is there; the others are named."""
+    day = (context.scheduled_execution_time.astimezone(CONFIG.zone) - timedelta(days=1)).date()
+    requests, missing = [], []
+    for audience in CONFIG.audiences:
+        partition = AudienceDay(audience, day)
+        if stat_list(partition.list_url) is None:
+            missing.append(audience)
+        else:
+            requests.append(dg.RunRequest(run_key=partition.key, partition_key=partition.key))
+    if not missing:
+        return requests
+    reason = f"No list of {day} is there for {', '.join(missing)}"
+    context.log.info(reason)
+    return requests or dg.SkipReason(reason)
+
+
+@dg.schedule(
+    name="token_refresh",
+    target=[subscription_tokens],
+    cron_schedule="0 * * * *",
+    description="Every hour, every Page's tokens: what no webhook tells arrives by this.",
+)
+def token_refresh(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
+    """A pull for each Page."""
+    hour = context.scheduled_execution_time.isoformat()
+    return [dg.RunRequest(run_key=f"{page}@{hour}", partition_key=page) for page in CONFIG.pages]
