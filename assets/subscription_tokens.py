@@ -1,0 +1,218 @@
+"""Every subscription token of a Page, merged into ``mm.subscription_token``."""
+
+from datetime import timedelta
+
+import dagster as dg
+from pydantic import Field
+
+from mm_pipelines.partitions import CONFIG, PAGE, single_partition
+from mm_pipelines.tokens.pull import PullReport, pull_tokens
+from mm_pipelines.warehouse.token_counts import TokenCounts, recipients_twice, token_counts
+from mm_pipelines.warehouse.token_pull import CompletePull, last_complete_pull
+from resources.database import DatabaseResource
+from resources.graph_api import GraphApiResource
+
+# token_refresh asks every hour: two missed hours are worth a look, three a call.
+_WARN_AFTER, _FAIL_AFTER = timedelta(hours=2), timedelta(hours=3)
+
+# A listing much shorter than the one before deserves a look even where it is no loss to stop at.
+_SHRUNK = 0.9
+
+COLUMNS = dg.TableSchema(
+    columns=[
+        dg.TableColumn("page_id", "text", "the Page's id at Meta"),
+        dg.TableColumn("token", "text", "the subscription token, which messages are sent by"),
+        dg.TableColumn("recipient_id", "text", "the Page-scoped ID, where Meta tells it"),
+        dg.TableColumn("topic_title", "text", "the title that the person agreed to"),
+        dg.TableColumn("reoptin", "text", "ENABLED or DISABLED: may the person be asked again"),
+        dg.TableColumn("user_token_status", "text", "REFRESHED or NOT_REFRESHED, where told"),
+        dg.TableColumn("timezone", "text", "the person's, where told"),
+        dg.TableColumn("created_at", "timestamptz", "when the token was made, where told"),
+        dg.TableColumn("expires_at", "timestamptz", "null: never"),
+        dg.TableColumn("next_eligible_at", "timestamptz", "no message before; null: any time"),
+        dg.TableColumn("custom_audience_ids", "text[]", "the Custom Audiences that matched"),
+        dg.TableColumn(
+            "source",
+            "text",
+            "how the person came: custom_audience, opt_in, click_to_messenger or automation",
+        ),
+        dg.TableColumn("first_seen_at", "timestamptz", "when a pull or a webhook first had it"),
+        dg.TableColumn("last_seen_at", "timestamptz", "when one last had it"),
+        dg.TableColumn("gone_at", "timestamptz", "when a complete pull no longer had it"),
+        dg.TableColumn("stopped_at", "timestamptz", "when the person said STOP"),
+    ]
+)
+
+
+class TokenPullConfig(dg.Config):
+    """How one pull differs from the usual."""
+
+    accept_losses: bool = Field(
+        default=False,
+        description="Let any number of tokens count as gone, beyond settings.removal_share too",
+    )
+    deduplicate_at_meta: bool = Field(
+        default=False,
+        description=(
+            "Let Meta leave out recipients' further tokens (do_not_return_duplicates): a quick "
+            "look at a Page with fewer than 10,000 recipients, after which none counts as gone"
+        ),
+    )
+
+
+@dg.asset(
+    partitions_def=PAGE,
+    deps=[dg.AssetDep("match_status", partition_mapping=dg.AllPartitionMapping())],
+    group_name="tokens",
+    owners=["team:audience"],
+    kinds={"meta", "postgres"},
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        fail_window=_FAIL_AFTER, warn_window=_WARN_AFTER
+    ),
+    metadata={"dagster/column_schema": COLUMNS},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "one_token_per_recipient",
+            asset="subscription_tokens",
+            description="No recipient stands twice in mm.deduplicated_token.",
+        ),
+        dg.AssetCheckSpec(
+            "listing_not_shrunk",
+            asset="subscription_tokens",
+            description="The listing is not much shorter than that of the complete pull before.",
+        ),
+    ],
+)
+def subscription_tokens(
+    context: dg.AssetExecutionContext,
+    config: TokenPullConfig,
+    database: DatabaseResource,
+    graph_api: GraphApiResource,
+) -> dg.MaterializeResult:
+    """Every token of the Page pulled from Meta, merged and deduplicated, none lost or doubled.
+
+    A token is gone only when a complete pull no longer lists it; a pull that breaks off changes
+    nothing. `mm.deduplicated_token` and `mm.sendable_token` are what to send by.
+    """
+    page = single_partition(context)
+    page_id = CONFIG.pages[page].page_id
+    with database.get().transaction() as connection:
+        before = last_complete_pull(connection, page_id)
+    with graph_api.client_for_page(page) as client:
+        report = pull_tokens(
+            client,
+            database.get(),
+            page_id,
+            removal_share=CONFIG.settings.removal_share,
+            accept_losses=config.accept_losses,
+            deduplicate_at_meta=config.deduplicate_at_meta,
+        )
+    context.log.info("%s tokens listed for %s", f"{report.merged.listed:,}", page)
+    with database.get().transaction() as connection:
+        counts = token_counts(connection, page_id)
+        twice = recipients_twice(connection, page_id)
+    return dg.MaterializeResult(
+        metadata=_pull_metadata(report) | _count_metadata(counts),
+        check_results=[_one_token_per_recipient(twice), _listing_not_shrunk(report, before)],
+    )
+
+
+@dg.asset_check(asset=subscription_tokens, description="Every Page was pulled whole lately.")
+def every_page_pulled(database: DatabaseResource) -> dg.AssetCheckResult:
+    """The age of each Page's newest complete pull."""
+    with database.get().transaction() as connection:
+        pulls = {
+            page: last_complete_pull(connection, settings.page_id)
+            for page, settings in CONFIG.pages.items()
+        }
+    late = [
+        page
+        for page, pull in pulls.items()
+        if pull is None or pull.age_seconds > _FAIL_AFTER.total_seconds()
+    ]
+    return dg.AssetCheckResult(
+        passed=not late,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"No complete pull within {_FAIL_AFTER.total_seconds() / 3600:.0f} hours: "
+            f"{', '.join(late)}. Materialise their partitions, and see that the schedule "
+            "token_refresh is on."
+            if late
+            else "Every Page was pulled lately."
+        ),
+        metadata={
+            f"hours since {page}": pull.age_seconds / 3600
+            for page, pull in pulls.items()
+            if pull is not None
+        },
+    )
+
+
+def _pull_metadata(report: PullReport) -> dict[str, dg.MetadataValue]:
+    merged = report.merged
+    return {
+        "pull": dg.MetadataValue.int(report.pull_id),
+        "deduplicated by": dg.MetadataValue.text(
+            "us, from the whole listing" if report.complete else "Meta; none counts as gone"
+        ),
+        "listed": dg.MetadataValue.int(merged.listed),
+        "listed again": dg.MetadataValue.int(max(report.rows - merged.listed, 0)),
+        "read again from the top": dg.MetadataValue.int(report.restarts),
+        "audiences asked for": dg.MetadataValue.int(report.audiences_asked),
+        "appeared": dg.MetadataValue.int(merged.appeared),
+        "changed": dg.MetadataValue.int(merged.changed),
+        "returned": dg.MetadataValue.int(merged.returned),
+        "vanished": dg.MetadataValue.int(merged.vanished),
+        "growth": dg.MetadataValue.int(merged.appeared + merged.returned - merged.vanished),
+    }
+
+
+def _count_metadata(counts: TokenCounts) -> dict[str, dg.MetadataValue]:
+    return {
+        "dagster/row_count": dg.MetadataValue.int(counts.live),
+        "live": dg.MetadataValue.int(counts.live),
+        "recipient told": dg.MetadataValue.int(counts.with_recipient),
+        "duplicates removed": dg.MetadataValue.int(counts.duplicates),
+        "deduplicated": dg.MetadataValue.int(counts.deduplicated),
+        "sendable": dg.MetadataValue.int(counts.sendable),
+        "share sendable": dg.MetadataValue.float(counts.share_sendable),
+        **{
+            f"source {source}": dg.MetadataValue.int(tokens)
+            for source, tokens in counts.by_source.items()
+        },
+        **{
+            f"status {status}": dg.MetadataValue.int(tokens)
+            for status, tokens in counts.by_status.items()
+        },
+    }
+
+
+def _one_token_per_recipient(twice: int) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name="one_token_per_recipient",
+        passed=twice == 0,
+        description=(
+            f"{twice:,} recipients stand more than once in mm.deduplicated_token: someone would "
+            "be messaged twice. Do not send by it, and look at the view's definition."
+            if twice
+            else "Each known recipient has one token."
+        ),
+    )
+
+
+def _listing_not_shrunk(report: PullReport, before: CompletePull | None) -> dg.AssetCheckResult:
+    listed = report.merged.listed
+    shrunk = report.complete and before is not None and listed < _SHRUNK * before.tokens_listed
+    return dg.AssetCheckResult(
+        check_name="listing_not_shrunk",
+        passed=not shrunk,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{listed:,} tokens were listed, {before.tokens_listed:,} the time before. Where "
+            "nobody unsubscribed in such numbers, an audience may have fallen under Meta's "
+            "100-match floor, or been removed."
+            if shrunk and before is not None
+            else "As many as the time before, or nearly."
+        ),
+        metadata={"listed": listed, "listed before": before.tokens_listed if before else 0},
+    )

@@ -1,0 +1,1 @@
+"""Pulling a Page's subscription tokens, asking about single ones, and handing them on."""

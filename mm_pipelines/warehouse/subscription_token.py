@@ -1,0 +1,414 @@
+"""Subscription tokens: what a pull listed, compared with what is known, and merged.
+
+A pull's frames go into temporary tables of one session, which die with it, so that a pull killed
+anywhere leaves nothing behind. `Staging.compare` works out what the listing means, and
+`Staging.merge` does it; both happen in one transaction, and only differences are written.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import polars as pl
+
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.token_pull import Method
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Connection as BulkConnection
+
+Source = Literal["custom_audience", "opt_in", "click_to_messenger", "automation"]
+"""How a person came to be subscribed."""
+
+_TIME = pl.Datetime("us", "UTC")
+
+LISTED_TOKEN: Final = pl.Schema(
+    {
+        "token": pl.String(),
+        "recipient_id": pl.String(),
+        "topic_title": pl.String(),
+        "reoptin": pl.String(),
+        "user_token_status": pl.String(),
+        "timezone": pl.String(),
+        "created_at": _TIME,
+        "expires_at": _TIME,
+        "next_eligible_at": _TIME,
+        "custom_audience_ids": pl.List(pl.String()),
+    }
+)
+"""A token as Meta lists it. Null is what Meta does not tell: of a token made from a Custom
+Audience that is the recipient and every time (graph-api-facts 2.8)."""
+
+_STAGED = """
+create temporary table listed_token (
+    token               text collate "C" not null,
+    recipient_id        text collate "C",
+    topic_title         text,
+    reoptin             text,
+    user_token_status   text,
+    timezone            text,
+    created_at          timestamptz,
+    expires_at          timestamptz,
+    next_eligible_at    timestamptz,
+    custom_audience_ids text[]
+)
+"""
+
+# What the listing's filters tell of a token beyond its fields.
+_FILTERED = """
+create temporary table filtered_token (
+    token              text collate "C" not null,
+    custom_audience_id text,
+    source             text
+)
+"""
+
+_DIFFERENCE = """
+create temporary table token_difference (
+    token               text collate "C" not null,
+    fate                text not null,
+    recipient_id        text collate "C",
+    topic_title         text,
+    reoptin             text,
+    user_token_status   text,
+    timezone            text,
+    created_at          timestamptz,
+    expires_at          timestamptz,
+    next_eligible_at    timestamptz,
+    custom_audience_ids text[],
+    source              text,
+    old_status          text,
+    old_reoptin         text,
+    old_expires_at      timestamptz
+) on commit delete rows
+"""
+
+# Merges of one Page, a pull's and a webhook's, follow one another.
+_LOCK = "select pg_advisory_xact_lock(hashtextextended('subscription_token:' || $1, 0))::text"
+
+# Sorting 10 million tokens spills to disk in runs of this size.
+_SORT_MEMORY = "set local work_mem = '128MB'"
+
+# $1 page_id, $2 pull_id, $3 whether the listing was whole.
+#
+# A token listed twice counts once, by an order over all its values, so that the order of the pages
+# does not matter. What a listing does not tell never erases what is known from elsewhere, with one
+# exception: where Meta tells the recipient it tells every time there is, so that a missing expiry
+# means that the token does not expire. How a person came is decided by Meta's filters, else by the
+# first listing that had them.
+_COMPARE = """
+insert into token_difference
+with listed as (
+    select distinct on (token) *
+    from listed_token
+    order by token, recipient_id, created_at desc, expires_at desc, next_eligible_at desc,
+        user_token_status, reoptin, topic_title, timezone, custom_audience_ids desc
+),
+known as (
+    select * from mm.subscription_token where page_id = $1
+),
+filtered as (
+    select token, array_agg(distinct custom_audience_id) as custom_audience_ids,
+        min(source) as source
+    from filtered_token
+    group by token
+)
+select
+    token, fate, merged.recipient_id, merged.topic_title, merged.reoptin,
+    merged.user_token_status, merged.timezone, merged.created_at, merged.expires_at,
+    merged.next_eligible_at, merged.custom_audience_ids, merged.source,
+    known.user_token_status, known.reoptin, known.expires_at
+from listed
+full join known using (token)
+left join filtered using (token)
+cross join lateral (
+    select
+        case
+            when known.page_id is null then 'appeared'
+            when listed.token is null then 'vanished'
+            when known.gone_at is not null then 'returned'
+            else 'changed'
+        end as fate,
+        coalesce(listed.recipient_id, known.recipient_id) as recipient_id,
+        coalesce(listed.topic_title, known.topic_title) as topic_title,
+        coalesce(listed.reoptin, known.reoptin) as reoptin,
+        coalesce(listed.user_token_status, known.user_token_status) as user_token_status,
+        coalesce(listed.timezone, known.timezone) as timezone,
+        coalesce(listed.created_at, known.created_at) as created_at,
+        case when listed.recipient_id is null
+            then coalesce(listed.expires_at, known.expires_at)
+            else listed.expires_at
+        end as expires_at,
+        case when listed.recipient_id is null
+            then coalesce(listed.next_eligible_at, known.next_eligible_at)
+            else listed.next_eligible_at
+        end as next_eligible_at,
+        case when filtered.custom_audience_ids is null
+            then coalesce(listed.custom_audience_ids, known.custom_audience_ids, '{}')
+            else array(
+                select distinct id
+                from unnest(
+                    coalesce(listed.custom_audience_ids, known.custom_audience_ids, '{}')
+                    || filtered.custom_audience_ids
+                ) as id
+                where id is not null
+                order by id
+            )
+        end as custom_audience_ids,
+        coalesce(
+            filtered.source,
+            known.source,
+            case when listed.recipient_id is null or listed.custom_audience_ids is not null
+                then 'custom_audience' else 'opt_in' end
+        ) as source
+) as merged
+where case fate
+    when 'vanished' then
+        -- A webhook may have brought it since its place in the listing was read.
+        $3 and known.gone_at is null
+        and known.last_seen_at < (select started_at from mm.token_pull where pull_id = $2)
+    when 'changed' then
+        (merged.recipient_id, merged.topic_title, merged.reoptin, merged.user_token_status,
+            merged.timezone, merged.created_at, merged.expires_at, merged.next_eligible_at,
+            merged.custom_audience_ids, merged.source)
+        is distinct from
+        (known.recipient_id, known.topic_title, known.reoptin, known.user_token_status,
+            known.timezone, known.created_at, known.expires_at, known.next_eligible_at,
+            known.custom_audience_ids, known.source)
+    else true
+end
+"""
+
+_NOW = "select clock_timestamp() as now"
+
+_COUNT_DIFFERENCES = """
+select
+    count(*) filter (where fate = 'appeared') as appeared,
+    count(*) filter (where fate = 'changed') as changed,
+    count(*) filter (where fate = 'returned') as returned,
+    count(*) filter (where fate = 'vanished') as vanished
+from token_difference
+"""
+
+_COUNT_LIVE = """
+select count(*) as live from mm.subscription_token where page_id = $1 and gone_at is null
+"""
+
+# $1 page_id, $2 the time of the merge, the same in every statement.
+_INSERT_APPEARED = """
+insert into mm.subscription_token (
+    page_id, token, recipient_id, topic_title, reoptin, user_token_status, timezone, created_at,
+    expires_at, next_eligible_at, custom_audience_ids, source, first_seen_at, last_seen_at
+)
+select $1, token, recipient_id, topic_title, reoptin, user_token_status, timezone, created_at,
+    expires_at, next_eligible_at, custom_audience_ids, source, $2, $2
+from token_difference
+where fate = 'appeared'
+"""
+
+_UPDATE_CHANGED = """
+update mm.subscription_token as known
+set recipient_id = new.recipient_id,
+    topic_title = new.topic_title,
+    reoptin = new.reoptin,
+    user_token_status = new.user_token_status,
+    timezone = new.timezone,
+    created_at = new.created_at,
+    expires_at = new.expires_at,
+    next_eligible_at = new.next_eligible_at,
+    custom_audience_ids = new.custom_audience_ids,
+    source = new.source,
+    last_seen_at = $2,
+    gone_at = null
+from token_difference as new
+where known.page_id = $1 and known.token = new.token and new.fate in ('changed', 'returned')
+"""
+
+_UPDATE_VANISHED = """
+update mm.subscription_token as known
+set gone_at = $2
+from token_difference as new
+where known.page_id = $1 and known.token = new.token and new.fate = 'vanished'
+"""
+
+# After a complete pull every live token was listed, but for those seen since it began.
+_RENEW_ALL = """
+with renewed as (
+    update mm.subscription_token
+    set last_seen_at = $2
+    where page_id = $1 and gone_at is null
+        and last_seen_at < (select started_at from mm.token_pull where pull_id = $3)
+    returning 1
+)
+select count(*) from renewed
+"""
+
+_RENEW_LISTED = """
+with renewed as (
+    update mm.subscription_token
+    set last_seen_at = $2
+    where page_id = $1 and token in (select token from listed_token)
+        and last_seen_at < (select started_at from mm.token_pull where pull_id = $3)
+    returning 1
+)
+select count(*) from renewed
+"""
+
+_RECORD_EVENTS = """
+insert into mm.token_event (page_id, token, event, happened_at, pull_id, old_value, new_value)
+select $1, token, fate, $2::timestamptz, $3::bigint, null, null
+from token_difference
+where fate <> 'changed'
+union all
+select $1, token, 'status_changed', $2, $3, old_status, user_token_status
+from token_difference
+where fate in ('changed', 'returned') and user_token_status is distinct from old_status
+union all
+select $1, token, 'reoptin_changed', $2, $3, old_reoptin, reoptin
+from token_difference
+where fate in ('changed', 'returned') and reoptin is distinct from old_reoptin
+union all
+select $1, token, 'expiry_changed', $2, $3, old_expires_at::text, expires_at::text
+from token_difference
+where fate in ('changed', 'returned') and expires_at is distinct from old_expires_at
+"""
+
+_FINISH_PULL = """
+update mm.token_pull
+set finished_at = clock_timestamp(), complete = $2, method = $3, tokens_listed = $4,
+    appeared = $5, changed = $6, returned = $7, vanished = $8
+where pull_id = $1
+"""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What a listing means for the tokens known of its Page, in tokens.
+
+    Attributes:
+        appeared: listed and never seen before.
+        changed: listed with other values.
+        returned: listed though they had been gone.
+        vanished: live and no longer listed by a complete pull.
+        live_before: live until this listing; counted only where tokens vanished.
+    """
+
+    appeared: int
+    changed: int
+    returned: int
+    vanished: int
+    live_before: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did, in tokens; `listed` counts each distinct token once."""
+
+    listed: int
+    appeared: int
+    changed: int
+    returned: int
+    vanished: int
+
+
+class Staging:
+    """The frames of one pull on one session, until they are merged or the session ends."""
+
+    def __init__(self, connection: "BulkConnection") -> None:
+        self._connection = connection
+
+    def append(self, frame: pl.DataFrame) -> None:
+        """Add listed tokens, a frame of `LISTED_TOKEN`; the same token may come again."""
+        self._ingest("listed_token", frame)
+
+    def append_filtered(
+        self,
+        frame: pl.DataFrame,
+        *,
+        custom_audience_id: str | None = None,
+        source: Source | None = None,
+    ) -> None:
+        """Add what a filter of the listing told: who was matched there, or how they came.
+
+        Args:
+            frame: of `LISTED_TOKEN`; the answer to the filter.
+            custom_audience_id: the audience that was asked for.
+            source: what the filter stands for.
+        """
+        self.append(frame)
+        filtered = frame.select(
+            "token",
+            pl.lit(custom_audience_id, pl.String).alias("custom_audience_id"),
+            pl.lit(source, pl.String).alias("source"),
+        )
+        self._ingest("filtered_token", filtered)
+
+    def compare(self, page_id: str, pull_id: int, *, complete: bool) -> Differences:
+        """Work out what the staged listing means; begins the transaction that `merge` ends.
+
+        Args:
+            page_id: the Page that was listed.
+            pull_id: the pull's row in `mm.token_pull`.
+            complete: whether the listing was read whole and unfiltered; only then do tokens that
+                it lacks count as vanished.
+        """
+        with self._connection.cursor() as cursor:
+            for table in ("listed_token", "filtered_token"):
+                cursor.execute(f"analyze {table}")
+            cursor.execute(_SORT_MEMORY)
+            cursor.execute(_LOCK, (page_id,))
+            cursor.execute(_COMPARE, (page_id, pull_id, complete))
+        counts = self._row(_COUNT_DIFFERENCES)
+        live = self._row(_COUNT_LIVE, page_id)["live"] if counts["vanished"] else 0
+        return Differences(**counts, live_before=live)
+
+    def merge(
+        self, page_id: str, pull_id: int, differences: Differences, *, method: Method
+    ) -> Merged:
+        """Write the differences, their events and the pull's end, and commit: all or nothing."""
+        now = self._row(_NOW)["now"]
+        with self._connection.cursor() as cursor:
+            cursor.execute(_INSERT_APPEARED, (page_id, now))
+            cursor.execute(_UPDATE_CHANGED, (page_id, now))
+            cursor.execute(_UPDATE_VANISHED, (page_id, now))
+            cursor.execute(_RECORD_EVENTS, (page_id, now, pull_id))
+        complete = method == "listing"
+        renew = _RENEW_ALL if complete else _RENEW_LISTED
+        renewed = self._row(renew, page_id, now, pull_id)["count"]
+        d = differences
+        merged = Merged(
+            listed=renewed + d.appeared + d.changed + d.returned,
+            appeared=d.appeared,
+            changed=d.changed,
+            returned=d.returned,
+            vanished=d.vanished,
+        )
+        finish = (pull_id, complete, method, merged.listed)
+        with self._connection.cursor() as cursor:
+            cursor.execute(_FINISH_PULL, (*finish, d.appeared, d.changed, d.returned, d.vanished))
+        self._connection.commit()
+        return merged
+
+    def _ingest(self, table: str, frame: pl.DataFrame) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.adbc_ingest(table, frame, mode="append", temporary=True)
+        # A pull can take an hour: no transaction stays open meanwhile, to hold up vacuum.
+        self._connection.commit()
+
+    def _row(self, statement: str, *parameters: object) -> dict[str, Any]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            row: dict[str, Any] = cursor.fetch_polars().row(0, named=True)
+        return row
+
+
+@contextmanager
+def staging(database: Database) -> Iterator[Staging]:
+    """Open a session with empty staging tables; they are gone with it."""
+    with database.bulk() as connection:
+        with connection.cursor() as cursor:
+            for statement in (_STAGED, _FILTERED, _DIFFERENCE):
+                cursor.execute(statement)
+        connection.commit()
+        yield Staging(connection)
