@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -29,6 +30,7 @@ from mm_pipelines.graph_api.errors import (
     PermanentError,
     ThrottledError,
     TransientError,
+    UnreadableAnswerError,
 )
 from mm_pipelines.graph_api.redaction import redact, redact_httpx_log
 from mm_pipelines.graph_api.retry import RetryPolicy
@@ -170,12 +172,18 @@ class GraphApiClient:
                 self._wait_for_turn()
                 return read(self._send(method, path, params, body))
             except GraphApiError as error:
+                self._remember_refusal(error)
                 wait = self._retries.wait_after(error, attempt, repeatable=repeatable)
                 if wait is None:
                     raise
                 logger.info("attempt %d failed and is repeated: %s", attempt, error)
             self._sleep(wait)
             attempt += 1
+
+    def _remember_refusal(self, error: GraphApiError) -> None:
+        # Without a status it is our own word, from the throttle itself.
+        if isinstance(error, ThrottledError) and error.status is not None:
+            self._throttle.after(Usage(100.0, error.wait_seconds, "throttled"))
 
     def _wait_for_turn(self) -> None:
         wait = self._throttle.before()
@@ -213,33 +221,32 @@ class GraphApiClient:
         usage = parse_usage(response.headers)
         self._notice_version(response.headers.get("facebook-api-version"))
         answer = Answer(response.status_code, response.content, response.headers)
-        # A success is left unread: pages of tokens are parsed in a faster way. But an error may
-        # come with 200.
-        if response.is_success and not _STARTS_AS_ERROR.match(answer.raw):
-            if usage is not None:
-                self._throttle.after(usage)
-            return answer
         error = self._error(answer, usage)
-        if isinstance(error, ThrottledError):
-            self._throttle.after(Usage(100.0, error.wait_seconds, "throttled"))
-        elif usage is not None:
+        # A refusal tells more than its headers do, and is remembered where it is caught.
+        if usage is not None and not isinstance(error, ThrottledError):
             self._throttle.after(usage)
-        raise error
+        if error is not None:
+            raise error
+        return answer
 
-    def _error(self, answer: Answer, usage: Usage | None) -> GraphApiError:
+    def _error(self, answer: Answer, usage: Usage | None) -> GraphApiError | None:
+        """The error that an answer is; None for a success, which is left unread.
+
+        Pages of tokens are parsed in a faster way than the one here. But an error may come with
+        HTTP 200.
+        """
+        succeeded = httpx.codes.is_success(answer.status)
+        if succeeded and not _STARTS_AS_ERROR.match(answer.raw):
+            return None
         try:
             envelope = ErrorEnvelope.of(answer.document())
-        except GraphApiError:
+        except UnreadableAnswerError:
             envelope = None
         if envelope is None:
-            return without_envelope(answer.status)
+            return None if succeeded else without_envelope(answer.status)
         safe = redact(envelope.message, *self._secrets, self._proof or "")
-        envelope = ErrorEnvelope(
-            safe, envelope.code, envelope.subcode, envelope.is_transient, envelope.fbtrace_id
-        )
-        return classify(
-            envelope, answer.status, wait_seconds=usage.regain_seconds if usage else None
-        )
+        wait = usage.regain_seconds if usage else None
+        return classify(replace(envelope, message=safe), answer.status, wait_seconds=wait)
 
     def _notice_version(self, used: str | None) -> None:
         if used is None:

@@ -188,7 +188,7 @@ def find_custom_audience(
     namesakes = [
         audience
         for audience in list_custom_audiences(client, ad_account_id)
-        if audience.name == name and audience.page_id in (page_id, None)
+        if audience.name == name and audience.page_id == page_id
     ]
     # Every run must choose the same one: the oldest, then the smallest id.
     end_of_time = datetime.max.replace(tzinfo=UTC)

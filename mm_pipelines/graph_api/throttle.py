@@ -48,7 +48,7 @@ def parse_usage(headers: Mapping[str, str]) -> Usage | None:
         headers: with names in any case if the mapping ignores it (httpx's does), else lower case.
 
     Returns:
-        The fullest of all quotas named, with the longest wait of those at the pause.
+        The fullest of all quotas named, with the longest wait named.
     """
     readings = [
         *_app(_document(headers, "x-app-usage")),
@@ -58,9 +58,7 @@ def parse_usage(headers: Mapping[str, str]) -> Usage | None:
     if not readings:
         return None
     fullest = max(readings, key=lambda reading: reading.percent)
-    # X-Ad-Account-Usage names its window even when nearly nothing is used.
-    waits = [reading.regain_seconds for reading in readings if reading.percent >= PAUSE_AT]
-    return replace(fullest, regain_seconds=max(waits, default=0.0))
+    return replace(fullest, regain_seconds=max(reading.regain_seconds for reading in readings))
 
 
 def _document(headers: Mapping[str, str], name: str) -> dict[str, Any]:
@@ -78,11 +76,10 @@ def _app(document: dict[str, Any]) -> Iterator[Usage]:
 
 def _ad_account(document: dict[str, Any]) -> Iterator[Usage]:
     if document:
-        yield Usage(
-            _number(document.get("acc_id_util_pct")),
-            _number(document.get("reset_time_duration")),  # seconds
-            "ad_account",
-        )
+        percent = _number(document.get("acc_id_util_pct"))
+        # In seconds; it is named even when nearly nothing is used.
+        reset = _number(document.get("reset_time_duration"))
+        yield Usage(percent, reset if percent >= PAUSE_AT else 0.0, "ad_account")
 
 
 def _use_cases(document: dict[str, Any]) -> Iterator[Usage]:

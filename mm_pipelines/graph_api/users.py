@@ -110,21 +110,33 @@ def users_body(rows: pl.DataFrame, session: UploadSession) -> bytes:
     Raises:
         ValueError: too few or too many rows, or `schema_of` refuses the columns.
     """
+    return in_session(users_payload(rows), session)
+
+
+def users_payload(rows: pl.DataFrame) -> bytes:
+    """The part of a body that does not depend on the session, to be built ahead of it.
+
+    Returns:
+        `{"schema":[…],"data":[[…],…]}`, UTF-8; raises as `users_body`.
+    """
     keys = schema_of(rows)
     if not 1 <= rows.height <= MAX_ROWS:
         raise ValueError(f"a batch holds 1 to {MAX_ROWS} rows, not {rows.height}")
     texts = rows.select(pl.col(keys).cast(pl.String).fill_null(""))
-    return orjson.dumps(
+    return orjson.dumps({"schema": keys, "data": texts.rows()})
+
+
+def in_session(payload: bytes, session: UploadSession) -> bytes:
+    """The whole body of a payload in its place."""
+    place = orjson.dumps(
         {
-            "payload": {"schema": keys, "data": texts.rows()},
-            "session": {
-                "session_id": session.session_id,
-                "batch_seq": session.batch_seq,
-                "last_batch_flag": session.last_batch_flag,
-                "estimated_num_total": session.estimated_num_total,
-            },
+            "session_id": session.session_id,
+            "batch_seq": session.batch_seq,
+            "last_batch_flag": session.last_batch_flag,
+            "estimated_num_total": session.estimated_num_total,
         }
     )
+    return b'{"payload":' + payload + b',"session":' + place + b"}"
 
 
 def add_users(

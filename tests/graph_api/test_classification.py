@@ -138,6 +138,11 @@ def test_the_error_carries_what_metas_support_asks_for_and_a_next_step(graph: Gr
         assert part in str(error)
 
 
+def test_an_error_that_is_null_is_none(graph: Graph) -> None:
+    with graph.answers(httpx.Response(200, json={"error": None, "id": "1"})).client() as client:
+        assert client.get("me")["id"] == "1"
+
+
 def test_numbers_written_as_text_are_read(graph: Graph) -> None:
     reply = httpx.Response(
         400, json={"error": {"message": "No", "code": "100", "error_subcode": "33"}}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+import polars as pl
 import pytest
 
 from mm_pipelines.graph_api import errors
@@ -14,6 +15,7 @@ from mm_pipelines.graph_api.answer import as_document
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.retry import RetryPolicy
 from mm_pipelines.graph_api.throttle import MemoryThrottle
+from mm_pipelines.graph_api.users import UploadSession, add_users
 from tests.graph_api.scripted import TOKEN, Graph, answer, error_answer
 
 OK = answer({"id": "1"})
@@ -156,6 +158,16 @@ def test_a_short_throttle_is_waited_for(graph: Graph) -> None:
     graph.answers(error_answer(80003, 2446079, headers=usage(100, minutes=1)), OK)
     with graph.client() as client:
         assert client.get("me") == {"id": "1"}
+    assert graph.time.slept == 60
+
+
+def test_a_throttle_found_while_reading_the_answer_is_waited_for_too(graph: Graph) -> None:
+    messenger = {"error": {"message": "Too many calls", "code": 80003}}
+    refused = answer({"num_received": 1, "subscription_info": {"messenger": messenger}})
+    graph.answers(refused, answer({"num_received": 1}))
+    session = UploadSession(1, 1, last_batch_flag=True, estimated_num_total=1)
+    with graph.client() as client:
+        add_users(client, "1", pl.DataFrame({"EMAIL": ["x"]}), session)
     assert graph.time.slept == 60
 
 

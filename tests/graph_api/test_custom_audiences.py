@@ -127,6 +127,7 @@ def test_an_audience_is_found_by_its_name_and_page_the_oldest_first(graph: Graph
             acme("8", time_created=200),
             acme("1", time_created=100, messenger_marketing_messages_page={"id": "999"}),
             acme("2", time_created=100, name="Another"),
+            acme("3", time_created=100, messenger_marketing_messages_page=None),
         )
     )
     with graph.client() as client:
