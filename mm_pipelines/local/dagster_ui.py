@@ -42,6 +42,22 @@ mutation Start($selector: SensorSelector!) { startSensor(sensorSelector: $select
   __typename ... on PythonError { message } ... on SensorNotFoundError { message } } }
 """
 
+_MATERIALIZED = """
+query Materialized($asset: AssetKeyInput!, $partitions: [String!]) {
+  assetNodeOrError(assetKey: $asset) {
+    __typename ... on AssetNotFoundError { message }
+    ... on AssetNode { assetMaterializations(partitions: $partitions) {
+      partition metadataEntries { label ... on IntMetadataEntry { intValue } } } } } }
+"""
+
+_FAILURES = """
+query Failures($id: ID!) { runOrError(runId: $id) {
+  __typename ... on PythonError { message } ... on RunNotFoundError { message }
+  ... on Run { eventConnection { events { __typename
+    ... on ExecutionStepFailureEvent { stepKey error { message errorChain { error { message } } } }
+    ... on RunFailureEvent { message } } } } } }
+"""
+
 _UNFINISHED = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
 
 
@@ -124,6 +140,35 @@ class DagsterUi:
     def failed_runs(self, since: float) -> list[Run]:
         """The runs that failed after `since`, in seconds since 1970."""
         return self._runs({"statuses": ["FAILURE"], "updatedAfter": since})
+
+    def why_failed(self, run_id: str) -> str:
+        """The steps of a run that failed, each with its innermost error."""
+        answer = self._ask(_FAILURES, "runOrError", id=run_id)
+        steps, run = [], "no reason is known"
+        for event in answer["eventConnection"]["events"]:
+            if event["__typename"] == "ExecutionStepFailureEvent":
+                error = event["error"] or {"message": "no reason is known", "errorChain": []}
+                innermost = [error, *(link["error"] for link in error["errorChain"])][-1]
+                steps.append(f"{event['stepKey']}: {innermost['message'].strip()}")
+            elif event["__typename"] == "RunFailureEvent":
+                run = event["message"]
+        return "; ".join(steps) or run
+
+    def materialized(self, asset: str, partitions: Sequence[str]) -> dict[str, dict[str, int]]:
+        """The whole numbers in the newest materialisation's metadata, of each partition."""
+        answer = self._ask(
+            _MATERIALIZED, "assetNodeOrError", asset={"path": [asset]}, partitions=list(partitions)
+        )
+        newest: dict[str, dict[str, int]] = {}
+        for event in answer["assetMaterializations"]:
+            numbers = {
+                entry["label"]: entry["intValue"]
+                for entry in event["metadataEntries"]
+                if entry.get("intValue") is not None
+            }
+            # They come newest first.
+            newest.setdefault(event["partition"], numbers)
+        return newest
 
     def start_sensor(self, name: str) -> None:
         """Switch a sensor on; one that is on stays on."""

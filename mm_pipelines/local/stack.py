@@ -54,7 +54,6 @@ class Stack:
     Args:
         environment: where state lies and which Graph API is used.
         ports: where the servers listen.
-        sandbox_options: further options of `mm sandbox`.
         report: told what is being started, one line each.
     """
 
@@ -63,12 +62,10 @@ class Stack:
         environment: Environment,
         ports: Ports,
         *,
-        sandbox_options: tuple[str, ...] = (),
         report: _Report = lambda _: None,
     ) -> None:
         self._environment = environment
         self._ports = ports
-        self._sandbox_options = sandbox_options
         self._report = report
         self._group = ProcessGroup(environment.home)
         self._postgres = environment.postgres()
@@ -168,7 +165,7 @@ class Stack:
             "sandbox",
             self._python(
                 *("mm_pipelines.cli", "sandbox", "--host", host, "--port", port),
-                *("--webhook-url", webhooks, *self._sandbox_options),
+                *("--webhook-url", webhooks, "--state", self._environment.home / "sandbox.sqlite"),
             ),
             self._variables,
             ready=lambda: _answers(self._ports.sandbox_url),

@@ -21,7 +21,7 @@ select
     coalesce(delivered.uploaded, 0)::bigint as uploaded,
     coalesce(state.rows_processed, 0) as processed,
     state.status, state.lower_bound, state.upper_bound, state.match_rate_lower,
-    state.match_rate_upper, state.as_of
+    state.match_rate_upper, state.last_event_at, state.as_of
 from mm.hashed_payload as payload
 full join mm.match_status as state using (audience, day)
 left join delivered using (audience, day)
@@ -60,10 +60,10 @@ select
     page_id, coalesce(live.tokens, 0) as tokens,
     coalesce(live.tokens, 0) - coalesce(deduplicated.tokens, 0) as duplicates,
     coalesce(deduplicated.tokens, 0) as deduplicated,
-    coalesce(sendable.tokens, 0) as sendable, pulled.last_pull
+    coalesce(sendable.tokens, 0) as sendable, pulled.began_at as pull_began_at
 from (
-    select page_id, max(finished_at) as last_pull from mm.token_pull where complete
-    group by page_id
+    select page_id, max(started_at) as began_at from mm.token_pull
+    where complete and finished_at is not null group by page_id
 ) as pulled
 left join live using (page_id)
 left join deduplicated using (page_id)
