@@ -41,7 +41,7 @@ _PATTERNS = tuple(
         r"(?P<keep>)(?:\+|%2B)\d(?:[\s().-]{0,2}\d){5,}",
         r"(?P<keep>)\d{9,}",
         # Anything long and opaque: subscription tokens, cursors.
-        r"(?P<keep>)(?=[\w+/=|-]*\d)[\w+/=|-]{24,}",
+        r"(?P<keep>)(?<![\w+/=|-])(?=[\w+/=|-]*\d)[\w+/=|-]{24,}",
         r"(?P<keep>)\b[A-Za-z0-9+/=-]{40,}",
     )
 )
