@@ -1,6 +1,8 @@
 """What every test may ask for: a migrated database on a real PostgreSQL, and a storage."""
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +15,11 @@ from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.migrate import upgrade
 
-# Partitions are made when the code location is imported, so it must know its mm.yaml by then.
-os.environ["MM_CONFIG"] = str(Path(__file__).parent / "mm.yaml")
+# Partitions are made when the code location is imported, so it must know its mm.yaml by then; in a
+# folder of its own, because customer lists are looked for beside it.
+_HOME = tempfile.TemporaryDirectory(prefix="mm-tests-")
+shutil.copy(Path(__file__).parent / "mm.yaml", _HOME.name)
+os.environ["MM_CONFIG"] = f"{_HOME.name}/mm.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,185 @@
+"""A day's list through `customer_list` and `hashed_payload`, as Dagster runs them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+from sqlalchemy import text
+
+from assets.customer_list import customer_list
+from assets.hashed_payload import hashed_payload
+from mm_pipelines.partitions import CONFIG
+from mm_pipelines.warehouse.database import Database
+from resources.database import DatabaseResource
+from resources.storage import StorageResource
+from resources.suppression import SuppressionResource
+
+KEY = "acme_newsletter|2026-11-20"
+LIST = """\
+email,phone,first_name,shoe_size
+mary@example.com,15559876543,Mary,38
+,,Nobody,39
+ MARY@example.com ,+1 555 987 6543,Mary,38
+not-an-address,,Noone,40
+john@example.com,,John,41
+"""
+
+
+@pytest.fixture
+def the_list() -> Iterator[Path]:
+    path = CONFIG.directory / "customers" / "acme_newsletter" / "2026-11-20.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(LIST, encoding="utf-8")
+    yield path
+    path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def resources(database_url: str, tmp_path: Path) -> dict[str, object]:
+    return {
+        "database": DatabaseResource(url=database_url),
+        "storage": StorageResource(base_url=str(tmp_path / "storage")),
+        "suppression": SuppressionResource(key="a key for the tests"),
+    }
+
+
+def run(
+    instance: dg.DagsterInstance,
+    resources: dict[str, object],
+    *assets: dg.AssetsDefinition,
+    key: str = KEY,
+) -> dg.ExecuteInProcessResult:
+    return dg.materialize(
+        [customer_list, hashed_payload],
+        selection=list(assets),
+        partition_key=key,
+        instance=instance,
+        resources=resources,
+        raise_on_error=False,
+    )
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    assert not result.success
+    failures = [event for event in result.all_events if event.is_step_failure]
+    told = failures[0].step_failure_data.user_failure_data
+    assert told is not None
+    return str(told.description)
+
+
+def test_a_list_becomes_one_row_a_person_and_no_row_is_lost(
+    the_list: Path,
+    instance: dg.DagsterInstance,
+    resources: dict[str, object],
+    database: Database,
+) -> None:
+    result = run(instance, resources, customer_list, hashed_payload)
+    assert result.success
+    listed, hashed = result.get_asset_materialization_events()
+    metadata = listed.materialization.metadata
+    assert metadata["dagster/row_count"].value == 5
+    assert metadata["columns_not_read"].value == "shoe_size"
+    metadata = hashed.materialization.metadata
+    assert metadata["rows_read"].value == 5
+    assert metadata["dagster/row_count"].value == 2
+    assert metadata["rows_merged"].value == 1
+    assert metadata["rows_rejected"].value == 2
+    people = pl.read_parquet(str(metadata["dagster/uri"].value))
+    assert people.columns == ["EMAIL", "PHONE", "FN", "row_number"]
+    assert people["row_number"].to_list() == [1, 5]
+    with database.transaction() as connection:
+        rejected = connection.execute(
+            text("select stage, row_number, reasons from mm.rejected_row order by row_number")
+        ).all()
+    assert [tuple(row) for row in rejected] == [
+        ("hashed_payload", 2, ["no_identifier"]),
+        ("hashed_payload", 4, ["invalid_email"]),
+    ]
+
+
+def test_no_event_of_a_run_holds_a_value_or_a_hash_of_the_list(
+    the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    result = run(instance, resources, customer_list, hashed_payload)
+    told = "".join(repr(entry) for entry in instance.all_logs(result.run_id))
+    uri = result.asset_materializations_for_node("hashed_payload")[0].metadata["dagster/uri"].value
+    hashes = set(pl.read_parquet(str(uri)).select("EMAIL", "PHONE", "FN").unpivot()["value"]) - {""}
+    for value in ("mary@", "john@", "555987", "5559876543", "Mary", "not-an-address", *hashes):
+        assert value not in told
+
+
+def test_a_list_that_changed_since_it_was_validated_is_refused(
+    the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    assert run(instance, resources, customer_list).success
+    the_list.write_text(LIST + "late@example.com,,Late,42\n", encoding="utf-8")
+    refused = run(instance, resources, hashed_payload)
+    assert "the list changed; materialise customer_list again" in failure_of(refused)
+    assert run(instance, resources, customer_list, hashed_payload).success
+
+
+def test_a_payload_needs_a_validated_list(
+    the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    assert "customer_list has not validated" in failure_of(run(instance, resources, hashed_payload))
+
+
+def test_a_missing_list_fails_by_name_and_nothing_downstream_runs(
+    instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    result = run(instance, resources, customer_list, hashed_payload)
+    assert "2026-11-20.csv: there is no such file" in failure_of(result)
+    assert not result.get_asset_materialization_events()
+
+
+def test_the_same_list_gives_the_same_payload(
+    the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    uris = {
+        run(instance, resources, customer_list, hashed_payload)
+        .asset_materializations_for_node("hashed_payload")[0]
+        .metadata["dagster/uri"]
+        .value
+        for _ in range(2)
+    }
+    assert len(uris) == 1
+
+
+def test_too_few_people_for_meta_is_a_warning(
+    the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    [check] = run(instance, resources, customer_list).get_asset_check_evaluations()
+    assert check.check_name == "enough_people"
+    assert not check.passed
+    assert check.severity is dg.AssetCheckSeverity.WARN
+
+
+def test_another_suppression_key_stops_the_payload(
+    the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    assert run(instance, resources, customer_list, hashed_payload).success
+    other = {**resources, "suppression": SuppressionResource(key="another key")}
+    assert "MM_SUPPRESSION_KEY" in failure_of(run(instance, other, hashed_payload))
+
+
+def test_a_range_of_partitions_in_one_run_is_refused_clearly(
+    instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    result = dg.materialize(
+        [customer_list],
+        instance=instance,
+        tags={
+            "dagster/asset_partition_range_start": "acme_newsletter|2026-11-18",
+            "dagster/asset_partition_range_end": "acme_newsletter|2026-11-20",
+        },
+        raise_on_error=False,
+    )
+    assert "launch it as a backfill" in failure_of(result)
