@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mm_pipelines.sandbox import graph, inspection, matching, webhooks
+from mm_pipelines.sandbox import control, graph, matching, webhooks
 from mm_pipelines.sandbox.settings import Settings
 from mm_pipelines.sandbox.world import World
 
@@ -41,7 +40,7 @@ def create_app(settings: Settings) -> Starlette:
 
     return Starlette(
         routes=[
-            *inspection.routes(world),
+            *control.routes(world),
             Route("/{path:path}", graph_api, methods=["GET", "POST", "DELETE"]),
         ],
         lifespan=lifespan,
@@ -50,11 +49,10 @@ def create_app(settings: Settings) -> Starlette:
 
 async def _work(world: World) -> None:
     """Match what is due, deliver what is due, and look again soon."""
-    async with httpx.AsyncClient(
-        timeout=world.settings.webhook_timeout_seconds, trust_env=False
-    ) as client:
+    await asyncio.to_thread(webhooks.hurry, world)
+    async with webhooks.sender(world) as client:
         while True:
-            matched = await asyncio.to_thread(matching.process_next, world, world.now())
+            matched = await asyncio.to_thread(matching.process_next, world)
             delivered = await webhooks.deliver_due(world, client)
             if not matched and not delivered:
                 await asyncio.sleep(GLANCE_SECONDS)

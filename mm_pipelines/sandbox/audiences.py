@@ -145,13 +145,13 @@ def update(world: World, call: Call, audience_id: str) -> dict[str, Any]:
 
 def delete(world: World, call: Call, audience_id: str) -> dict[str, Any]:  # noqa: ARG001 - a route
     """DELETE /<CUSTOM_AUDIENCE_ID>: the audience goes, the tokens it made stay."""
-    existing(world, audience_id, "delete")
+    number = existing(world, audience_id, "delete")["number"]
     with world.transaction() as db:
         db.execute(
             "UPDATE audience SET deleted_at = ? WHERE audience_id = ?", (world.now(), audience_id)
         )
-        db.execute("DELETE FROM member WHERE audience_id = ?", (audience_id,))
-        db.execute("DELETE FROM token_audience WHERE audience_id = ?", (audience_id,))
+        db.execute("DELETE FROM member WHERE audience = ?", (number,))
+        db.execute("DELETE FROM token_audience WHERE audience = ?", (number,))
     return {"success": True}
 
 

@@ -12,23 +12,33 @@ from mm_pipelines.sandbox.audiences import size_bounds
 from mm_pipelines.sandbox.members import person_of
 from mm_pipelines.sandbox.world import World
 
-_LINK = (
-    "INSERT OR IGNORE INTO token_audience SELECT ?, number FROM token"
-    " WHERE page_id = ? AND person = ?"
+_LINK = """
+INSERT OR IGNORE INTO token_audience
+    SELECT :audience, number FROM token WHERE page_id = :page AND person = :person
+"""
+_CONTACT = """
+INSERT OR IGNORE INTO contact
+    SELECT :contact, number FROM token WHERE page_id = :page AND person = :person
+"""
+# Which tokens were ever listed must be known once they stand in no audience any more.
+_REVEAL = """
+UPDATE token SET seen = 1 WHERE seen = 0 AND person IS NOT NULL AND EXISTS (
+    SELECT 1 FROM token_audience a WHERE a.token = token.number AND a.audience = :audience
 )
-_CONTACT = (
-    "INSERT OR IGNORE INTO contact SELECT page_id, ?, number FROM token"
-    " WHERE page_id = ? AND person = ?"
-)
+"""
 
 
-def process_next(world: World, now: float) -> bool:
-    """Match the batch that is due first, if one is; everything in one transaction."""
+def process_next(world: World, *, everything: bool = False) -> bool:
+    """Match the batch that is due first, if one is, or if `everything` is to be due now.
+
+    One transaction; returns whether there was one.
+    """
+    until = float("inf") if everything else world.now()
     with world.transaction() as db:
         batch = db.execute(
             "SELECT * FROM batch WHERE due_at <= ? AND processed_at IS NULL"
             " ORDER BY due_at, number LIMIT 1",
-            (now,),
+            (until,),
         ).fetchone()
         if batch is None:
             return False
@@ -47,32 +57,34 @@ def process_next(world: World, now: float) -> bool:
     return True
 
 
-def matches(seed: int, match_rate: float, person: bytes) -> bool:
+def matches(seed: int, match_rate: float, person: int) -> bool:
     """Whether a person is on Facebook."""
-    digest = hashlib.blake2b(person, digest_size=8, key=seed.to_bytes(16, "big", signed=True))
-    return int.from_bytes(digest.digest(), "big") < match_rate * 2**64
+    return _spread(seed, b"match", person) < match_rate * 2**64
 
 
-def token_text(seed: int, page_id: str, person: bytes) -> str:
-    """The token a person holds at a Page: digits, beyond 2^53."""
-    digest = hashlib.blake2b(
-        page_id.encode() + person, digest_size=16, key=seed.to_bytes(16, "big", signed=True)
-    )
-    return str(10**18 + int.from_bytes(digest.digest(), "big") % (8 * 10**18))
+def token_number(seed: int, page_id: str, person: int) -> int:
+    """The token a person holds at a Page: 19 digits, beyond what a float can hold."""
+    return 10**18 + _spread(seed, page_id.encode(), person) % (8 * 10**18)
+
+
+def _spread(seed: int, what: bytes, person: int) -> int:
+    key = seed.to_bytes(16, "big", signed=True)
+    text = person.to_bytes(8, "big", signed=True)
+    return int.from_bytes(hashlib.blake2b(text + what, digest_size=8, key=key).digest(), "big")
 
 
 def _mint(world: World, db: sqlite3.Connection, audience: sqlite3.Row, batch: sqlite3.Row) -> None:
     """Tokens for the matched people of a batch who still stand in the audience."""
     settings = world.settings
-    page_id, audience_id = audience["page_id"], audience["audience_id"]
-    people: dict[bytes, set[bytes]] = {}
+    place = {"audience": audience["number"], "page": audience["page_id"]}
+    people: dict[int, set[int]] = {}
     for email, phone in db.execute(
-        "SELECT email, phone FROM member WHERE batch = ? AND audience_id = ?",
-        (batch["number"], audience_id),
+        "SELECT email, phone FROM member WHERE batch = ? AND audience = ?",
+        (batch["number"], audience["number"]),
     ):
         person = person_of(email, phone)
         if matches(settings.seed, settings.match_rate, person):
-            people.setdefault(person, set()).update({email, phone} - {b""})
+            people.setdefault(person, set()).update({email, phone} - {0})
     now = int(world.now())
     # Whoever has a token keeps it, also one given up: a list cannot sign up again someone who
     # unsubscribed from the Page.
@@ -81,41 +93,34 @@ def _mint(world: World, db: sqlite3.Connection, audience: sqlite3.Row, batch: sq
         " user_token_status, created_at, opt_in_source)"
         " VALUES (?, ?, ?, ?, 'ENABLED', 'NOT_REFRESHED', ?, 'SUBSCRIBER_LIST')",
         [
-            (token_text(settings.seed, page_id, person), page_id, person, tokens.DEFAULT_TITLE, now)
+            (
+                token_number(settings.seed, place["page"], person),
+                place["page"],
+                person,
+                tokens.DEFAULT_TITLE,
+                now,
+            )
             for person in people
         ],
     )
     before = db.total_changes
-    db.executemany(_LINK, [(audience_id, page_id, person) for person in people])
+    db.executemany(_LINK, [{**place, "person": person} for person in people])
     matched = audience["matched"] + db.total_changes - before
     db.executemany(
         _CONTACT,
-        [(contact, page_id, person) for person, contacts in people.items() for contact in contacts],
+        [
+            {**place, "person": person, "contact": contact}
+            for person, contacts in people.items()
+            for contact in contacts
+        ],
     )
-    db.execute("UPDATE audience SET matched = ? WHERE audience_id = ?", (matched, audience_id))
+    db.execute("UPDATE audience SET matched = ? WHERE number = ?", (matched, audience["number"]))
     db.execute(
         "UPDATE session SET num_matched = num_matched + ? WHERE account_id = ? AND session_id = ?",
         (len(people), batch["account_id"], batch["session_id"]),
     )
     if matched >= settings.audience_floor:
-        _reveal(world, db, audience, list(people))
-
-
-def _reveal(
-    world: World, db: sqlite3.Connection, audience: sqlite3.Row, people: list[bytes]
-) -> None:
-    """Remember which tokens were ever listed, so that they stay so without their audience."""
-    if audience["matched"] < world.settings.audience_floor:
-        db.execute(
-            "UPDATE token SET seen = 1 WHERE number IN"
-            " (SELECT token FROM token_audience WHERE audience_id = ?)",
-            (audience["audience_id"],),
-        )
-    else:
-        db.executemany(
-            "UPDATE token SET seen = 1 WHERE page_id = ? AND person = ? AND seen = 0",
-            [(audience["page_id"], person) for person in people],
-        )
+        db.execute(_REVEAL, place)
 
 
 def _settle_status(db: sqlite3.Connection, audience: sqlite3.Row) -> None:

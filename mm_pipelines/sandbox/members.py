@@ -7,97 +7,124 @@ are equal, or, where either lacks one, their phones.
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 Contact = tuple[bytes, bytes]
 
-_LEAVING = "CREATE TEMP TABLE IF NOT EXISTS leaving (email BLOB, phone BLOB)"
+_ABSENT = bytes(32)
 
+# Written as cross joins over named indexes: SQLite would otherwise walk the whole audience.
 _REMOVE = """
-DELETE FROM member WHERE (audience_id, email, phone) IN (
-    SELECT m.audience_id, m.email, m.phone FROM leaving l
-        JOIN member m ON m.audience_id = :audience AND m.email = l.email WHERE l.email <> x''
+DELETE FROM member WHERE number IN (
+    SELECT m.number FROM leaving l CROSS JOIN member m INDEXED BY member_once
+        WHERE l.email <> 0 AND m.audience = :audience AND m.email = l.email
     UNION
-    SELECT m.audience_id, m.email, m.phone FROM leaving l
-        JOIN member m ON m.audience_id = :audience AND m.phone = l.phone
-        WHERE l.phone <> x'' AND (l.email = x'' OR m.email = x'')
+    SELECT m.number FROM leaving l CROSS JOIN member m INDEXED BY member_by_phone
+        WHERE l.phone <> 0 AND m.audience = :audience AND m.phone = l.phone
+            AND (l.email = 0 OR m.email = 0)
 ) RETURNING email, phone
+"""
+
+_SWAP_OUT = """
+DELETE FROM member AS old WHERE audience = :audience AND NOT EXISTS (
+    SELECT 1 FROM member new WHERE new.audience = :staged
+        AND new.email = old.email AND new.phone = old.phone
+) RETURNING email, phone
+"""
+_SWAP_IN = """
+INSERT OR IGNORE INTO member (audience, email, phone, hashes, batch)
+    SELECT :audience, email, phone, hashes, :batch FROM member WHERE audience = :staged
 """
 
 # A person leaves the audience's tokens when no row of theirs is left in it.
 _UNLINK = """
-DELETE FROM token_audience WHERE audience_id = :audience
+DELETE FROM token_audience WHERE audience = :audience
     AND token = (SELECT number FROM token WHERE page_id = :page AND person = :person)
-    AND NOT EXISTS (SELECT 1 FROM member WHERE audience_id = :audience AND email = :person)
+    AND NOT EXISTS (SELECT 1 FROM member WHERE audience = :audience AND email = :person)
     AND NOT EXISTS (
-        SELECT 1 FROM member WHERE audience_id = :audience AND email = x'' AND phone = :person
+        SELECT 1 FROM member WHERE audience = :audience AND email = 0 AND phone = :person
     )
 """
 
 
-def person_of(email: bytes, phone: bytes) -> bytes:
+def identifier(sha256: bytes) -> int:
+    """A hash as the number by which it is looked up; 0 where there is none."""
+    return int.from_bytes(sha256[:8], "big", signed=True)
+
+
+def person_of(email: int, phone: int) -> int:
     """By what a person is known across rows, audiences and Pages."""
     return email or phone
 
 
-def add(
-    db: sqlite3.Connection,
-    audience: sqlite3.Row | dict[str, Any],
-    contacts: Iterable[Contact],
-    batch: int,
-) -> None:
+def add(db: sqlite3.Connection, audience: int, contacts: Iterable[Contact], batch: int) -> None:
     """Put rows into an audience; rows that stand in it already keep their first batch."""
     # Sorted, so that neighbours in the index are written together.
     db.executemany(
-        "INSERT OR IGNORE INTO member (audience_id, email, phone, batch) VALUES (?, ?, ?, ?)",
-        [(audience["audience_id"], email, phone, batch) for email, phone in sorted(contacts)],
+        "INSERT OR IGNORE INTO member (audience, email, phone, hashes, batch)"
+        " VALUES (?, ?, ?, ?, ?)",
+        sorted(
+            (
+                audience,
+                identifier(email),
+                identifier(phone),
+                (email or _ABSENT) + (phone or _ABSENT),
+                batch,
+            )
+            for email, phone in contacts
+        ),
     )
 
 
 def remove(db: sqlite3.Connection, audience: sqlite3.Row, contacts: Sequence[Contact]) -> None:
     """Take people out of an audience, and the audience from their tokens."""
-    db.execute(_LEAVING)
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS leaving (email INTEGER, phone INTEGER)")
     db.execute("DELETE FROM leaving")
-    db.executemany("INSERT INTO leaving VALUES (?, ?)", contacts)
-    gone = db.execute(_REMOVE, {"audience": audience["audience_id"]}).fetchall()
-    _unlink(db, audience, [(row["email"], row["phone"]) for row in gone])
-
-
-def staging(audience: sqlite3.Row) -> dict[str, Any]:
-    """Where the batches of a replacement wait until the last one has come."""
-    return {"audience_id": f"{audience['audience_id']}:replacement"}
-
-
-def swap(db: sqlite3.Connection, audience: sqlite3.Row, staged: dict[str, Any], batch: int) -> None:
-    """Make the staged rows the whole membership; rows in both keep their first batch."""
-    new, old = staged["audience_id"], audience["audience_id"]
-    gone = db.execute(
-        "DELETE FROM member WHERE audience_id = ? AND (email, phone) NOT IN"
-        " (SELECT email, phone FROM member WHERE audience_id = ?) RETURNING email, phone",
-        (old, new),
-    ).fetchall()
-    db.execute(
-        "INSERT OR IGNORE INTO member SELECT ?, email, phone, ? FROM member WHERE audience_id = ?",
-        (old, batch, new),
+    db.executemany(
+        "INSERT INTO leaving VALUES (?, ?)",
+        [(identifier(email), identifier(phone)) for email, phone in contacts],
     )
-    db.execute("DELETE FROM member WHERE audience_id = ?", (new,))
-    _unlink(db, audience, [(row["email"], row["phone"]) for row in gone])
+    gone = db.execute(_REMOVE, {"audience": audience["number"]}).fetchall()
+    _unlink(db, audience, gone)
 
 
-def _unlink(db: sqlite3.Connection, audience: sqlite3.Row, gone: Sequence[Contact]) -> None:
+def staging(audience: sqlite3.Row) -> int:
+    """Where the batches of a replacement wait until the last one has come."""
+    return -int(audience["number"])
+
+
+def swap(db: sqlite3.Connection, audience: sqlite3.Row, batch: int) -> None:
+    """Make the staged rows the whole membership; rows in both keep their first batch."""
+    values = {"audience": audience["number"], "staged": staging(audience), "batch": batch}
+    gone = db.execute(_SWAP_OUT, values).fetchall()
+    db.execute(_SWAP_IN, values)
+    db.execute("DELETE FROM member WHERE audience = :staged", values)
+    _unlink(db, audience, gone)
+
+
+def keys(db: sqlite3.Connection, audience: int) -> list[str]:
+    """The members as sorted "<e-mail hash>|<phone hash>" in hex, empty where absent."""
+    rows = db.execute("SELECT hashes FROM member WHERE audience = ? ORDER BY hashes", (audience,))
+    return ["|".join(_hex(half) for half in (row[0][:32], row[0][32:])) for row in rows]
+
+
+def _hex(sha256: bytes) -> str:
+    return "" if sha256 == _ABSENT else sha256.hex()
+
+
+def _unlink(db: sqlite3.Connection, audience: sqlite3.Row, gone: Sequence[sqlite3.Row]) -> None:
     before = db.total_changes
     db.executemany(
         _UNLINK,
         [
             {
-                "audience": audience["audience_id"],
+                "audience": audience["number"],
                 "page": audience["page_id"],
-                "person": person_of(email, phone),
+                "person": person_of(row["email"], row["phone"]),
             }
-            for email, phone in gone
+            for row in gone
         ],
     )
     db.execute(
-        "UPDATE audience SET matched = matched - ? WHERE audience_id = ?",
-        (db.total_changes - before, audience["audience_id"]),
+        "UPDATE audience SET matched = matched - ? WHERE number = ?",
+        (db.total_changes - before, audience["number"]),
     )

@@ -78,7 +78,7 @@ def accept(world: World, page_id: str, psid: str) -> dict[str, Any]:
             "UPDATE optin_request SET answer = 'accepted' WHERE number = ?", (request["number"],)
         )
         _tell(world, page_id, psid, "messaging_optins", {"optin": _optin(token, request)})
-    return {"page_id": page_id, "psid": psid, "subscription_token": token["token"]}
+    return {"page_id": page_id, "psid": psid, "subscription_token": str(token["token"])}
 
 
 def ignore(world: World, page_id: str, psid: str) -> dict[str, Any]:
@@ -162,13 +162,13 @@ def _open_request(db: sqlite3.Connection, page_id: str, psid: str) -> sqlite3.Ro
 def _grant(world: World, db: sqlite3.Connection, request: sqlite3.Row) -> sqlite3.Row:
     """A new token for the topic asked about."""
     seed, now = world.settings.seed, int(world.now())
-    text = str(keyed_number(seed, request["page_id"], "granted", request["number"], digits=19))
+    token = keyed_number(seed, request["page_id"], "granted", request["number"], digits=18)
     number = db.execute(
         "INSERT INTO token (token, page_id, psid, topic_title, reoptin, user_token_status,"
         " timezone, created_at, next_eligible_at) VALUES (?, ?, ?, ?, 'ENABLED', 'NOT_REFRESHED',"
         " ?, ?, ?)",
         (
-            text,
+            token,
             request["page_id"],
             request["psid"],
             request["title"],
@@ -185,7 +185,7 @@ def _optin(token: sqlite3.Row, request: sqlite3.Row | None) -> dict[str, Any]:
     return {
         "type": "notification_messages",
         "payload": "" if request is None else request["payload"],
-        "notification_messages_token": token["token"],
+        "notification_messages_token": str(token["token"]),
         "notification_messages_timezone": token["timezone"],
         "user_token_status": token["user_token_status"],
         "title": token["topic_title"],
@@ -209,10 +209,12 @@ def _turn(
         for token in held:
             db.execute("UPDATE token SET reoptin = ? WHERE number = ?", (reoptin, token["number"]))
             optin = {**_optin(token, None), "notification_messages_status": status}
-            if not with_token:
-                del optin["notification_messages_token"]
+            if with_token:
+                _tell(world, page_id, psid, "messaging_optins", {"optin": optin})
+        if not with_token:
+            del optin["notification_messages_token"]
             _tell(world, page_id, psid, "messaging_optins", {"optin": optin})
-    return {"page_id": page_id, "psid": psid, "tokens": [token["token"] for token in held]}
+    return {"page_id": page_id, "psid": psid, "tokens": [str(token["token"]) for token in held]}
 
 
 def _tell(world: World, page_id: str, psid: str, field: str, content: dict[str, Any]) -> None:

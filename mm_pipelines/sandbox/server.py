@@ -43,6 +43,8 @@ def server(host: str, port: int, settings: Settings) -> uvicorn.Server:
             # Paths may carry subscription tokens, queries access tokens: no access log.
             access_log=False,
             log_level="warning",
+            # A hanging call, ordered as a fault, must not hold up the end.
+            timeout_graceful_shutdown=2,
         )
     )
 

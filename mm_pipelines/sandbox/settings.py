@@ -104,7 +104,7 @@ class Settings(BaseModel):
     )
     webhook_timeout_seconds: float = Field(default=5.0, gt=0)
     webhook_backoff_seconds: float = Field(
-        default=0.5, gt=0, description="First pause after a refused webhook; doubles up to 60 s."
+        default=0.5, gt=0, description="First pause after a refused webhook; doubles up to 10 s."
     )
     variants: Variants = Field(default_factory=Variants)
 

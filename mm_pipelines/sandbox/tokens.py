@@ -40,7 +40,7 @@ _LISTED = """
 t.page_id = :page AND t.gone_at IS NULL AND (
     t.person IS NULL
     OR EXISTS (
-        SELECT 1 FROM token_audience a JOIN audience c ON c.audience_id = a.audience_id
+        SELECT 1 FROM token_audience a JOIN audience c ON c.number = a.audience
         WHERE a.token = t.number AND c.matched >= :floor
     )
     OR (t.seen AND NOT EXISTS (SELECT 1 FROM token_audience a WHERE a.token = t.number))
@@ -119,7 +119,7 @@ def populate(world: World, page_id: str) -> None:
     for person in range(settings.optin_people_per_page):
         psid = str(keyed_number(settings.seed, page_id, "psid", person, digits=16))
         for nth in range(1 if person % 3 else 2 + person % 2):
-            number = keyed_number(settings.seed, page_id, "token", person, nth, digits=19)
+            number = keyed_number(settings.seed, page_id, "token", person, nth, digits=18)
             chance = keyed_fraction(settings.seed, page_id, "chance", person, nth)
             created = midnight - int(chance * 200 + 1) * DAY - nth * 3600
             # Most never expire; some lie in the past, some cannot be messaged before tonight.
@@ -129,7 +129,7 @@ def populate(world: World, page_id: str) -> None:
                 " user_token_status, timezone, created_at, expires_at, next_eligible_at,"
                 " opt_in_source, has_received) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    str(number),
+                    number,
                     page_id,
                     psid,
                     _TITLES[nth % len(_TITLES)],
@@ -152,8 +152,8 @@ def _conditions(call: Call) -> tuple[str, dict[str, Any]]:
         names = [f"audience{index}" for index in range(len(audience_ids))]
         where += (
             " AND t.number IN (SELECT a.token FROM token_audience a"
-            " JOIN audience c ON c.audience_id = a.audience_id"
-            f" WHERE c.matched >= :floor AND a.audience_id IN ({_bound(names)}))"
+            " JOIN audience c ON c.number = a.audience"
+            f" WHERE c.matched >= :floor AND c.audience_id IN ({_bound(names)}))"
         )
         values |= dict(zip(names, audience_ids, strict=True))
     sources = call.items("opt_in_source")
@@ -193,8 +193,8 @@ def _audiences_of(
     numbers = [row["number"] for row in rows if row["person"] is not None]
     marks = ", ".join("?" * len(numbers))
     for token, audience_id in db.execute(
-        "SELECT a.token, a.audience_id FROM token_audience a"
-        " JOIN audience c ON c.audience_id = a.audience_id AND c.matched >= ?"
+        "SELECT a.token, c.audience_id FROM token_audience a"
+        " JOIN audience c ON c.number = a.audience AND c.matched >= ?"
         f" WHERE a.token IN ({marks}) ORDER BY c.number",
         (world.settings.audience_floor, *numbers),
     ):
@@ -207,7 +207,7 @@ def _described(
 ) -> dict[str, Any]:
     node: dict[str, Any] = {
         "id": f"notification_messages_{row['token']}",
-        "notification_messages_token": row["token"],
+        "notification_messages_token": str(row["token"]),
         "topic_title": row["topic_title"],
         "notification_messages_reoptin": row["reoptin"],
     }

@@ -8,6 +8,7 @@ from typing import Any
 from mm_pipelines.sandbox import tokens
 from mm_pipelines.sandbox.calls import Call
 from mm_pipelines.sandbox.errors import invalid_parameter, missing_parameter
+from mm_pipelines.sandbox.members import identifier
 from mm_pipelines.sandbox.world import World
 
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
@@ -18,7 +19,7 @@ _COMBINATIONS = ({"phone"}, {"email"}, {"phone", "email"}, {"psid"}, {"subscribe
 
 _BY_CONTACT = (
     "UPDATE token SET gone_at = :now WHERE page_id = :page AND gone_at IS NULL AND number IN"
-    " (SELECT token FROM contact WHERE page_id = :page AND identifier = :key)"
+    " (SELECT token FROM contact WHERE identifier = :key)"
 )
 _BY_RECIPIENT = (
     "UPDATE token SET gone_at = :now WHERE page_id = :page AND psid = :key AND gone_at IS NULL"
@@ -67,15 +68,17 @@ def _leave(db: sqlite3.Connection, world: World, page_id: str, row: dict[str, An
         elif key == "subscriber_token":
             db.execute(_BY_SUBSCRIBER, {**values, "key": str(value)})
         else:
-            db.execute(_BY_CONTACT, {**values, "key": _identifier(key, str(value))})
+            db.execute(_BY_CONTACT, {**values, "key": _uploaded_as(key, str(value))})
 
 
-def _identifier(key: str, value: str) -> bytes:
+def _uploaded_as(key: str, value: str) -> int:
     """The hash under which a contact was uploaded: of a phone, the digits without the plus.
 
     A hash made of +digits cannot be turned into one of the digits, so it finds nobody: the reason
     to send phones raw (facts 7.11).
     """
     if _HASH.match(value):
-        return bytes.fromhex(value)
-    return hashlib.sha256(value.removeprefix("+" if key == "phone" else "").encode()).digest()
+        return identifier(bytes.fromhex(value))
+    return identifier(
+        hashlib.sha256(value.removeprefix("+" if key == "phone" else "").encode()).digest()
+    )

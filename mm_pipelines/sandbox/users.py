@@ -215,12 +215,11 @@ def _apply(
     if kind == "remove":
         members.remove(db, audience, rows.contacts)
     elif kind == "add":
-        members.add(db, audience, rows.contacts, batch)
+        members.add(db, audience["number"], rows.contacts, batch)
     else:
-        staged = members.staging(audience)
-        members.add(db, staged, rows.contacts, batch)
+        members.add(db, members.staging(audience), rows.contacts, batch)
         if part.last:
-            members.swap(db, audience, staged, batch)
+            members.swap(db, audience, batch)
     status = {"add": 441, "remove": audience["operation_status"], "replace": 414}[kind]
     db.execute(
         "UPDATE audience SET operation_status = ?, time_content_updated = ? WHERE audience_id = ?",
