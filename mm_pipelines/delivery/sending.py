@@ -9,13 +9,15 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import polars as pl
 
 from mm_pipelines.delivery.errors import PayloadUnreadable, RowsNotReceived
 from mm_pipelines.delivery.people import slices
+from mm_pipelines.delivery.prefetch import ahead
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import PermanentError
@@ -23,8 +25,9 @@ from mm_pipelines.graph_api.users import (
     UploadReceipt,
     UploadSession,
     add_users,
+    in_session,
     remove_users,
-    users_body,
+    users_payload,
 )
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse import rejected_row, upload_batch, upload_delta
@@ -149,19 +152,15 @@ class Sender:
 
     def _send_lane(self, delta: Delta, lane: "_Lane") -> None:
         try:
-            for first_row, rows, is_last in lane.slices(
-                self._rows(delta), self._sending.batch_size
-            ):
+            for part in ahead(lane.slices(self._rows(delta), self._sending.batch_size)):
                 if self._stop.is_set():
                     return
-                self._send_slice(delta, lane, first_row, rows, is_last=is_last)
+                self._send_slice(delta, lane, part)
         except BaseException:
             self._stop.set()
             raise
 
-    def _send_slice(
-        self, delta: Delta, lane: "_Lane", first_row: int, rows: pl.DataFrame, *, is_last: bool
-    ) -> None:
+    def _send_slice(self, delta: Delta, lane: "_Lane", part: "_Slice") -> None:
         session = lane.session
         if session is not None and self._age(session) >= EXPIRED_AFTER:
             session = None
@@ -173,29 +172,26 @@ class Sender:
                 )
             lane.session = session
             lane.batch_seq += 1
-            closes = is_last or self._age(session) >= CLOSE_AFTER
-            place = _place(session, lane.batch_seq, closes=closes)
-            body = users_body(rows.select(delta.keys), place)
             batch = Batch(
                 session=session,
                 batch_seq=lane.batch_seq,
-                first_row=first_row,
-                row_count=rows.height,
-                content_sha256=content_sha256(body),
-                last_batch=closes,
+                first_row=part.first_row,
+                row_count=part.rows.height,
+                content_sha256=part.content_sha256,
+                last_batch=part.is_last or self._age(session) >= CLOSE_AFTER,
             )
             upload_batch.record_sent(connection, delta, batch)
         try:
-            self._send(delta, batch, rows, body)
+            self._send(delta, batch, part)
         except PermanentError as error:
             if (error.code, error.subcode) not in _SESSION_OVER or lane.batch_seq == 1:
                 raise
             self._supersede(delta, batch)
             lane.session = None
-            self._send_slice(delta, lane, first_row, rows, is_last=is_last)
+            self._send_slice(delta, lane, part)
             return
-        lane.rows_left -= rows.height
-        if closes:
+        lane.rows_left -= part.rows.height
+        if batch.last_batch:
             lane.session = None
 
     def _send_again(self, delta: Delta, batch: Batch) -> None:
@@ -204,29 +200,35 @@ class Sender:
             self._supersede(delta, batch)
             return
         rows = self._rows(delta).slice(batch.first_row, batch.row_count).collect()
-        place = _place(batch.session, batch.batch_seq, closes=batch.last_batch)
-        body = users_body(rows.select(delta.keys), place)
-        if content_sha256(body) != batch.content_sha256:
+        part = _Slice.of(batch.first_row, rows, is_last=batch.last_batch)
+        if part.content_sha256 != batch.content_sha256:
             # Another version of this software wrote it in other bytes: the session must not see it.
             self._supersede(delta, batch)
             return
         try:
-            self._send(delta, batch, rows, body)
+            self._send(delta, batch, part)
         except PermanentError as error:
             if (error.code, error.subcode) not in _SESSION_OVER:
                 raise
             self._supersede(delta, batch)
 
-    def _send(self, delta: Delta, batch: Batch, rows: pl.DataFrame, body: bytes) -> None:
-        sent = rows.select(delta.keys)
-        place = _place(batch.session, batch.batch_seq, closes=batch.last_batch)
+    def _send(self, delta: Delta, batch: Batch, part: "_Slice") -> None:
+        place = UploadSession(
+            session_id=batch.session.session_id,
+            batch_seq=batch.batch_seq,
+            last_batch_flag=batch.last_batch,
+            estimated_num_total=batch.session.estimated_num_total,
+        )
+        body = in_session(part.payload, place)
         target = delta.custom_audience_id
         if delta.operation == "add":
-            receipt = add_users(self._client, target, sent, place, body=body)
+            receipt = add_users(self._client, target, part.rows, place, body=body)
         else:
             via_post = self._sending.delete_via_post
-            receipt = remove_users(self._client, target, sent, place, via_post=via_post, body=body)
-        self._take_receipt(delta, batch, rows, receipt)
+            receipt = remove_users(
+                self._client, target, part.rows, place, via_post=via_post, body=body
+            )
+        self._take_receipt(delta, batch, part.rows, receipt)
 
     def _take_receipt(
         self, delta: Delta, batch: Batch, rows: pl.DataFrame, receipt: UploadReceipt
@@ -264,6 +266,30 @@ class Sender:
         return self._now() - session.opened_at
 
 
+@dataclass(frozen=True)
+class _Slice:
+    """The rows of one batch, and what is sent of them.
+
+    Attributes:
+        first_row: Position in the delta's file, from 0.
+        rows: The schema keys and ``row_number``.
+        payload: The part of the body that is the same in every session.
+        content_sha256: Its digest: what a batch is, in whichever session it is sent.
+        is_last: Whether it ends the lane's share.
+    """
+
+    first_row: int
+    rows: pl.DataFrame
+    payload: bytes = field(repr=False)
+    content_sha256: str
+    is_last: bool
+
+    @classmethod
+    def of(cls, first_row: int, rows: pl.DataFrame, *, is_last: bool) -> Self:
+        payload = users_payload(rows)
+        return cls(first_row, rows, payload, hashlib.sha256(payload).hexdigest(), is_last)
+
+
 class _Lane:
     """A share of a delta's rows, sent one batch after the other in one session at a time."""
 
@@ -273,27 +299,13 @@ class _Lane:
         self.rows_left = sum(map(len, shares))
         self._shares = shares
 
-    def slices(self, frame: pl.LazyFrame, size: int) -> Iterator[tuple[int, pl.DataFrame, bool]]:
-        """Each batch's first position and rows, and whether it is the last of the share."""
+    def slices(self, frame: pl.LazyFrame, size: int) -> Iterator[_Slice]:
+        """Each batch of the share in order."""
         left = self.rows_left
         for share in self._shares:
             for first_row, rows in slices(frame, share, size):
                 left -= rows.height
-                yield first_row, rows, left == 0
-
-
-def content_sha256(body: bytes) -> str:
-    """The digest of a body's ``payload``: what a batch is, in whichever session it is sent."""
-    return hashlib.sha256(memoryview(body)[: body.rindex(b',"session":')]).hexdigest()
-
-
-def _place(session: Session, batch_seq: int, *, closes: bool) -> UploadSession:
-    return UploadSession(
-        session_id=session.session_id,
-        batch_seq=batch_seq,
-        last_batch_flag=closes,
-        estimated_num_total=session.estimated_num_total,
-    )
+                yield _Slice.of(first_row, rows, is_last=left == 0)
 
 
 def _shares(gaps: Sequence[range], count: int, size: int) -> list[list[range]]:
