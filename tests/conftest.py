@@ -9,11 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import create_engine, make_url, text
 
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.migrate import upgrade
+
+# How long an example takes says nothing on a machine that is shared.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 # Partitions are made when the code location is imported, so it must know its mm.yaml by then; in a
 # folder of its own, because customer lists are looked for beside it.
