@@ -1,33 +1,53 @@
-"""The tokens that may be messaged now, as a frame for whoever sends."""
+"""The tokens that may be messaged now, read in one stream and a fixed order."""
 
-from typing import TYPE_CHECKING
+from typing import IO
 
-import polars as pl
+from psycopg2 import sql
 
-if TYPE_CHECKING:
-    from adbc_driver_postgresql.dbapi import Connection as BulkConnection
+from mm_pipelines.warehouse.database import Database
 
-_SENDABLE = """
-select
-    page_id, token, recipient_id, topic_title, reoptin, user_token_status, timezone, created_at,
-    expires_at, next_eligible_at, array_to_string(custom_audience_ids, ' ') as custom_audience_ids,
-    source
-from mm.sendable_token
+COLUMNS = (
+    "page_id",
+    "token",
+    "recipient_id",
+    "topic_title",
+    "timezone",
+    "created_at",
+    "expires_at",
+    "custom_audience_ids",
+    "source",
+)
+"""The columns of the stream, in their order."""
+
+# Times are ISO 8601 in UTC; an array is its ids with spaces between.
+_COPY = """
+copy (
+    select page_id, token, recipient_id, topic_title, timezone,
+        to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as created_at,
+        to_char(expires_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as expires_at,
+        array_to_string(custom_audience_ids, ' ') as custom_audience_ids,
+        source
+    from mm.sendable_token
+    where {page}
+    order by page_id, token
+) to stdout with (format csv, header true)
 """
 
-_OF_ALL = f"{_SENDABLE} order by page_id, token"
-_OF_ONE = f"{_SENDABLE} where page_id = $1 order by token"
 
+def copy_sendable(database: Database, page_id: str | None, file: IO[str]) -> int:
+    """Write `mm.sendable_token` as CSV with a header, as of one moment, in constant memory.
 
-def sendable_tokens(bulk: "BulkConnection", page_id: str | None = None) -> pl.DataFrame:
-    """One row for each token, of one Page or of all, in a stable order.
+    Args:
+        database: with the schema `mm`.
+        page_id: one Page's tokens; None for every Page's.
+        file: where the text goes.
 
-    `custom_audience_ids` is a text of ids with spaces between them, so that CSV can hold it.
+    Returns:
+        The number of tokens.
     """
-    with bulk.cursor() as cursor:
-        if page_id is None:
-            cursor.execute(_OF_ALL)
-        else:
-            cursor.execute(_OF_ONE, [page_id])
-        frame: pl.DataFrame = cursor.fetch_polars()
-    return frame
+    # COPY takes no parameters, so the id is quoted into it by the driver.
+    page = sql.SQL("page_id = {}").format(sql.Literal(page_id)) if page_id else sql.SQL("true")
+    statement = sql.SQL(_COPY).format(page=page)
+    with database.transaction() as connection, connection.connection.cursor() as cursor:
+        cursor.copy_expert(statement, file)
+        return int(cursor.rowcount)

@@ -1,0 +1,137 @@
+"""Sendable tokens as a file for whatever sends: CSV or Parquet, whole or not at all.
+
+Both formats hold the same rows in the same order, by Page and token, so that two files can be
+compared line by line. CSV has times in ISO 8601 and audience ids with spaces between; Parquet has
+them typed.
+"""
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import fsspec
+import polars as pl
+
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.sendable_token import COLUMNS, copy_sendable
+
+Format = Literal["csv", "parquet"]
+
+_TIMES: Final = ("created_at", "expires_at")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a sender reads first: which file is the newest, and what it must contain.
+
+    Attributes:
+        path: of the file, relative to the storage's base.
+        sha256: of its bytes.
+        rows: tokens in it.
+        format: `csv` or `parquet`.
+        columns: in their order.
+        page_id: the Page's id at Meta.
+        written_at: when it was written; eligibility is judged as of this time.
+        previous: the file before, kept until the next one comes, for those still reading it.
+    """
+
+    path: str
+    sha256: str
+    rows: int
+    format: Format
+    columns: tuple[str, ...]
+    page_id: str
+    written_at: str
+    previous: str | None
+
+
+def export_sendable(
+    database: Database, page_id: str | None, path: Path, file_format: Format
+) -> int:
+    """Write the sendable tokens to a local file, replacing it in one step; readable by its owner.
+
+    Args:
+        database: with the schema `mm`.
+        page_id: one Page's tokens; None for every Page's.
+        path: of the file.
+        file_format: `csv` or `parquet`.
+
+    Returns:
+        The number of tokens written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its place, because a rename is atomic only within one filesystem.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as scratch:
+        part = Path(scratch) / path.name
+        part.touch(mode=0o600)
+        rows = _write(database, page_id, part, file_format)
+        part.replace(path)
+    return rows
+
+
+def publish_sendable(
+    database: Database, storage: Storage, page: str, page_id: str, file_format: Format
+) -> Manifest:
+    """Publish a Page's sendable tokens as `sendable_tokens/{page}/{sha256}.{format}`.
+
+    The manifest beside it, `latest.json`, is replaced when the file is there, so that whoever
+    follows it finds a whole file. The file before stays one turn longer; older ones go, since
+    nobody should send by them.
+    """
+    folder = f"sendable_tokens/{page}"
+    latest = f"{folder}/latest.json"
+    before = _read_json(storage, latest) if storage.exists(latest) else {}
+    rows = 0
+
+    def write(scratch: Path) -> None:
+        nonlocal rows
+        rows = _write(database, page_id, scratch, file_format)
+
+    written_at = datetime.now(UTC).isoformat(timespec="seconds")
+    published = storage.publish(folder, f".{file_format}", write)
+    unchanged = published.path == before.get("path")
+    manifest = Manifest(
+        path=published.path,
+        sha256=published.sha256,
+        rows=rows,
+        format=file_format,
+        columns=COLUMNS,
+        page_id=page_id,
+        written_at=written_at,
+        previous=before.get("previous") if unchanged else before.get("path"),
+    )
+    content = json.dumps(asdict(manifest), indent=2) + "\n"
+    storage.replace(latest, lambda scratch: _write_text(scratch, content))
+    outdated = before.get("previous")
+    if outdated and outdated not in (manifest.path, manifest.previous):
+        storage.delete(outdated)
+    return manifest
+
+
+def _write(database: Database, page_id: str | None, path: Path, file_format: Format) -> int:
+    if file_format == "csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            return copy_sendable(database, page_id, file)
+    lines = path.with_name(f"{path.name}.lines")
+    rows = _write(database, page_id, lines, "csv")
+    pl.scan_csv(lines, schema=dict.fromkeys(COLUMNS, pl.String)).with_columns(
+        pl.col(_TIMES).str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_zone="UTC", time_unit="us"),
+        # Nothing splits into one empty text, which is no id.
+        pl.col("custom_audience_ids").fill_null("").str.split(" ").list.filter(pl.element() != ""),
+    ).sink_parquet(path)
+    lines.unlink()
+    return rows
+
+
+def _read_json(storage: Storage, path: str) -> dict[str, Any]:
+    with fsspec.open(storage.url(path), "r", encoding="utf-8") as file:
+        content: dict[str, Any] = json.load(file)
+    return content
+
+
+def _write_text(path: Path, content: str) -> None:
+    path.write_text(content, encoding="utf-8")
