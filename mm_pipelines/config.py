@@ -31,6 +31,7 @@ from pydantic import (
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
 MetaId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$")]
 EnvironmentVariable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$", to_upper=True)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Location = tuple[str, ...]
 
@@ -96,17 +97,42 @@ class Settings(_Model):
     delete_via_post: bool = False
     token_pull_minutes: float = Field(15, ge=0)
     retention_days: int = Field(90, ge=1)
+    unsubscribe_chunk: int = Field(1000, ge=1, le=1000)
+
+
+class Unsubscribes(_Model):
+    """Where a day's list of people who leave lies; a day without one is nothing special."""
+
+    path: Annotated[Text, _only_placeholders("page", "day")] = "unsubscribes/{page}/{day}.csv"
+    default_country: Country | None = None
+
+
+class OptIn(_Model):
+    """What people who write to the Page are asked (graph-api-facts 2.11)."""
+
+    title: Annotated[Text, StringConstraints(max_length=65)]
+    image_url: Annotated[Text, StringConstraints(pattern=r"^https://")]
+    payload: str = ""
+    cta: Literal["ALLOW", "GET", "GET_UPDATES", "OPT_IN", "SIGN_UP"] | None = None
 
 
 class Page(_Model):
-    """A Facebook Page; its key is also its partition key."""
+    """A Facebook Page; its key is also its partition key.
+
+    Without ``optin`` nobody is asked.
+    """
 
     page_id: MetaId
     access_token_env: EnvironmentVariable
+    unsubscribes: Unsubscribes = Unsubscribes()
+    optin: OptIn | None = None
 
 
 class Source(_Model):
-    """Where a day's list lies: relative to mm.yaml, or any fsspec URL."""
+    """Where a day's list lies, of customers or of people to be removed.
+
+    Relative to mm.yaml, or any fsspec URL.
+    """
 
     path: Annotated[Text, _only_placeholders("audience", "day")]
     columns: dict[str, str] = Field(default_factory=dict)
@@ -121,10 +147,9 @@ class Audience(_Model):
     name: Text
     description: Text
     mode: Literal["append", "mirror"] = "append"
-    default_country: (
-        Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$", to_upper=True)] | None
-    ) = None
+    default_country: Country | None = None
     source: Source
+    removals: Source | None = None
 
 
 class Config(_Model):
@@ -133,6 +158,7 @@ class Config(_Model):
     start_date: date
     timezone: Annotated[str, AfterValidator(_known_timezone)] = "UTC"
     settings: Settings = Settings()
+    removals: Source | None = None
     pages: dict[Key, Page] = Field(min_length=1)
     audiences: dict[Key, Audience] = Field(min_length=1)
     _directory: Path = PrivateAttr(default=Path())
@@ -299,6 +325,8 @@ def _sentence(detail: Mapping[str, Any]) -> str:
         return "there is no such key; see the README for those there are"
     if kind == "string_pattern_mismatch" and detail["loc"][-1] == "[key]":
         return "a key is 1 to 64 characters of a-z, 0-9 and _"
+    if kind == "string_pattern_mismatch" and "^https://" in message:
+        return "the address must begin with https://"
     if kind == "string_pattern_mismatch" and re.search(r"\[0-9\]\{1,20\}", message):
         return "an id at Meta is 1 to 20 digits"
     return message.removeprefix("Value error, ")

@@ -6,7 +6,7 @@ A digest is HMAC-SHA256 under ``MM_SUPPRESSION_KEY`` over the value's SHA-256 in
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,12 +23,12 @@ _FINGERPRINT = text("select fingerprint from mm.suppression_key")
 _ADD = text("""
 insert into mm.suppression (key, digest, request_id)
 select key, digest, request_id
-from unnest(cast(:key as text[]), cast(:digest as bytea[]), cast(:request_id as bigint[]))
+from unnest(cast(:key as text[]), cast(:digest as text[]), cast(:request_id as bigint[]))
     as leaver (key, digest, request_id)
 on conflict (key, digest) do nothing
 """)
 
-_DIGESTS = text("select key, digest from mm.suppression")
+_DIGESTS = text("select distinct digest from mm.suppression")
 
 _COUNT = text("select count(*) from mm.suppression")
 
@@ -46,16 +46,11 @@ class SuppressionKeyChanged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Suppressed:
-    """One value of a person who left."""
+    """One value of a person who left; the digest is 64 lower-case hex digits."""
 
     key: SchemaKey
-    digest: bytes = field(repr=False)
+    digest: str = field(repr=False)
     request_id: int
-
-
-def digest(suppression_key: bytes, sha256: str) -> bytes:
-    """The keyed hash of a value that is known by its SHA-256 in lower-case hex."""
-    return hmac.digest(suppression_key, sha256.encode(), "sha256")
 
 
 def check_key(connection: Connection, suppression_key: bytes) -> None:
@@ -86,19 +81,14 @@ def add(connection: Connection, suppressed: Iterable[Suppressed]) -> int:
     return connection.execute(_ADD, columns).rowcount
 
 
-def suppressed_digests(
-    connection: Connection, suppression_key: bytes
-) -> Mapping[SchemaKey, frozenset[bytes]]:
-    """The digests of everybody who left, by the schema key of what they left by.
+def suppressed_digests(connection: Connection, suppression_key: bytes) -> list[str]:
+    """The digests of everybody who left, as `payload.Suppression` takes them.
 
     Raises:
         SuppressionKeyChanged: ``suppression_key`` could recognise none of them.
     """
     check_key(connection, suppression_key)
-    found: dict[SchemaKey, set[bytes]] = {"EMAIL": set(), "PHONE": set()}
-    for row in connection.execute(_DIGESTS):
-        found[row.key].add(bytes(row.digest))
-    return {key: frozenset(digests) for key, digests in found.items()}
+    return list(connection.scalars(_DIGESTS))
 
 
 def count(connection: Connection) -> int:

@@ -1,0 +1,90 @@
+"""Who left is taken out of every Custom Audience in which they stand.
+
+Not request by request: whoever stands in an audience and is suppressed is removed, however they got
+there. So nothing is lost when a run dies between two steps, and a payload that was hashed before
+somebody left and uploaded after is made good too. It takes no identifiers, only what is suppressed.
+"""
+
+from datetime import date
+
+import polars as pl
+
+from mm_pipelines.delivery import delta as deltas
+from mm_pipelines.delivery import members
+from mm_pipelines.delivery.people import IDENTITY
+from mm_pipelines.delivery.sending import Sender
+from mm_pipelines.payload import suppression_digests
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse import suppression, suppression_sweep
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.suppression_sweep import DueSweep
+
+
+def sweep(
+    database: Database,
+    storage: Storage,
+    sender: Sender,
+    due: DueSweep,
+    suppression_key: bytes,
+    day: date,
+) -> int:
+    """Remove everybody who left from one audience.
+
+    Args:
+        database: The ledger, and who left.
+        storage: Where the members are.
+        sender: Of the audience's ad account.
+        due: The audience, from `suppression_sweep.due`.
+        suppression_key: ``MM_SUPPRESSION_KEY``.
+        day: Under which the removals stand in the ledger.
+
+    Returns:
+        How many people were removed.
+
+    Raises:
+        LockTaken: Another run is at work on the audience.
+        SuppressionKeyChanged: Another key is in use.
+        DeliveryError: See `delivery.errors`.
+        GraphApiError: See `graph_api.errors`; what was acknowledged until then stays so.
+    """
+    with database.lock(f"audience:{due.audience}"):
+        sender.finish_open(due.custom_audience_id)
+        with database.transaction() as connection:
+            digests = suppression.suppressed_digests(connection, suppression_key)
+        standing = members.current(database, storage, due.custom_audience_id)
+        leaving = _suppressed(standing.frame(storage, pl.lit(value=True)), digests, suppression_key)
+        removed = 0
+        if leaving.height:
+            people = deltas.leaving_people(storage, leaving.lazy(), standing)
+            file = deltas.publish(storage, due.custom_audience_id, people, IDENTITY)
+            sender.finish(
+                deltas.freeze(
+                    database,
+                    file,
+                    audience=due.audience,
+                    day=day,
+                    custom_audience_id=due.custom_audience_id,
+                    operation="remove",
+                    origin="leavers",
+                    source_sha256=file.path,
+                )
+            )
+            removed = file.row_count
+        with database.transaction() as connection:
+            suppression_sweep.record(connection, due, removed)
+    return removed
+
+
+def _suppressed(people: pl.LazyFrame, digests: list[str], key: bytes) -> pl.DataFrame:
+    """The identifiers in ``people`` that are suppressed; "" beside them where the other is not."""
+    left = pl.Series("digest", digests, dtype=pl.String).implode()
+    kept = {
+        name: pl.when(suppression_digests(pl.col(name), key).is_in(left))
+        .then(pl.col(name))
+        .otherwise(pl.lit(""))
+        for name in IDENTITY
+    }
+    suppressed = people.select(**kept).filter(
+        pl.any_horizontal(pl.col(name) != "" for name in IDENTITY)
+    )
+    return suppressed.collect(engine="streaming")

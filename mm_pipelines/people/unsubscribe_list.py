@@ -1,0 +1,120 @@
+"""A day's list of people who leave: comma, semicolon or tab separated text, gzipped or not.
+
+The columns are ``phone``, ``email``, ``psid``, ``subscriber_token`` (seed, Unsubscribe API), each
+optional; other columns are not read. A row is never a reason to fail: one that names nobody is
+recorded as such, and all others count.
+"""
+
+import csv
+import hmac
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mm_pipelines.lists.encoding import Text
+from mm_pipelines.lists.errors import ListHeaderError
+from mm_pipelines.lists.headers import recognised_key
+from mm_pipelines.lists.source import Bytes
+from mm_pipelines.warehouse.unsubscribe_request import NewRequest
+
+_FIELDS = ("phone", "email", "psid", "subscriber_token")
+_BY_SCHEMA_KEY = {"PHONE": "phone", "EMAIL": "email"}
+_HEADERS = {
+    "psid": "psid",
+    "pagescopedid": "psid",
+    "recipientid": "psid",
+    "subscribertoken": "subscriber_token",
+    "subscriptiontoken": "subscriber_token",
+    "notificationmessagestoken": "subscriber_token",
+    "token": "subscriber_token",
+}
+
+
+@dataclass(frozen=True)
+class UnsubscribeList:
+    """What a list asks for.
+
+    Attributes:
+        fingerprint: SHA-256 of the file's bytes.
+        requests: One a row that names somebody, with the row's keyed digest.
+        nobody: The keyed digests of the rows that name nobody.
+    """
+
+    fingerprint: str
+    requests: list[NewRequest] = field(repr=False)
+    nobody: list[bytes] = field(repr=False)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the list, blank lines not counted."""
+        return len(self.requests) + len(self.nobody)
+
+
+def read_unsubscribe_list(url: str, suppression_key: bytes) -> UnsubscribeList:
+    """Read a list of people who leave.
+
+    Args:
+        url: A local path or any fsspec URL.
+        suppression_key: Under which a row is remembered, so that reading the list again adds
+            nothing, while what the row says cannot be told from what is remembered.
+
+    Raises:
+        ListMissingError: There is no such file.
+        ListUnreadableError: It cannot be read, or is no text.
+        ListHeaderError: No column names people.
+    """
+    source = Bytes(url)
+    lines = _lines(Text(url, source.blocks()).blocks())
+    header = next(lines, "")
+    delimiter = max(",;\t", key=header.count)
+    places = _places(url, next(csv.reader([header], delimiter=delimiter), []))
+    requests, nobody = [], []
+    for number, cells in enumerate(csv.reader(lines, delimiter=delimiter), start=1):
+        if not any(cell.strip() for cell in cells):
+            continue
+        named = {
+            name: value
+            for name, place in places.items()
+            if place < len(cells) and (value := cells[place].strip())
+        }
+        if named:
+            content = "\0".join(named.get(name, "") for name in _FIELDS)
+            digest = hmac.digest(suppression_key, content.encode(), "sha256")
+            requests.append(_request(named, digest))
+        else:
+            nobody.append(hmac.digest(suppression_key, f"row {number}".encode(), "sha256"))
+    return UnsubscribeList(source.fingerprint, requests, nobody)
+
+
+def _request(named: dict[str, str], digest: bytes) -> NewRequest:
+    return NewRequest(
+        phone=named.get("phone"),
+        email=named.get("email"),
+        psid=named.get("psid"),
+        subscriber_token=named.get("subscriber_token"),
+        row_digest=digest,
+    )
+
+
+def _places(url: str, header: list[str]) -> dict[str, int]:
+    places: dict[str, int] = {}
+    for place, name in enumerate(header):
+        plain = re.sub(r"[^a-z0-9]", "", name.lower())
+        known = _HEADERS.get(plain) or _BY_SCHEMA_KEY.get(recognised_key(name) or "")
+        if known is not None:
+            places.setdefault(known, place)
+    if not places:
+        fault = f"no column names people; it needs one of {', '.join(_FIELDS)}"
+        raise ListHeaderError(url, "header", fault)
+    return places
+
+
+def _lines(blocks: Iterator[bytes]) -> Iterator[str]:
+    # Lines keep their ends: a quoted cell may go over several.
+    unfinished = b""
+    for block in blocks:
+        *whole, unfinished = (unfinished + block).split(b"\n")
+        for line in whole:
+            yield f"{line.decode()}\n"
+    if unfinished:
+        yield unfinished.decode()

@@ -1,0 +1,239 @@
+"""People join and leave: requests to leave, suppression, conversations, opt-in requests."""
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+# A business may write here; only page_id and one identifier are needed. Identifiers are kept until
+# the request is settled and not a moment longer (design 7.14): the last check holds us to it.
+UNSUBSCRIBE_REQUEST = """
+create table mm.unsubscribe_request (
+    id               bigint generated always as identity primary key,
+    page_id          text collate "C" not null,
+    phone            text,
+    email            text,
+    psid             text collate "C",
+    subscriber_token text collate "C",
+    source           text not null default 'table'
+        check (source in ('list', 'table', 'command', 'stop')),
+    requested_at     timestamptz not null default now(),
+    received_at      timestamptz not null default now(),
+    state            text not null default 'received'
+        check (state in ('received', 'sent', 'confirmed', 'rejected')),
+    why              text,
+    list_day         date,
+    row_digest       bytea,
+    sent_at          timestamptz,
+    settled_at       timestamptz,
+    constraint unsubscribe_request_names_someone
+        check (state in ('confirmed', 'rejected')
+               or num_nonnulls(phone, email, psid, subscriber_token) > 0),
+    constraint unsubscribe_request_forgets
+        check (state in ('received', 'sent')
+               or num_nonnulls(phone, email, psid, subscriber_token) = 0)
+)
+"""
+
+UNSUBSCRIBE_REQUEST_OPEN = """
+create index unsubscribe_request_open on mm.unsubscribe_request (page_id, id)
+where state in ('received', 'sent')
+"""
+
+# A list that is read again adds only the rows that it did not have before.
+UNSUBSCRIBE_REQUEST_LIST_ROW = """
+create unique index unsubscribe_request_list_row
+on mm.unsubscribe_request (page_id, list_day, row_digest)
+"""
+
+UNSUBSCRIBE_REQUEST_SETTLED = """
+create index unsubscribe_request_settled on mm.unsubscribe_request (page_id, settled_at)
+where settled_at is not null
+"""
+
+# The fingerprint of the key that every digest below was made with; there is one.
+SUPPRESSION_KEY = """
+create table mm.suppression_key (
+    only_one      boolean primary key default true check (only_one),
+    fingerprint   text not null,
+    first_used_at timestamptz not null default now()
+)
+"""
+
+# Who left by e-mail or phone, for every Page and audience. HMAC-SHA256 under MM_SUPPRESSION_KEY
+# over the value's SHA-256 in lower-case hex, so that lists hashed beforehand match.
+SUPPRESSION = """
+create table mm.suppression (
+    key           text not null check (key in ('EMAIL', 'PHONE')),
+    digest        text not null check (digest ~ '^[0-9a-f]{64}$'),
+    request_id    bigint not null references mm.unsubscribe_request (id),
+    suppressed_at timestamptz not null default now(),
+    primary key (key, digest)
+)
+"""
+
+# Who left or came back by PSID or token: the latest time of each, so that the order in which
+# webhooks arrive cannot matter. In clear, since `sendable_token` must exclude them without a key,
+# and since both stand in clear in mm.subscription_token anyway: they are pseudonyms that mean
+# something only to the Page's own access token.
+MESSENGER_CONSENT = """
+create table mm.messenger_consent (
+    page_id      text collate "C" not null,
+    contact_kind text not null check (contact_kind in ('psid', 'token')),
+    contact      text collate "C" not null,
+    stopped_at   timestamptz,
+    granted_at   timestamptz,
+    lifted_at    timestamptz,
+    stopped      boolean generated always as (
+        stopped_at is not null and (granted_at is null or stopped_at >= granted_at)
+    ) stored,
+    primary key (page_id, contact_kind, contact)
+)
+"""
+
+MESSENGER_CONSENT_STOPPED = """
+create index messenger_consent_stopped on mm.messenger_consent (page_id, contact_kind, contact)
+where stopped
+"""
+
+# A request by PSID or token suppresses in the transaction that writes it, whoever writes it:
+# nothing has to run first. (E-mail and phone need the key: the `unsubscribes` asset does those.)
+STOP_CONTACTS = """
+create function mm.stop_contacts() returns trigger language plpgsql as $$
+begin
+    insert into mm.messenger_consent as known (page_id, contact_kind, contact, stopped_at)
+    select new.page_id, named.contact_kind, btrim(named.contact), new.requested_at
+    from (values ('psid', new.psid), ('token', new.subscriber_token)) named (contact_kind, contact)
+    where btrim(named.contact) <> ''
+    on conflict (page_id, contact_kind, contact) do update
+    set stopped_at = greatest(known.stopped_at, excluded.stopped_at);
+    return null;
+end
+$$
+"""
+
+STOP_CONTACTS_TRIGGER = """
+create trigger unsubscribe_request_stops_contacts
+after insert on mm.unsubscribe_request
+for each row execute function mm.stop_contacts()
+"""
+
+# The people behind what was stopped: a stopped token stops its recipient's other tokens too, until
+# the recipient grants again.
+SUPPRESSED_RECIPIENT = """
+create view mm.suppressed_recipient as
+select page_id, psid from (
+    select page_id, contact as psid, stopped_at, granted_at
+    from mm.messenger_consent
+    where contact_kind = 'psid'
+    union all
+    select known.page_id, known.recipient_id, consent.stopped_at, consent.granted_at
+    from mm.messenger_consent consent
+    join mm.subscription_token known
+      on known.page_id = consent.page_id and known.token = consent.contact
+    where consent.contact_kind = 'token' and consent.stopped and known.recipient_id is not null
+) spoken
+group by page_id, psid
+having max(stopped_at) >= coalesce(max(granted_at), '-infinity')
+"""
+
+# Whoever left is not sendable, from the commit of their request on. A token that was stopped may
+# still be listed by Meta, and be merged again under any name: so it is looked up, not marked.
+SENDABLE_TOKEN = """
+create or replace view mm.sendable_token as
+select * from mm.deduplicated_token token
+where stopped_at is null
+    and coalesce(expires_at > now(), true)
+    and coalesce(next_eligible_at <= now(), true)
+    and not exists (
+        select from mm.messenger_consent consent
+        where consent.page_id = token.page_id
+            and consent.contact_kind = 'token'
+            and consent.contact = token.token
+            and consent.stopped
+    )
+    and not exists (
+        select from mm.suppressed_recipient recipient
+        where recipient.page_id = token.page_id and recipient.psid = token.recipient_id
+    )
+"""
+
+# The view now asks for the token too; with it in the index the table need not be read.
+DROP_WITHOUT_RECIPIENT = "drop index mm.subscription_token_without_recipient"
+
+SUBSCRIPTION_TOKEN_WITHOUT_RECIPIENT = """
+create index subscription_token_without_recipient on mm.subscription_token (page_id)
+include (expires_at, next_eligible_at, stopped_at, token)
+where gone_at is null and recipient_id is null
+"""
+
+# Who wrote to the Page and when last; never what.
+CONVERSATION = """
+create table mm.conversation (
+    page_id         text collate "C" not null,
+    psid            text collate "C" not null,
+    last_message_at timestamptz not null,
+    timezone        text,
+    asked_at        timestamptz,
+    primary key (page_id, psid)
+)
+"""
+
+CONVERSATION_RECENT = """
+create index conversation_recent on mm.conversation (page_id, last_message_at)
+"""
+
+# Which members of a Custom Audience were looked through for how many suppressed values.
+SUPPRESSION_SWEEP = """
+create table mm.suppression_sweep (
+    custom_audience_id text primary key,
+    suppressed         bigint not null,
+    through_delta_id   bigint not null,
+    removed            bigint not null,
+    swept_at           timestamptz not null default now()
+)
+"""
+
+# Opt-in requests sent. A row is written before its request is sent and counts from then on:
+# `unknown` is one whose answer never came.
+OPTIN_REQUEST = """
+create table mm.optin_request (
+    id         bigint generated always as identity primary key,
+    page_id    text collate "C" not null,
+    psid       text collate "C" not null,
+    title      text not null,
+    asked_at   timestamptz not null,
+    state      text not null default 'reserved'
+        check (state in ('reserved', 'sent', 'unknown', 'skipped', 'released')),
+    why        text,
+    message_id text,
+    settled_at timestamptz,
+    granted_at timestamptz
+)
+"""
+
+OPTIN_REQUEST_RECENT = """
+create index optin_request_recent on mm.optin_request (page_id, psid, asked_at)
+"""
+
+
+def upgrade() -> None:
+    op.execute(UNSUBSCRIBE_REQUEST)
+    op.execute(UNSUBSCRIBE_REQUEST_OPEN)
+    op.execute(UNSUBSCRIBE_REQUEST_LIST_ROW)
+    op.execute(UNSUBSCRIBE_REQUEST_SETTLED)
+    op.execute(SUPPRESSION_KEY)
+    op.execute(SUPPRESSION)
+    op.execute(MESSENGER_CONSENT)
+    op.execute(MESSENGER_CONSENT_STOPPED)
+    op.execute(SUPPRESSION_SWEEP)
+    op.execute(STOP_CONTACTS)
+    op.execute(STOP_CONTACTS_TRIGGER)
+    op.execute(SUPPRESSED_RECIPIENT)
+    op.execute(SENDABLE_TOKEN)
+    op.execute(DROP_WITHOUT_RECIPIENT)
+    op.execute(SUBSCRIPTION_TOKEN_WITHOUT_RECIPIENT)
+    op.execute(CONVERSATION)
+    op.execute(CONVERSATION_RECENT)
+    op.execute(OPTIN_REQUEST)
+    op.execute(OPTIN_REQUEST_RECENT)

@@ -1,0 +1,74 @@
+"""A Page's stored webhook events, read by the one asset that acknowledges their field."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+# Locked until acknowledged: of two runs at once the second waits, and finds nothing left.
+_PENDING = text("""
+select id, field, page_id, coalesce(event_time, received_at) as happened_at, payload
+from mm.webhook_event
+where processed_at is null and field = any(:fields) and page_id = :page_id
+order by id
+limit :limit
+for update
+""")
+
+_PAGES = text("""
+select page_id, count(*) as events, max(id) as newest
+from mm.webhook_event
+where processed_at is null and field = any(:fields) and page_id is not null
+group by page_id
+order by page_id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class PageEvent:
+    """One pending event.
+
+    Attributes:
+        happened_at: When, as Meta says; else when it was received.
+        payload: The event's value.
+    """
+
+    id: int
+    field: str
+    page_id: str
+    happened_at: datetime
+    payload: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class PendingPage:
+    """How many events of a Page are pending, and the newest of them."""
+
+    page_id: str
+    events: int
+    newest: int
+
+
+def pending(
+    connection: Connection, page_id: str, fields: Sequence[str], limit: int
+) -> list[PageEvent]:
+    """The oldest pending events of a Page, held for the caller's transaction."""
+    values = {"page_id": page_id, "fields": list(fields), "limit": limit}
+    return [
+        PageEvent(
+            id=row.id,
+            field=row.field,
+            page_id=row.page_id,
+            happened_at=row.happened_at,
+            payload=row.payload if isinstance(row.payload, dict) else {},
+        )
+        for row in connection.execute(_PENDING, values)
+    ]
+
+
+def pages_pending(connection: Connection, fields: Sequence[str]) -> list[PendingPage]:
+    """The Pages that have pending events of these fields."""
+    rows = connection.execute(_PAGES, {"fields": list(fields)})
+    return [PendingPage(**row._asdict()) for row in rows]
