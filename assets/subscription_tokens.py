@@ -151,14 +151,15 @@ def every_page_pulled(database: DatabaseResource) -> dg.AssetCheckResult:
 def _pull_metadata(report: PullReport) -> dict[str, dg.MetadataValue]:
     merged = report.merged
     return {
-        "pull": dg.MetadataValue.int(report.pull_id),
+        "pull": dg.MetadataValue.int(report.pull.pull_id),
         "deduplicated by": dg.MetadataValue.text(
-            "us, from the whole listing" if report.complete else "Meta; none counts as gone"
+            "us, from the whole listing" if report.pull.complete else "Meta; none counts as gone"
         ),
         "listed": dg.MetadataValue.int(merged.listed),
         "listed again": dg.MetadataValue.int(max(report.rows - merged.listed, 0)),
         "read again from the top": dg.MetadataValue.int(report.restarts),
         "audiences asked for": dg.MetadataValue.int(report.audiences_asked),
+        "sources told": dg.MetadataValue.int(report.sources_told),
         "appeared": dg.MetadataValue.int(merged.appeared),
         "changed": dg.MetadataValue.int(merged.changed),
         "returned": dg.MetadataValue.int(merged.returned),
@@ -202,7 +203,7 @@ def _one_token_per_recipient(twice: int) -> dg.AssetCheckResult:
 
 def _listing_not_shrunk(report: PullReport, before: CompletePull | None) -> dg.AssetCheckResult:
     listed = report.merged.listed
-    shrunk = report.complete and before is not None and listed < _SHRUNK * before.tokens_listed
+    shrunk = report.pull.complete and before is not None and listed < _SHRUNK * before.tokens_listed
     return dg.AssetCheckResult(
         check_name="listing_not_shrunk",
         passed=not shrunk,

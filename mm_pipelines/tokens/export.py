@@ -9,8 +9,9 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import fsspec
 import polars as pl
@@ -19,9 +20,14 @@ from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.sendable_token import COLUMNS, copy_sendable
 
-Format = Literal["csv", "parquet"]
-
 _TIMES: Final = ("created_at", "expires_at")
+
+
+class FileFormat(StrEnum):
+    """What kind of file."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Manifest:
         path: of the file, relative to the storage's base.
         sha256: of its bytes.
         rows: tokens in it.
-        format: `csv` or `parquet`.
+        format: of the file.
         columns: in their order.
         page_id: the Page's id at Meta.
         written_at: when it was written; eligibility is judged as of this time.
@@ -42,7 +48,7 @@ class Manifest:
     path: str
     sha256: str
     rows: int
-    format: Format
+    format: FileFormat
     columns: tuple[str, ...]
     page_id: str
     written_at: str
@@ -50,7 +56,7 @@ class Manifest:
 
 
 def export_sendable(
-    database: Database, page_id: str | None, path: Path, file_format: Format
+    database: Database, page_id: str | None, path: Path, file_format: FileFormat
 ) -> int:
     """Write the sendable tokens to a local file, replacing it in one step; readable by its owner.
 
@@ -58,7 +64,7 @@ def export_sendable(
         database: with the schema `mm`.
         page_id: one Page's tokens; None for every Page's.
         path: of the file.
-        file_format: `csv` or `parquet`.
+        file_format: of the file.
 
     Returns:
         The number of tokens written.
@@ -74,7 +80,7 @@ def export_sendable(
 
 
 def publish_sendable(
-    database: Database, storage: Storage, page: str, page_id: str, file_format: Format
+    database: Database, storage: Storage, page: str, page_id: str, file_format: FileFormat
 ) -> Manifest:
     """Publish a Page's sendable tokens as `sendable_tokens/{page}/{sha256}.{format}`.
 
@@ -92,7 +98,7 @@ def publish_sendable(
         rows = _write(database, page_id, scratch, file_format)
 
     written_at = datetime.now(UTC).isoformat(timespec="seconds")
-    published = storage.publish(folder, f".{file_format}", write)
+    published = storage.publish(folder, f".{file_format.value}", write)
     unchanged = published.path == before.get("path")
     manifest = Manifest(
         path=published.path,
@@ -112,12 +118,12 @@ def publish_sendable(
     return manifest
 
 
-def _write(database: Database, page_id: str | None, path: Path, file_format: Format) -> int:
-    if file_format == "csv":
+def _write(database: Database, page_id: str | None, path: Path, file_format: FileFormat) -> int:
+    if file_format is FileFormat.CSV:
         with path.open("w", encoding="utf-8", newline="") as file:
             return copy_sendable(database, page_id, file)
     lines = path.with_name(f"{path.name}.lines")
-    rows = _write(database, page_id, lines, "csv")
+    rows = _write(database, page_id, lines, FileFormat.CSV)
     pl.scan_csv(lines, schema=dict.fromkeys(COLUMNS, pl.String)).with_columns(
         pl.col(_TIMES).str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_zone="UTC", time_unit="us"),
         # Nothing splits into one empty text, which is no id.

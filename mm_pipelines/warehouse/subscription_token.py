@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import polars as pl
 
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.token_pull import Method
+from mm_pipelines.warehouse.token_pull import Pull
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection as BulkConnection
@@ -185,6 +185,7 @@ _NOW = "select clock_timestamp() as now"
 _COUNT_DIFFERENCES = """
 select
     count(*) filter (where fate = 'appeared') as appeared,
+    count(*) filter (where fate = 'appeared' and source = 'opt_in') as opted_in,
     count(*) filter (where fate = 'changed') as changed,
     count(*) filter (where fate = 'returned') as returned,
     count(*) filter (where fate = 'vanished') as vanished
@@ -248,8 +249,7 @@ _RENEW_LISTED = """
 with renewed as (
     update mm.subscription_token
     set last_seen_at = $2
-    where page_id = $1 and token in (select token from listed_token)
-        and last_seen_at < (select started_at from mm.token_pull where pull_id = $3)
+    where page_id = $1 and token in (select token from listed_token) and last_seen_at < $2
     returning 1
 )
 select count(*) from renewed
@@ -257,19 +257,19 @@ select count(*) from renewed
 
 _RECORD_EVENTS = """
 insert into mm.token_event (page_id, token, event, happened_at, pull_id, old_value, new_value)
-select $1, token, fate, $2::timestamptz, $3::bigint, null, null
+select $1, token, fate, $2::timestamptz, nullif($3::bigint, 0), null, null
 from token_difference
 where fate <> 'changed'
 union all
-select $1, token, 'status_changed', $2, $3, old_status, user_token_status
+select $1, token, 'status_changed', $2, nullif($3, 0), old_status, user_token_status
 from token_difference
 where fate in ('changed', 'returned') and user_token_status is distinct from old_status
 union all
-select $1, token, 'reoptin_changed', $2, $3, old_reoptin, reoptin
+select $1, token, 'reoptin_changed', $2, nullif($3, 0), old_reoptin, reoptin
 from token_difference
 where fate in ('changed', 'returned') and reoptin is distinct from old_reoptin
 union all
-select $1, token, 'expiry_changed', $2, $3, old_expires_at::text, expires_at::text
+select $1, token, 'expiry_changed', $2, nullif($3, 0), old_expires_at::text, expires_at::text
 from token_difference
 where fate in ('changed', 'returned') and expires_at is distinct from old_expires_at
 """
@@ -288,6 +288,7 @@ class Differences:
 
     Attributes:
         appeared: listed and never seen before.
+        opted_in: of them, those of people who came without an audience, as far as is told.
         changed: listed with other values.
         returned: listed though they had been gone.
         vanished: live and no longer listed by a complete pull.
@@ -295,6 +296,7 @@ class Differences:
     """
 
     appeared: int
+    opted_in: int
     changed: int
     returned: int
     vanished: int
@@ -344,51 +346,51 @@ class Staging:
         )
         self._ingest("filtered_token", filtered)
 
-    def compare(self, page_id: str, pull_id: int, *, complete: bool) -> Differences:
-        """Work out what the staged listing means; begins the transaction that `merge` ends.
+    def compare(self, page_id: str, pull: Pull | None = None) -> Differences:
+        """Work out what the staged tokens mean; begins the transaction that `merge` ends.
 
         Args:
-            page_id: the Page that was listed.
-            pull_id: the pull's row in `mm.token_pull`.
-            complete: whether the listing was read whole and unfiltered; only then do tokens that
-                it lacks count as vanished.
+            page_id: the Page whose tokens they are.
+            pull: the pull that listed them; None for tokens asked for one by one. Only what a
+                complete pull lacks has vanished.
         """
+        complete = pull is not None and pull.complete
         with self._connection.cursor() as cursor:
             for table in ("listed_token", "filtered_token"):
                 cursor.execute(f"analyze {table}")
             cursor.execute(_SORT_MEMORY)
             cursor.execute(_LOCK, (page_id,))
-            cursor.execute(_COMPARE, (page_id, pull_id, complete))
+            cursor.execute(_COMPARE, (page_id, _id(pull), complete))
         counts = self._row(_COUNT_DIFFERENCES)
         live = self._row(_COUNT_LIVE, page_id)["live"] if counts["vanished"] else 0
         return Differences(**counts, live_before=live)
 
-    def merge(
-        self, page_id: str, pull_id: int, differences: Differences, *, method: Method
-    ) -> Merged:
+    def merge(self, page_id: str, differences: Differences, pull: Pull | None = None) -> Merged:
         """Write the differences, their events and the pull's end, and commit: all or nothing."""
         now = self._row(_NOW)["now"]
         with self._connection.cursor() as cursor:
             cursor.execute(_INSERT_APPEARED, (page_id, now))
             cursor.execute(_UPDATE_CHANGED, (page_id, now))
             cursor.execute(_UPDATE_VANISHED, (page_id, now))
-            cursor.execute(_RECORD_EVENTS, (page_id, now, pull_id))
-        complete = method == "listing"
-        renew = _RENEW_ALL if complete else _RENEW_LISTED
-        renewed = self._row(renew, page_id, now, pull_id)["count"]
+            cursor.execute(_RECORD_EVENTS, (page_id, now, _id(pull)))
+        if pull is not None and pull.complete:
+            renewed = self._row(_RENEW_ALL, page_id, now, pull.pull_id)["count"]
+        else:
+            renewed = self._row(_RENEW_LISTED, page_id, now)["count"]
         d = differences
-        merged = Merged(
-            listed=renewed + d.appeared + d.changed + d.returned,
+        listed = renewed + d.appeared + d.changed + d.returned
+        if pull is not None:
+            end = (pull.pull_id, pull.complete, pull.method, listed)
+            with self._connection.cursor() as cursor:
+                cursor.execute(_FINISH_PULL, (*end, d.appeared, d.changed, d.returned, d.vanished))
+        self._connection.commit()
+        return Merged(
+            listed=listed,
             appeared=d.appeared,
             changed=d.changed,
             returned=d.returned,
             vanished=d.vanished,
         )
-        finish = (pull_id, complete, method, merged.listed)
-        with self._connection.cursor() as cursor:
-            cursor.execute(_FINISH_PULL, (*finish, d.appeared, d.changed, d.returned, d.vanished))
-        self._connection.commit()
-        return merged
 
     def _ingest(self, table: str, frame: pl.DataFrame) -> None:
         with self._connection.cursor() as cursor:
@@ -401,6 +403,10 @@ class Staging:
             cursor.execute(statement, parameters or None)
             row: dict[str, Any] = cursor.fetch_polars().row(0, named=True)
         return row
+
+
+def _id(pull: Pull | None) -> int:
+    return pull.pull_id if pull else 0  # ADBC binds no null; ids begin at 1
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Pulls of a Page's tokens: one row each, finished only if its merge was committed."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from sqlalchemy import Connection, text
 
@@ -22,6 +22,24 @@ limit 1
 
 
 @dataclass(frozen=True)
+class Pull:
+    """A pull that has begun."""
+
+    pull_id: int
+    page_id: str
+    method: Method
+
+    @property
+    def complete(self) -> bool:
+        """Whether it lists every token, so that one that it lacks is gone."""
+        return self.method == "listing"
+
+    def switched_to(self, method: Method) -> Self:
+        """The same pull, read by another method after all."""
+        return replace(self, method=method)
+
+
+@dataclass(frozen=True)
 class CompletePull:
     """The newest pull that read a Page's whole listing and was merged.
 
@@ -38,15 +56,14 @@ class CompletePull:
     age_seconds: float
 
 
-def start_pull(connection: Connection, page_id: str, method: Method) -> int:
+def start_pull(connection: Connection, page_id: str, method: Method) -> Pull:
     """Record that a pull begins; what it reads is no older than this moment.
 
-    Returns:
-        The pull's id. A pull that dies leaves its row without `finished_at`.
+    A pull that dies leaves its row without `finished_at`.
     """
     pull_id = connection.scalar(_START, {"page_id": page_id, "method": method})
     assert pull_id is not None  # noqa: S101 - `returning` of one inserted row
-    return int(pull_id)
+    return Pull(int(pull_id), page_id, method)
 
 
 def last_complete_pull(connection: Connection, page_id: str) -> CompletePull | None:

@@ -2,14 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
 import pytest
 from sqlalchemy import text
 
 from mm_pipelines.storage import Storage
-from mm_pipelines.tokens.export import export_sendable, publish_sendable
+from mm_pipelines.tokens.export import FileFormat, export_sendable, publish_sendable
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.sendable_token import COLUMNS
 
@@ -39,7 +38,7 @@ def test_a_csv_has_the_sendable_tokens_of_one_page_in_order(
     tokens: Database, tmp_path: Path
 ) -> None:
     path = tmp_path / "out" / "sendable.csv"
-    assert export_sendable(tokens, "1", path, "csv") == 3
+    assert export_sendable(tokens, "1", path, FileFormat.CSV) == 3
     assert path.read_text().splitlines() == [
         ",".join(COLUMNS),
         "1,a,,Updates,,,,12 7,custom_audience",
@@ -50,7 +49,7 @@ def test_a_csv_has_the_sendable_tokens_of_one_page_in_order(
 
 def test_parquet_has_the_same_rows_typed(tokens: Database, tmp_path: Path) -> None:
     path = tmp_path / "sendable.parquet"
-    assert export_sendable(tokens, None, path, "parquet") == 4
+    assert export_sendable(tokens, None, path, FileFormat.PARQUET) == 4
     frame = pl.read_parquet(path)
     assert frame["token"].to_list() == ["a", "b", "c", "e"]
     assert frame["custom_audience_ids"].to_list() == [["12", "7"], [], [], []]
@@ -58,9 +57,9 @@ def test_parquet_has_the_same_rows_typed(tokens: Database, tmp_path: Path) -> No
     assert frame["recipient_id"].to_list() == [None, "p1", "p3", "p5"]
 
 
-@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+@pytest.mark.parametrize("file_format", FileFormat)
 def test_the_same_tokens_make_the_same_file(
-    tokens: Database, tmp_path: Path, file_format: Literal["csv", "parquet"]
+    tokens: Database, tmp_path: Path, file_format: FileFormat
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     export_sendable(tokens, "1", first, file_format)
@@ -74,7 +73,7 @@ def test_an_export_that_fails_leaves_the_file_before(tokens: Database, tmp_path:
     with tokens.transaction() as connection:
         connection.execute(text("alter view mm.sendable_token rename to elsewhere"))
     with pytest.raises(Exception, match="sendable_token"):
-        export_sendable(tokens, "1", path, "csv")
+        export_sendable(tokens, "1", path, FileFormat.CSV)
     assert path.read_text() == "the one before"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -83,7 +82,7 @@ def test_the_manifest_names_a_whole_file_and_keeps_one_before_it(
     tokens: Database, storage: Storage
 ) -> None:
     def publish() -> tuple[str, str | None]:
-        manifest = publish_sendable(tokens, storage, "acme", "1", "csv")
+        manifest = publish_sendable(tokens, storage, "acme", "1", FileFormat.CSV)
         latest = Path(storage.url("sendable_tokens/acme/latest.json"))
         assert json.loads(latest.read_text())["path"] == manifest.path
         assert Path(storage.url(manifest.path)).read_text().count("\n") == manifest.rows + 1

@@ -35,3 +35,14 @@ def test_pulling_again_changes_nothing_but_when_tokens_were_last_seen(
     for old, new in zip(before, after, strict=True):
         assert old["last_seen_at"] < new["last_seen_at"]
         assert {**old, "last_seen_at": None} == {**new, "last_seen_at": None}
+
+
+def test_metas_filters_tell_how_people_came(client: GraphApiClient, database: Database) -> None:
+    report = pull_tokens(client, database, PAGE_ID, removal_share=0.3)
+    with database.transaction() as connection:
+        counts = token_counts(connection, PAGE_ID)
+    # The sandbox's people come by four ways in turn, one of which is no filter's.
+    came = counts.by_source
+    assert came["click_to_messenger"] + came["automation"] == report.sources_told
+    assert 0 < came["opt_in"] == counts.live - report.sources_told
+    assert came["automation"] > came["click_to_messenger"] > 0

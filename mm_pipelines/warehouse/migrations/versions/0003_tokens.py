@@ -28,6 +28,7 @@ create table mm.subscription_token (
     last_seen_at        timestamptz not null,
     gone_at             timestamptz,
     stopped_at          timestamptz,
+    details_asked_at    timestamptz,
     primary key (page_id, token)
 ) with (fillfactor = 50)
 """
@@ -144,38 +145,39 @@ where stopped_at is null
 # A token's state at a moment is what it is now, unless something happened to it since: then it is
 # what it was before the first thing that did.
 TOKEN_AT = """
-create function mm.token_at(moment timestamptz)
+create function mm.token_at(page text, moment timestamptz)
 returns table (
-    page_id text, token text, recipient_id text, source text, live boolean,
+    token text, recipient_id text, source text, live boolean,
     user_token_status text, reoptin text, expires_at timestamptz
 )
 language sql stable as $$
-    with since as (
-        select distinct on (happened.page_id, happened.token, happened.what) happened.*
+    with happened as (
+        select distinct on (token, what) token, what, event, old_value
         from (
             select *, case when event in ('vanished', 'returned') then 'presence' else event end
                 as what
             from mm.token_event
-            where happened_at > moment
-        ) as happened
-        order by happened.page_id, happened.token, happened.what, happened.happened_at
+            where page_id = page and happened_at > moment
+        ) as later
+        order by token, what, happened_at
     )
     select
-        t.page_id, t.token, t.recipient_id, t.source,
-        coalesce(presence.event = 'vanished', t.gone_at is null),
-        case when status.token is null then t.user_token_status else status.old_value end,
-        case when reoptin.token is null then t.reoptin else reoptin.old_value end,
-        case when expiry.token is null then t.expires_at else expiry.old_value::timestamptz end
-    from mm.subscription_token as t
-    left join since as presence
-        on (presence.page_id, presence.token, presence.what) = (t.page_id, t.token, 'presence')
-    left join since as status
-        on (status.page_id, status.token, status.what) = (t.page_id, t.token, 'status_changed')
-    left join since as reoptin
-        on (reoptin.page_id, reoptin.token, reoptin.what) = (t.page_id, t.token, 'reoptin_changed')
-    left join since as expiry
-        on (expiry.page_id, expiry.token, expiry.what) = (t.page_id, t.token, 'expiry_changed')
-    where t.first_seen_at <= moment
+        known.token, known.recipient_id, known.source,
+        coalesce(presence.event = 'vanished', known.gone_at is null),
+        case when status.token is null then known.user_token_status else status.old_value end,
+        case when reoptin.token is null then known.reoptin else reoptin.old_value end,
+        case when expiry.token is null then known.expires_at
+            else expiry.old_value::timestamptz end
+    from mm.subscription_token as known
+    left join happened as presence
+        on presence.token = known.token and presence.what = 'presence'
+    left join happened as status
+        on status.token = known.token and status.what = 'status_changed'
+    left join happened as reoptin
+        on reoptin.token = known.token and reoptin.what = 'reoptin_changed'
+    left join happened as expiry
+        on expiry.token = known.token and expiry.what = 'expiry_changed'
+    where known.page_id = page and known.first_seen_at <= moment
 $$
 """
 
