@@ -53,7 +53,7 @@ def customer_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult
     seen = Seen.of(context.cursor)
     watched = list(_watched(datetime.now(CONFIG.zone)))
     marks = {key: mark for key, mark in seen.marks.items() if key in {p.key for p in watched}}
-    requests = []
+    requests: list[dg.RunRequest] = []
     last_looked_at = seen.last_looked_at
     for partition in _from(watched, seen.last_looked_at)[:_LISTS_A_TICK]:
         if len(requests) == _RUNS_A_TICK:

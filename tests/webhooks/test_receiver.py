@@ -10,7 +10,7 @@ import pytest
 
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.app import ReceiverSettings
-from mm_pipelines.webhooks.signature import is_signed, sign
+from mm_pipelines.webhooks.signature import HEADER, is_signed, sign
 from tests.webhooks.conftest import Meta, serving
 from tests.webhooks.meta import (
     CUSTOM_AUDIENCE_ID,
@@ -38,19 +38,19 @@ def test_the_handshake_echoes_the_challenge_as_it_is(client: httpx.Client) -> No
         assert answer.headers["content-type"].startswith("text/plain")
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        {},
-        {"hub.mode": "subscribe", "hub.challenge": "1"},
-        {"hub.mode": "subscribe", "hub.verify_token": "wrong", "hub.challenge": "1"},
-        {"hub.mode": "unsubscribe", "hub.verify_token": VERIFY_TOKEN, "hub.challenge": "1"},
-        {"hub.mode": "subscribe", "hub.verify_token": VERIFY_TOKEN},
-        {"hub.mode": "subscribe", "hub.verify_token": "wröng", "hub.challenge": "1"},
-    ],
-)
-def test_any_other_handshake_is_refused(client: httpx.Client, query: dict[str, str]) -> None:
-    assert client.get("/webhooks", params=query).status_code == 403
+REFUSED_HANDSHAKES = [
+    {},
+    {"hub.mode": "subscribe", "hub.challenge": "1"},
+    {"hub.mode": "subscribe", "hub.verify_token": "wrong", "hub.challenge": "1"},
+    {"hub.mode": "unsubscribe", "hub.verify_token": VERIFY_TOKEN, "hub.challenge": "1"},
+    {"hub.mode": "subscribe", "hub.verify_token": VERIFY_TOKEN},
+    {"hub.mode": "subscribe", "hub.verify_token": "wröng", "hub.challenge": "1"},
+]
+
+
+def test_any_other_handshake_is_refused(client: httpx.Client) -> None:
+    statuses = [client.get("/webhooks", params=query).status_code for query in REFUSED_HANDSHAKES]
+    assert statuses == [403] * len(REFUSED_HANDSHAKES)
 
 
 def test_the_signature_is_the_documented_vector() -> None:
@@ -77,23 +77,20 @@ def test_the_previous_secret_is_accepted_during_a_rotation(client: httpx.Client)
     assert answer.status_code == 200
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        None,
-        "",
-        "sha256=",
-        "sha256=" + "0" * 64,
-        "sha1=" + "0" * 40,
-        hmac.new(b"test_app_secret", b"other", hashlib.sha256).hexdigest(),
-    ],
-)
-def test_a_bad_signature_is_refused_and_nothing_stored(
-    client: httpx.Client, meta: Meta, header: str | None
-) -> None:
-    headers = {} if header is None else {"X-Hub-Signature-256": header}
-    answer = client.post("/webhooks", content=body(changes(upload_status())), headers=headers)
-    assert answer.status_code == 403
+BAD_SIGNATURES = [
+    {},
+    {HEADER: ""},
+    {HEADER: "sha256="},
+    {HEADER: "sha256=" + "0" * 64},
+    {HEADER: "sha1=" + "0" * 40},
+    {HEADER: hmac.new(b"test_app_secret", b"other", hashlib.sha256).hexdigest()},
+]
+
+
+def test_a_bad_signature_is_refused_and_nothing_stored(client: httpx.Client, meta: Meta) -> None:
+    content = body(changes(upload_status()))
+    for headers in BAD_SIGNATURES:
+        assert client.post("/webhooks", content=content, headers=headers).status_code == 403
     assert meta.stored() == []
 
 
@@ -104,39 +101,35 @@ def test_the_signature_covers_the_raw_bytes(client: httpx.Client, meta: Meta) ->
     assert meta.stored() == []
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"hello",
-        b"\xff\xfe\x00",
-        b"[]",
-        b"null",
-        b"{}",
-        b'{"object":"page"}',
-        b'{"object":"page","entry":[]}',
-        b'{"object":"page","entry":[{"id":"1","time":1}]}',
-        b'{"object":"page","entry":{"changes":[]}}',
-        b'{"object":["page"],"entry":[{"changes":[{"field":"f","value":1}]}]}',
-        b'{"object":"page","entry":[{"changes":[{"value":{}}]}]}',
-        b'{"object":"page","entry":[{"changes":[{"field":7,"value":{}}]}]}',
-        b'{"object":"page","entry":[{"messaging":[{"sender":{"id":"1"}}]}]}',
-        b'{"object":"page","entry":[{"changes":[{"field":"f","value":NaN}]}]}',
-        b'{"object":"page","entry":[{"changes":[{"field":"f","value":1e999}]}]}',
-        b'{"object":"page","entry":[{"changes":[{"field":"f","value":' + b"9" * 5000 + b"}]}]}",
-        b'{"object":"page","entry":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        b'{"object":"page","entry":[{"changes":[{"field":"f","value":'
-        + b'{"a":' * 500
-        + b"1"
-        + b"}" * 500
-        + b"}]}]}",
-    ],
-    ids=range(19),
-)
-def test_a_signed_body_that_is_no_event_is_400_and_nothing_stored(
-    meta: Meta, content: bytes
-) -> None:
-    assert meta.posts_bytes(content) == 400
+NO_EVENTS = [
+    b"",
+    b"hello",
+    b"\xff\xfe\x00",
+    b"[]",
+    b"null",
+    b"{}",
+    b'{"object":"page"}',
+    b'{"object":"page","entry":[]}',
+    b'{"object":"page","entry":[{"id":"1","time":1}]}',
+    b'{"object":"page","entry":{"changes":[]}}',
+    b'{"object":["page"],"entry":[{"changes":[{"field":"f","value":1}]}]}',
+    b'{"object":"page","entry":[{"changes":[{"value":{}}]}]}',
+    b'{"object":"page","entry":[{"changes":[{"field":7,"value":{}}]}]}',
+    b'{"object":"page","entry":[{"messaging":[{"sender":{"id":"1"}}]}]}',
+    b'{"object":"page","entry":[{"changes":[{"field":"f","value":NaN}]}]}',
+    b'{"object":"page","entry":[{"changes":[{"field":"f","value":1e999}]}]}',
+    b'{"object":"page","entry":[{"changes":[{"field":"f","value":' + b"9" * 5000 + b"}]}]}",
+    b'{"object":"page","entry":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"object":"page","entry":[{"changes":[{"field":"f","value":'
+    + b'{"a":' * 500
+    + b"1"
+    + b"}" * 500
+    + b"}]}]}",
+]
+
+
+def test_a_signed_body_that_is_no_event_is_400_and_nothing_stored(meta: Meta) -> None:
+    assert [content[:80] for content in NO_EVENTS if meta.posts_bytes(content) != 400] == []
     assert meta.stored() == []
 
 

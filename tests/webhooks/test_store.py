@@ -1,0 +1,124 @@
+"""Commits shared by many requests, in the face of faults."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import text
+
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.webhook_event import WebhookEvent
+from mm_pipelines.webhooks.metrics import ReceiverMetrics
+from mm_pipelines.webhooks.store import EventStore, NotStorable, StoreUnavailable
+
+
+def event(number: int, payload: str = "{}") -> WebhookEvent:
+    return WebhookEvent(f"key {number}", "v", "page", "field", None, None, None, payload)
+
+
+def stored(database: Database) -> int:
+    with database.transaction() as connection:
+        return int(connection.scalar(text("select count(*) from mm.webhook_event")) or 0)
+
+
+@asynccontextmanager
+async def writing(
+    database: Database, *, answer_seconds: float = 30, waiting_events: int = 200_000
+) -> AsyncIterator[Callable[[list[WebhookEvent]], Awaitable[None]]]:
+    store = EventStore(
+        database, ReceiverMetrics(), answer_seconds=answer_seconds, waiting_events=waiting_events
+    )
+    store.start()
+    try:
+        yield store.save
+    finally:
+        await asyncio.to_thread(store.stop)
+
+
+def test_requests_that_come_together_are_all_stored(database: Database) -> None:
+    async def post_all() -> None:
+        async with writing(database) as save:
+            await asyncio.gather(*(save([event(number)]) for number in range(500)))
+
+    asyncio.run(post_all())
+    assert stored(database) == 500
+
+
+def test_a_request_that_cannot_be_stored_spoils_no_other(database: Database) -> None:
+    async def post_all() -> list[BaseException | None]:
+        async with writing(database) as save:
+            return await asyncio.gather(
+                *(save([event(n, "no json" if n % 10 == 3 else "{}")]) for n in range(100)),
+                return_exceptions=True,
+            )
+
+    outcomes = asyncio.run(post_all())
+    assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, NotStorable)] == [
+        n for n in range(100) if n % 10 == 3
+    ]
+    assert stored(database) == 90
+
+
+def test_a_request_is_stored_whole_or_not_at_all(database: Database) -> None:
+    async def post() -> None:
+        async with writing(database) as save:
+            await save([event(1), event(2, "no json")])
+
+    with pytest.raises(NotStorable):
+        asyncio.run(post())
+    assert stored(database) == 0
+
+
+def test_what_waits_when_the_receiver_stops_is_stored(database: Database) -> None:
+    async def post_and_stop() -> None:
+        store = EventStore(database, ReceiverMetrics(), answer_seconds=30)
+        posts = [asyncio.ensure_future(store.save([event(number)])) for number in range(50)]
+        await asyncio.sleep(0)
+        store.start()
+        await asyncio.to_thread(store.stop)
+        await asyncio.gather(*posts)
+
+    asyncio.run(post_and_stop())
+    assert stored(database) == 50
+
+
+def test_a_database_that_restarted_is_found_again(database: Database) -> None:
+    async def post_around_a_restart() -> None:
+        async with writing(database) as save:
+            await save([event(1)])
+            with database.transaction() as connection:
+                connection.execute(
+                    text(
+                        "select pg_terminate_backend(pid) from pg_stat_activity "
+                        "where datname = current_database() and pid <> pg_backend_pid()"
+                    )
+                )
+            await save([event(2)])
+
+    asyncio.run(post_around_a_restart())
+    assert stored(database) == 2
+
+
+def test_a_database_that_is_too_slow_is_not_waited_for(database: Database) -> None:
+    async def post_behind_a_lock() -> None:
+        async with writing(database, answer_seconds=0.1) as save:
+            with database.transaction() as connection:
+                connection.execute(text("lock table mm.webhook_event in exclusive mode"))
+                await save([event(1)])
+
+    with pytest.raises(StoreUnavailable, match="in time"):
+        asyncio.run(post_behind_a_lock())
+    # It was committed all the same when the lock was gone: the redelivery will be left out.
+    assert stored(database) == 1
+
+
+def test_a_flood_is_turned_away_before_it_fills_the_memory(database: Database) -> None:
+    async def flood() -> list[BaseException | None]:
+        async with writing(database, waiting_events=10) as save:
+            return await asyncio.gather(
+                *(save([event(number)]) for number in range(30)), return_exceptions=True
+            )
+
+    refused = [isinstance(outcome, StoreUnavailable) for outcome in asyncio.run(flood())]
+    assert refused == [False] * 10 + [True] * 20
