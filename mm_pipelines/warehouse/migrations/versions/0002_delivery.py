@@ -130,6 +130,23 @@ create table mm.membership (
 )
 """
 
+AUDIENCE_AT_META = """
+create table mm.audience_at_meta (
+    ad_account_id      text not null,
+    custom_audience_id text not null,
+    audience           text,
+    name               text,
+    page_id            text,
+    operation_status   integer,
+    delivery_status    integer,
+    lower_bound        bigint,
+    upper_bound        bigint,
+    differences        text[] not null,
+    listed_at          timestamptz not null default now(),
+    primary key (ad_account_id, custom_audience_id)
+)
+"""
+
 REJECTED_ROW = """
 create table mm.rejected_row (
     audience   text not null,
@@ -170,5 +187,6 @@ def upgrade() -> None:
     op.execute(REMOVAL_BATCH)
     op.execute(REMOVAL_BATCH_SLICE)
     op.execute(MEMBERSHIP)
+    op.execute(AUDIENCE_AT_META)
     op.execute(REJECTED_ROW)
     op.execute(THROTTLE)

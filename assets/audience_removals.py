@@ -1,0 +1,117 @@
+"""People taken out of an audience by a list."""
+
+import hashlib
+
+import dagster as dg
+
+from assets.audience_upload import upload_plan
+from assets.custom_audience import custom_audience
+from mm_pipelines.config import Source
+from mm_pipelines.delivery.removals import RemovalRequest, leaving_of, remove_people
+from mm_pipelines.lists import ListError, ListMissingError, list_url
+from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
+from mm_pipelines.payload import HashedPayload, build_hashed_payload
+from mm_pipelines.storage import Storage
+from resources.database import DatabaseResource
+from resources.graph_api import GraphApiResource
+from resources.meta_failures import meta_failures
+from resources.storage import StorageResource
+
+
+@dg.asset(
+    partitions_def=AUDIENCE_BY_DAY,
+    deps=[custom_audience],
+    group_name="delivery",
+    owners=["team:audience"],
+    kinds={"meta", "postgres"},
+    metadata={
+        "dagster/table_name": "mm.removal_batch",
+        "dagster/column_schema": dg.TableSchema(
+            [
+                dg.TableColumn("audience", "text"),
+                dg.TableColumn("day", "date"),
+                dg.TableColumn("session_id", "bigint", description="Ours, never used twice"),
+                dg.TableColumn("batch_seq", "integer", description="From 1 within the session"),
+                dg.TableColumn("row_count", "integer", description="People in the batch"),
+                dg.TableColumn("status", "text", description="sent, acknowledged or superseded"),
+                dg.TableColumn("acknowledged_at", "timestamptz"),
+            ]
+        ),
+    },
+)
+def audience_removals(
+    context: dg.AssetExecutionContext,
+    database: DatabaseResource,
+    storage: StorageResource,
+    graph_api: GraphApiResource,
+) -> dg.MaterializeResult[None]:
+    """The people of the day's removal lists taken out of the audience.
+
+    ``removals`` of the audience in mm.yaml is a list for it alone; ``removals`` at the top level is
+    for every audience. Only who stands in the audience by our own record is sent to Meta.
+    """
+    partition = AudienceDay.of(context)
+    lists = _lists(partition, storage.get())
+    if not lists:
+        context.log.info("There is no removal list of that day")
+        return dg.MaterializeResult(metadata={"dagster/row_count": 0, "lists": 0})
+    request = RemovalRequest(
+        leaving=leaving_of([payload.path for payload in lists], storage.get()),
+        day=partition.day,
+        origin="removals",
+        source_sha256=hashlib.sha256("".join(p.sha256 for p in lists).encode()).hexdigest(),
+    )
+    throttle = graph_api.throttle_for_audience(partition.audience, database.get())
+    with (
+        meta_failures(context),
+        graph_api.client_for_audience(partition.audience, throttle) as client,
+    ):
+        summary = remove_people(
+            database.get(),
+            storage.get(),
+            client,
+            partition.audience,
+            request,
+            sending=upload_plan(partition).sending,
+            say=context.log.info,
+        )
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": summary.removed_people,
+            "lists": len(lists),
+            "people_listed": sum(payload.accepted for payload in lists),
+            "rows_rejected": sum(payload.rejected for payload in lists),
+            "removed_people": summary.removed_people,
+            "people_in_audience": summary.people_in_audience,
+            "seconds_waited_for_throttle": round(throttle.waiting.seconds_waited, 1),
+        }
+    )
+
+
+def _lists(partition: AudienceDay, storage: Storage) -> list[HashedPayload]:
+    """The day's lists that are there, hashed."""
+    audience = CONFIG.audiences[partition.audience]
+    found = []
+    for source in (audience.removals, CONFIG.removals):
+        payload = _hashed(source, partition, storage) if source else None
+        if payload is not None:
+            found.append(payload)
+    return found
+
+
+def _hashed(source: Source, partition: AudienceDay, storage: Storage) -> HashedPayload | None:
+    url = list_url(
+        source.path, audience=partition.audience, day=partition.day, directory=CONFIG.directory
+    )
+    try:
+        return build_hashed_payload(
+            url,
+            storage,
+            folder=f"removals/{partition.audience}/{partition.day}",
+            columns=source.columns,
+            default_country=CONFIG.audiences[partition.audience].default_country,
+        )
+    except ListMissingError:
+        return None
+    except ListError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None

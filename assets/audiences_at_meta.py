@@ -1,0 +1,103 @@
+"""What Meta lists against what we know."""
+
+import dagster as dg
+
+from mm_pipelines.delivery.listing import Difference, list_ad_account
+from mm_pipelines.partitions import CONFIG
+from mm_pipelines.warehouse.audience_at_meta import ListedAudience
+from resources.database import DatabaseResource
+from resources.graph_api import GraphApiResource
+from resources.meta_failures import meta_failures
+
+_COLUMNS = dg.TableSchema(
+    [
+        dg.TableColumn("ad_account_id", "text"),
+        dg.TableColumn("custom_audience_id", "text"),
+        dg.TableColumn("audience", "text", description="The key in mm.yaml, empty if not ours"),
+        dg.TableColumn("name", "text", description="At Meta"),
+        dg.TableColumn("page_id", "text", description="At Meta"),
+        dg.TableColumn("operation_status", "integer", description="200 is normal, 471 flagged"),
+        dg.TableColumn("delivery_status", "integer", description="200 is ready, 300 too small"),
+        dg.TableColumn("lower_bound", "bigint", description="Of the people in it"),
+        dg.TableColumn("upper_bound", "bigint", description="Of the people in it"),
+        dg.TableColumn("differences", "text[]", description="What is not as we know it"),
+    ]
+)
+
+
+@dg.asset(
+    group_name="delivery",
+    owners=["team:audience"],
+    kinds={"meta", "postgres"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "as_we_know_them",
+            asset="audiences_at_meta",
+            description="Meta lists the audiences that we deliver to, and no others, as they "
+            "are in mm.yaml and with no flag.",
+        )
+    ],
+    metadata={"dagster/table_name": "mm.audience_at_meta", "dagster/column_schema": _COLUMNS},
+)
+def audiences_at_meta(
+    context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
+) -> dg.MaterializeResult[None]:
+    """Every ad account's Messenger audiences as Meta lists them, compared with ours."""
+    listed: list[ListedAudience] = []
+    differences: list[Difference] = []
+    for ad_account_id, audiences in _by_ad_account().items():
+        throttle = graph_api.throttle_for_audience(audiences[0], database.get())
+        names = {audience: CONFIG.audiences[audience].name for audience in audiences}
+        with (
+            meta_failures(context),
+            graph_api.client_for_audience(audiences[0], throttle) as client,
+        ):
+            rows, found = list_ad_account(database.get(), client, ad_account_id, names)
+        listed += rows
+        differences += found
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(listed),
+            "audiences": _table(listed),
+            "differences": len(differences),
+        },
+        check_results=[_as_we_know_them(differences)],
+    )
+
+
+def _by_ad_account() -> dict[str, list[str]]:
+    accounts: dict[str, list[str]] = {}
+    for audience, configured in CONFIG.audiences.items():
+        accounts.setdefault(configured.ad_account_id, []).append(audience)
+    return accounts
+
+
+def _table(listed: list[ListedAudience]) -> dg.TableMetadataValue:
+    columns = ("name", "audience", "lower_bound", "upper_bound", "operation_status", "differences")
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "name": row.name or "",
+                    "audience": row.audience or "",
+                    "lower_bound": -1 if row.lower_bound is None else row.lower_bound,
+                    "upper_bound": -1 if row.upper_bound is None else row.upper_bound,
+                    "operation_status": row.operation_status or 0,
+                    "differences": ", ".join(row.differences),
+                }
+            )
+            for row in listed
+        ],
+        dg.TableSchema([column for column in _COLUMNS.columns if column.name in columns]),
+    )
+
+
+def _as_we_know_them(differences: list[Difference]) -> dg.AssetCheckResult:
+    said = "\n".join(f"- {difference}" for difference in differences)
+    return dg.AssetCheckResult(
+        check_name="as_we_know_them",
+        passed=not differences,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=said or "Every audience is at Meta as we know it.",
+        metadata={"differences": len(differences)},
+    )

@@ -1,0 +1,158 @@
+"""People taken out of Custom Audiences: out of one, or out of every one they stand in.
+
+Which ones that is our own record tells, so Meta hears only of people whom we gave to it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+
+from mm_pipelines.delivery import delta as deltas
+from mm_pipelines.delivery import members
+from mm_pipelines.delivery.errors import AudienceUnknown
+from mm_pipelines.delivery.people import IDENTITY, identities
+from mm_pipelines.delivery.progress import ProgressLog
+from mm_pipelines.delivery.sending import Sender, Sending
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse import custom_audience, upload_batch, upload_delta
+from mm_pipelines.warehouse.custom_audience import CustomAudience
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.upload_delta import Origin
+
+
+@dataclass(frozen=True)
+class RemovalRequest:
+    """Who leaves, and on whose word.
+
+    Attributes:
+        leaving: A frame of EMAIL and PHONE, hashed as payloads are, "" or absent where unknown:
+            whoever has one of these identifiers leaves.
+        day: The day in the ledger.
+        origin: ``removals`` for a list, ``leavers`` for people who asked to leave.
+        source_sha256: Of the list or the requests.
+    """
+
+    leaving: pl.LazyFrame
+    day: date
+    origin: Origin
+    source_sha256: str
+
+
+@dataclass(frozen=True)
+class RemovalSummary:
+    """What became of one audience.
+
+    Attributes:
+        removed_people: Acknowledged by Meta in this run; 0 if none of them stood in it.
+        people_in_audience: Who are left.
+    """
+
+    custom_audience: CustomAudience
+    removed_people: int
+    people_in_audience: int
+
+
+def audiences_with(
+    database: Database, storage: Storage, leaving: pl.LazyFrame
+) -> dict[CustomAudience, int]:
+    """Every recorded audience in which someone with these identifiers stands, and how many.
+
+    An unfinished delivery is not looked into: `remove_people` finishes it before it looks.
+    """
+    found = {}
+    with database.transaction() as connection:
+        targets = [
+            (target, members.members_of(connection, target.custom_audience_id))
+            for target in custom_audience.all_recorded(connection)
+        ]
+        unfinished = {
+            target: upload_delta.find_open(connection, target.custom_audience_id)
+            for target, _ in targets
+        }
+    for target, standing in targets:
+        count = 0
+        if standing.count:
+            count = deltas.leaving_people(storage, identities(leaving), standing).count()
+        if count or unfinished[target]:
+            found[target] = count
+    return found
+
+
+def remove_people(
+    database: Database,
+    storage: Storage,
+    client: GraphApiClient,
+    audience: str,
+    request: RemovalRequest,
+    *,
+    sending: Sending,
+    say: Callable[[str], None],
+) -> RemovalSummary:
+    """Remove everyone who leaves from one audience; again, it removes nobody.
+
+    Args:
+        database: The ledger.
+        storage: Where the members are, and the frozen removal will be.
+        client: With the token of the audience's ad account.
+        audience: The audience's key, also of one that mm.yaml no longer has.
+        request: Who leaves.
+        sending: How removals are sent.
+        say: Takes lines about the progress.
+
+    Raises:
+        AudienceUnknown: Nothing was ever delivered to it.
+        LockTaken: Another run is at work on the audience.
+        GraphApiError: See `graph_api.errors`; call again for the rest.
+    """
+    with database.lock(f"audience:{audience}"):
+        with database.transaction() as connection:
+            target = custom_audience.find(connection, audience)
+        if target is None:
+            raise AudienceUnknown(
+                f"{audience} has no Custom Audience yet, so nobody can be removed from it; "
+                "materialise audience_upload first"
+            )
+        progress = ProgressLog(say)
+        sender = Sender(database, storage, client, sending, progress)
+        # People who are just being added must be members before they can be removed.
+        sender.finish_open(target.custom_audience_id)
+        removed = _remove(database, storage, sender, target, request)
+        with database.transaction() as connection:
+            people = upload_batch.people_acknowledged(connection, audience)
+    return RemovalSummary(target, removed, people)
+
+
+def leaving_of(paths: Iterable[str], storage: Storage) -> pl.LazyFrame:
+    """The identifiers in published payload files, as a request has them."""
+    return pl.concat([identities(pl.scan_parquet(storage.url(path))) for path in paths])
+
+
+def _remove(
+    database: Database,
+    storage: Storage,
+    sender: Sender,
+    target: CustomAudience,
+    request: RemovalRequest,
+) -> int:
+    standing = members.current(database, storage, target.custom_audience_id)
+    if standing.count == 0:
+        return 0
+    people = deltas.leaving_people(storage, identities(request.leaving), standing)
+    file = deltas.publish(storage, target.custom_audience_id, people, IDENTITY)
+    if file.row_count == 0:
+        return 0
+    delta = deltas.freeze(
+        database,
+        file,
+        audience=target.audience,
+        day=request.day,
+        custom_audience_id=target.custom_audience_id,
+        operation="remove",
+        origin=request.origin,
+        source_sha256=request.source_sha256,
+    )
+    sender.finish(delta)
+    return file.row_count
