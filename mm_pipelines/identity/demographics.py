@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from mm_pipelines.identity.blank import UNSEEN
 from mm_pipelines.identity.outcome import outcome
+from mm_pipelines.identity.text import lower, trimmed
 
 FIRST_YEAR = 1900
 
@@ -26,17 +26,17 @@ _MONTH_NUMBERS = {
     for name in (month, month[:3], month[:4])
 }
 
-_YEAR_FIRST = r"^(?<y>\d{4})[-/.](?<m>\d{1,2})[-/.](?<d>\d{1,2})(?:$|[T ])"
+_YEAR_FIRST = r"^(?<y>\d{4})[-/.](?<m>\d{1,2})[-/.](?<d>\d{1,2})(?:$|[t ])"
 _COMPACT = r"^(?<y>\d{4})(?<m>\d{2})(?<d>\d{2})$"
-_DAY_FIRST = r"^(?<d>\d{1,2})\.\s?(?<m>\d{1,2})\.\s?(?<y>\d{4})(?:$|[T ])"
-_EITHER_FIRST = r"^(?<a>\d{1,2})[-/](?<b>\d{1,2})(?:[-/](?<y>\d{4}))?(?:$|[T ])"
+_DAY_FIRST = r"^(?<d>\d{1,2})\.\s?(?<m>\d{1,2})\.\s?(?<y>\d{4})(?:$|[t ])"
+_EITHER_FIRST = r"^(?<a>\d{1,2})[-/](?<b>\d{1,2})(?:[-/](?<y>\d{4}))?(?:$|[t ])"
 _DAY_MONTH_NAME = r"^(?<d>\d{1,2})(?:st|nd|rd|th|\.)?[ -](?<m>[a-z]{3,9})\.?[ ,-]+(?<y>\d{4})$"
 _MONTH_NAME_DAY = r"^(?<m>[a-z]{3,9})\.? (?<d>\d{1,2})(?:st|nd|rd|th)?,? (?<y>\d{4})$"
 
 
 def gender(value: pl.Expr) -> pl.Expr:
     """``m`` or ``f``."""
-    text = value.str.strip_chars(UNSEEN + ".").str.normalize("NFC").str.to_lowercase()
+    text = lower(trimmed(value)).str.strip_chars(".")
     return outcome(value, text.replace_strict(_GENDERS, default=None, return_dtype=pl.String))
 
 
@@ -66,7 +66,7 @@ def date_of_birth(value: pl.Expr, country: pl.Expr) -> tuple[pl.Expr, pl.Expr, p
         value: The cell.
         country: Lower-case alpha-2 code of the row, ``""`` where it is not known.
     """
-    text = value.str.strip_chars(UNSEEN).str.to_lowercase()
+    text = trimmed(value).str.to_lowercase()
     plain = [
         text.str.extract_groups(pattern)
         for pattern in (_YEAR_FIRST, _COMPACT, _DAY_FIRST, _DAY_MONTH_NAME, _MONTH_NAME_DAY)
@@ -91,7 +91,7 @@ def date_of_birth(value: pl.Expr, country: pl.Expr) -> tuple[pl.Expr, pl.Expr, p
 
 def _number(value: pl.Expr) -> pl.Expr:
     # A spreadsheet that took the column for numbers adds a fraction.
-    return value.str.strip_chars(UNSEEN).str.to_lowercase().str.replace(r"^(\d+)\.0+$", "$1")
+    return trimmed(value).str.to_lowercase().str.replace(r"^(\d+)\.0+$", "$1")
 
 
 def _year(text: pl.Expr) -> pl.Expr:

@@ -2,8 +2,9 @@
 
 import polars as pl
 
-from mm_pipelines.identity.blank import UNSEEN, is_blank
+from mm_pipelines.identity.blank import is_blank
 from mm_pipelines.identity.outcome import outcome
+from mm_pipelines.identity.text import trimmed
 
 
 def mobile_advertiser_id(value: pl.Expr) -> pl.Expr:
@@ -11,11 +12,11 @@ def mobile_advertiser_id(value: pl.Expr) -> pl.Expr:
 
     The id of zeros stands for all who turned tracking off: it is nobody's.
     """
-    text = value.str.strip_chars(UNSEEN).str.to_lowercase()
+    text = trimmed(value).str.to_lowercase()
     somebody = text.str.contains(r"^[0-9a-z-]+$") & text.str.contains(r"[1-9a-z]")
     return outcome(value, pl.when(somebody).then(text))
 
 
 def external_id(value: pl.Expr) -> pl.Expr:
     """The advertiser's own id for the person, as it is; its case may tell people apart."""
-    return pl.when(is_blank(value)).then(pl.lit("")).otherwise(value.str.strip_chars(UNSEEN))
+    return pl.when(is_blank(value)).then(pl.lit("")).otherwise(trimmed(value))

@@ -3,7 +3,7 @@
 import polars as pl
 from polars_hash import CryptographicHashingNameSpace
 
-from mm_pipelines.identity.blank import UNSEEN
+from mm_pipelines.identity.text import trimmed
 
 #: A value that was hashed before it came to us (graph-api-facts 2.7: 64 hex digits).
 HASHED_PATTERN = r"^[0-9a-fA-F]{64}$"
@@ -11,7 +11,7 @@ HASHED_PATTERN = r"^[0-9a-fA-F]{64}$"
 
 def hashed_already(value: pl.Expr) -> pl.Expr:
     """The value in lower case where it is 64 hex digits, padded or not; null elsewhere."""
-    text = value.str.strip_chars(UNSEEN)
+    text = trimmed(value)
     return pl.when(is_hash(text)).then(text.str.to_lowercase())
 
 

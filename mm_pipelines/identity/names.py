@@ -1,12 +1,16 @@
 """FN, LN and FI: lower case, no punctuation, letters of any script kept (design 7.15).
 
-The official SDK cuts names to a–z, which leaves nothing of ``정`` and half of ``Valéry``; Meta's
-guide keeps UTF-8 letters and prints the hash of both (graph-api-facts 2.7).
+The official SDK cuts names to the letters a to z, which leaves nothing of ``정`` and half of
+``Valéry``; Meta's guide keeps UTF-8 letters and prints the hash of both (graph-api-facts 2.7).
 """
 
 import polars as pl
 
 from mm_pipelines.identity.outcome import outcome
+from mm_pipelines.identity.text import composed, lower
+
+#: Names that are as they should be once trimmed and in lower case; nulls are written so too.
+PLAIN_NAME_PATTERN = r"^[a-z]+$"
 
 _NOT_LETTERS = r"[^\p{L}\p{M}\p{N}]+"
 
@@ -22,7 +26,5 @@ def first_initial(value: pl.Expr) -> pl.Expr:
 
 
 def _letters(value: pl.Expr) -> pl.Expr:
-    # Composed first, so that no accent is taken for a mark of its own; and once more, because
-    # lower case and the removal can bring letters and marks together.
-    text = value.str.normalize("NFC").str.to_lowercase()
-    return text.str.replace_all(_NOT_LETTERS, "").str.normalize("NFC")
+    # Composed again, because what was removed may have stood between a letter and its accent.
+    return composed(lower(value).str.replace_all(_NOT_LETTERS, ""))

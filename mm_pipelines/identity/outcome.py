@@ -4,10 +4,13 @@ Every normaliser of this package gives text where there is a value, ``""`` where
 and null where something is written that is no value of its key.
 """
 
+from collections.abc import Callable
+
 import polars as pl
 
-from mm_pipelines.identity.blank import is_blank
+from mm_pipelines.identity.blank import WRITTEN_OUT_NULLS, is_blank
 from mm_pipelines.identity.hashing import hashed_already
+from mm_pipelines.identity.text import put
 
 
 def outcome(value: pl.Expr, normalised: pl.Expr) -> pl.Expr:
@@ -24,3 +27,23 @@ def outcome(value: pl.Expr, normalised: pl.Expr) -> pl.Expr:
             pl.coalesce(hashed_already(value), pl.when(normalised != "").then(normalised)),
         )
     )
+
+
+def by_rule(
+    values: pl.Series, rule: Callable[[pl.Expr], pl.Expr], *, plain_pattern: str
+) -> pl.Series:
+    """A column by its key's rule, several times faster where most values are plain.
+
+    Args:
+        values: Text as it stands in the list.
+        rule: The key's normaliser.
+        plain_pattern: What a trimmed value in lower case matches only if it is the rule's own
+            outcome, unless it is a written-out null.
+    """
+    text = values.str.strip_chars().str.to_lowercase()
+    plain = text.str.contains(plain_pattern) & ~text.is_in(sorted(WRITTEN_OUT_NULLS))
+    rest = ~plain.fill_null(value=False)
+    if not rest.any():
+        return text
+    others = values.filter(rest).to_frame("value").select(rule(pl.col("value"))).to_series()
+    return put(text, rest, others)

@@ -1,17 +1,17 @@
-"""CT, ST and ZIP: a–z and digits only, with the United States' own rules (graph-api-facts 2.7)."""
+"""CT, ST and ZIP: a to z and digits only, with the United States' own rules (graph-api-facts 2.7)."""
 
 from functools import cache
 
 import polars as pl
 
-from mm_pipelines.identity.blank import UNSEEN
 from mm_pipelines.identity.outcome import outcome
+from mm_pipelines.identity.text import lower, trimmed
 
 _UNITED_STATES = "us"
 
 
 def city(value: pl.Expr) -> pl.Expr:
-    """A city, cut to a–z as Meta's own normaliser does: ``São Paulo`` is ``sopaulo``."""
+    """A city, cut to a to z as Meta's own normaliser does: ``São Paulo`` is ``sopaulo``."""
     return outcome(value, _roman(value))
 
 
@@ -19,7 +19,7 @@ def state(value: pl.Expr, country: pl.Expr) -> pl.Expr:
     """A state or province.
 
     In the United States the two-letter code, from the code (``CA``, ``US-CA``) or the name;
-    elsewhere the name cut to a–z. Where the country is not known, the name of a state of the
+    elsewhere the name cut to a to z. Where the country is not known, the name of a state of the
     United States is read as one, which is what Meta's own normaliser does.
 
     Args:
@@ -47,7 +47,7 @@ def postal_code(value: pl.Expr, country: pl.Expr) -> pl.Expr:
         value: The cell.
         country: Lower-case alpha-2 code of the row, ``""`` where it is not known.
     """
-    text = value.str.strip_chars(UNSEEN).str.to_lowercase()
+    text = trimmed(value).str.to_lowercase()
     # A spreadsheet that took the column for numbers adds a fraction.
     text = text.str.replace(r"^(\d+)\.0+$", "$1")
     compact = text.str.replace_all(r"[\s\p{Pd}]+", "")
@@ -66,7 +66,7 @@ def postal_code(value: pl.Expr, country: pl.Expr) -> pl.Expr:
 
 @cache
 def us_states() -> dict[str, str]:
-    """Two-letter codes of the United States by code and by name cut to a–z, all lower case."""
+    """Two-letter codes of the United States by code and by name cut to a to z, all lower case."""
     # pycountry reads some megabytes of JSON, which only lists with an ST column need.
     import pycountry
 
@@ -80,6 +80,5 @@ def us_states() -> dict[str, str]:
 
 
 def _roman(value: pl.Expr) -> pl.Expr:
-    # Composed first: the a of a decomposed ã would stay, and the same city have two hashes.
-    text = value.str.normalize("NFC").str.to_lowercase().str.normalize("NFC")
-    return text.str.replace_all(r"[^a-z]+", "")
+    # In NFC: the a of a decomposed ã would stay, and the same city have two hashes.
+    return lower(value).str.replace_all(r"[^a-z]+", "")

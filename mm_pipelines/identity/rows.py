@@ -5,19 +5,22 @@ normalised and hashed once and then looked up, which costs a tenth of doing it r
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import polars as pl
 
 from mm_pipelines.identity import demographics, device, names, places
 from mm_pipelines.identity.country import country, country_code, region_of
-from mm_pipelines.identity.email import emails
+from mm_pipelines.identity.email import PLAIN_ADDRESS_PATTERN, email
 from mm_pipelines.identity.hashing import sha256
-from mm_pipelines.identity.keys import DATE_OF_BIRTH, KEYS, PLAIN
+from mm_pipelines.identity.keys import COLUMNS, DATE_OF_BIRTH, KEYS, PLAIN
+from mm_pipelines.identity.outcome import by_rule
 from mm_pipelines.identity.phone import normalise_phones
 
 _REGION = "region"
 
 _BY_VALUE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    "EMAIL": email,
     "GEN": demographics.gender,
     "DOBY": demographics.birth_year,
     "DOBM": demographics.birth_month,
@@ -26,14 +29,21 @@ _BY_VALUE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "FN": names.name,
     "FI": names.first_initial,
     "CT": places.city,
+    "COUNTRY": country,
     "MADID": device.mobile_advertiser_id,
     "EXTERN_ID": device.external_id,
 }
-_BY_VALUE_AND_COUNTRY: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
+_BY_COUNTRY: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     "ST": places.state,
     "ZIP": places.postal_code,
 }
-_BIRTH = ("DOBY", "DOBM", "DOBD")
+_PLAIN_PATTERNS = {
+    "EMAIL": PLAIN_ADDRESS_PATTERN,
+    "LN": names.PLAIN_NAME_PATTERN,
+    "FN": names.PLAIN_NAME_PATTERN,
+}
+#: Nearly every row has another value, so that looking for equal ones is wasted.
+_MOSTLY_DISTINCT = frozenset({"EMAIL", "PHONE", "MADID", "EXTERN_ID"})
 
 
 def normalise(frame: pl.DataFrame, *, default_country: str | None = None) -> pl.DataFrame:
@@ -61,67 +71,74 @@ def regions(frame: pl.DataFrame, *, default_country: str | None = None) -> pl.Se
     default = (country_code(default_country) if default_country else None) or ""
     if "COUNTRY" not in frame.columns:
         return pl.Series([default], dtype=pl.String).new_from_index(0, frame.height)
-    return _by_distinct(
-        frame.select("COUNTRY"), [region_of(country(pl.col("COUNTRY"))).replace("", default)]
-    ).to_series()
+    code = region_of(country(pl.col("COUNTRY"))).replace("", default)
+    return _by_distinct(frame.select("COUNTRY"), lambda cells: cells.select(code)).to_series()
 
 
 def _columns(frame: pl.DataFrame, default_country: str | None, *, hashed: bool) -> pl.DataFrame:
     region = regions(frame, default_country=default_country)
     columns: dict[str, pl.Series] = {}
-    for key in frame.columns:
-        if key == "EMAIL":
-            columns[key] = _finished(key, emails(frame[key]), hashed=hashed)
-        elif key == "PHONE":
-            columns[key] = _finished(key, normalise_phones(frame[key], region), hashed=hashed)
-        elif key == DATE_OF_BIRTH:
+    for key in set(frame.columns).intersection(COLUMNS):
+        cells = frame.select(pl.col(key).fill_null(""), region.alias(_REGION))
+        if key == DATE_OF_BIRTH:
             continue
-        elif key in _BY_VALUE or key == "COUNTRY":
-            rule = _BY_VALUE.get(key, country)
-            expression = _hashed(key, rule(pl.col(key)), hashed=hashed)
-            columns[key] = _by_distinct(frame.select(key), [expression]).to_series()
-        elif key in _BY_VALUE_AND_COUNTRY:
-            rule_here = _BY_VALUE_AND_COUNTRY[key]
-            expression = _hashed(key, rule_here(pl.col(key), pl.col(_REGION)), hashed=hashed)
-            cells = frame.select(key, region.alias(_REGION))
-            columns[key] = _by_distinct(cells, [expression]).to_series()
+        if key in _MOSTLY_DISTINCT:
+            columns[key] = _column(key, cells, hashed=hashed)
+        else:
+            # Only these two are read by the country; others have fewer distinct cells without it.
+            inputs = [key, _REGION] if key in _BY_COUNTRY else [key]
+            rule = partial(_frame, key, hashed=hashed)
+            columns[key] = _by_distinct(cells.select(inputs), rule).to_series()
     if DATE_OF_BIRTH in frame.columns:
-        cells = frame.select(DATE_OF_BIRTH, region.alias(_REGION))
-        parts = demographics.date_of_birth(pl.col(DATE_OF_BIRTH), pl.col(_REGION))
-        born = _by_distinct(
-            cells,
-            [
-                _hashed(key, part, hashed=hashed).alias(key)
-                for key, part in zip(_BIRTH, parts, strict=True)
-            ],
-        )
-        for key in _BIRTH:
+        cells = frame.select(pl.col(DATE_OF_BIRTH).fill_null(""), region.alias(_REGION))
+        born = _by_distinct(cells, partial(_birth, hashed=hashed))
+        for key in born.columns:
             columns[key] = _first_known(columns.get(key), born[key])
     return pl.DataFrame([columns[key].alias(key) for key in KEYS if key in columns])
 
 
-def _by_distinct(cells: pl.DataFrame, expressions: list[pl.Expr]) -> pl.DataFrame:
-    """Expressions over each distinct row of ``cells``, brought back to every row."""
-    cells = cells.select(pl.all().fill_null(""))
-    inputs = cells.columns
+def _by_distinct(cells: pl.DataFrame, rule: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+    """A rule over each distinct row of ``cells``, its results brought back to every row."""
     distinct = cells.unique()
-    results = distinct.select(*inputs, *(one.name.suffix(" done") for one in expressions))
-    looked_up = cells.join(results, on=inputs, how="left", maintain_order="left")
-    done = looked_up.drop(inputs)
-    return done.rename(lambda name: name.removesuffix(" done"))
+    results = rule(distinct)
+    inputs = {name: f"{name} as it stands" for name in cells.columns}
+    looked_up = distinct.rename(inputs).hstack(results)
+    found = cells.rename(inputs).join(
+        looked_up, on=list(inputs.values()), how="left", maintain_order="left"
+    )
+    return found.select(results.columns)
 
 
-def _hashed(key: str, value: pl.Expr, *, hashed: bool) -> pl.Expr:
-    return sha256(value) if hashed and key not in PLAIN else value
+def _frame(key: str, cells: pl.DataFrame, *, hashed: bool) -> pl.DataFrame:
+    return _column(key, cells, hashed=hashed).to_frame()
 
 
-def _finished(key: str, values: pl.Series, *, hashed: bool) -> pl.Series:
-    return values.to_frame(key).select(_hashed(key, pl.col(key), hashed=hashed)).to_series()
+def _column(key: str, cells: pl.DataFrame, *, hashed: bool) -> pl.Series:
+    """One key's cells as they are uploaded; ``cells`` has the key and perhaps the region."""
+    if key == "PHONE":
+        values = normalise_phones(cells[key], cells[_REGION])
+    elif key in _PLAIN_PATTERNS:
+        values = by_rule(cells[key], _BY_VALUE[key], plain_pattern=_PLAIN_PATTERNS[key])
+    elif key in _BY_COUNTRY:
+        values = cells.select(_BY_COUNTRY[key](pl.col(key), pl.col(_REGION))).to_series()
+    else:
+        values = cells.select(_BY_VALUE[key](pl.col(key))).to_series()
+    values = values.alias(key)
+    if hashed and key not in PLAIN:
+        return values.to_frame().select(sha256(pl.col(key))).to_series()
+    return values
+
+
+def _birth(cells: pl.DataFrame, *, hashed: bool) -> pl.DataFrame:
+    parts = demographics.date_of_birth(pl.col(DATE_OF_BIRTH), pl.col(_REGION))
+    born = cells.select(
+        part.alias(key) for key, part in zip(("DOBY", "DOBM", "DOBD"), parts, strict=True)
+    )
+    return born.select(sha256(pl.col(key)) for key in born.columns) if hashed else born
 
 
 def _first_known(explicit: pl.Series | None, derived: pl.Series) -> pl.Series:
     if explicit is None:
         return derived
-    return pl.select(
-        pl.when((explicit != "").fill_null(value=False)).then(explicit).otherwise(derived)
-    ).to_series()
+    known = (explicit != "").fill_null(value=False)
+    return explicit.zip_with(known, derived)

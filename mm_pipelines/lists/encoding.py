@@ -5,6 +5,7 @@ UTF-8 and Windows-1252 share: the first block that holds another byte decides be
 """
 
 import codecs
+import re
 from collections.abc import Iterator
 
 from mm_pipelines.lists.errors import ListUnreadableError
@@ -17,6 +18,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SAMPLE_BYTES = 4096
+_SOUND = re.compile(rb"[\xc2-\xf4][\x80-\xbf]+")
 
 #: Windows-1252 as browsers read it: the five bytes without a sign stay control characters.
 _WINDOWS_1252 = "".join(
@@ -75,17 +77,15 @@ class Text:
             block = block[: len(block) - len(carry)]
             if self.encoding == "ascii" and not block.isascii():
                 self.encoding = "utf-8" if _looks_like_utf8(block) else "windows-1252"
-            if self.encoding == "utf-8":
+            if self.encoding == "utf-8" and not block.isascii():
                 self._check(block, lines)
-                lines += block.count(b"\n")
-            elif self.encoding == "windows-1252":
+            lines += block.count(b"\n")
+            if self.encoding == "windows-1252":
                 block = _from_windows_1252(block)
             yield block
             block = following
 
     def _check(self, block: bytes, lines: int) -> None:
-        if block.isascii():
-            return
         try:
             block.decode()
         except UnicodeDecodeError as error:
@@ -105,11 +105,14 @@ def _wide(sample: bytes) -> str | None:
 
 
 def _looks_like_utf8(block: bytes) -> bool:
-    text = block.decode(errors="surrogateescape")
-    broken = sum("\udc80" <= sign <= "\udcff" for sign in text)
-    sound = sum(sign > "\x7f" for sign in text) - broken
-    # One damaged byte in a UTF-8 list is a fault to name, not another encoding.
-    return broken == 0 or sound > 10 * broken
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        broken = block.decode(errors="replace").count("\ufffd")
+        sound = len(_SOUND.findall(block))
+        # One damaged byte in a UTF-8 list is a fault to name, not another encoding.
+        return sound > 10 * broken
+    return True
 
 
 def _unfinished(block: bytes) -> bytes:

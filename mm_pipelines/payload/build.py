@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ from mm_pipelines.identity import (
 )
 from mm_pipelines.lists.errors import ListChangedError
 from mm_pipelines.lists.reading import ROW_NUMBER, CustomerList
+from mm_pipelines.payload.ahead import in_order
 from mm_pipelines.payload.people import People, payload_schema
 from mm_pipelines.payload.report import HashedPayload, Reason, RejectedRows
 from mm_pipelines.payload.suppression import Suppression
@@ -60,9 +62,8 @@ def build_hashed_payload(
     tally = _Tally(keys)
     with tempfile.TemporaryDirectory(prefix="mm-hashed-") as scratch:
         people = People(keys, Path(scratch))
-        for chunk in reading.chunks():
-            region = regions(chunk, default_country=default_country)
-            hashed = normalise_and_hash(chunk, default_country=default_country)
+        hashing = partial(_hashed_chunk, default_country=default_country)
+        for chunk, hashed, region in in_order(hashing, reading.chunks()):
             accepted = tally.count(chunk, hashed, region)
             kept = suppression.without_suppressed(accepted) if suppression else accepted
             tally.suppressed += accepted.height - kept.height
@@ -87,6 +88,13 @@ def build_hashed_payload(
         blanked=tally.blanked,
         rejected_rows=tally.rejected_rows(),
     )
+
+
+def _hashed_chunk(
+    chunk: pl.DataFrame, *, default_country: str | None
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
+    hashed = normalise_and_hash(chunk, default_country=default_country)
+    return chunk, hashed, regions(chunk, default_country=default_country)
 
 
 class _Tally:

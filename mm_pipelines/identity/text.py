@@ -1,0 +1,43 @@
+"""Text as it is compared: trimmed, in one case, in one Unicode form."""
+
+import polars as pl
+
+#: White space of every script, and the marks that nobody sees but a copied cell often carries.
+UNSEEN = "".join(
+    map(
+        chr,
+        [
+            *range(0x21), 0x7F, 0x85, 0xA0, 0xAD, 0x1680, *range(0x2000, 0x2010),
+            0x2028, 0x2029, *range(0x202A, 0x2030), 0x205F, 0x2060, 0x3000, 0xFEFF,
+        ],
+    )
+)  # fmt: skip
+
+
+def trimmed(value: pl.Expr) -> pl.Expr:
+    """The text without white space and unseen marks around it."""
+    return value.str.strip_chars(UNSEEN)
+
+
+def composed(value: pl.Expr) -> pl.Expr:
+    """The text in Unicode's form NFC: one letter, one code point, however it was typed."""
+    return value.map_batches(_composed, return_dtype=pl.String)
+
+
+def lower(value: pl.Expr) -> pl.Expr:
+    """The text in lower case and NFC; composed first and last, as either step can undo the other."""
+    return composed(composed(value).str.to_lowercase())
+
+
+def _composed(values: pl.Series) -> pl.Series:
+    # Composing is dear and changes nothing in ASCII, which most text is.
+    wide = (values.str.len_bytes() != values.str.len_chars()).fill_null(value=False)
+    if not wide.any():
+        return values
+    return put(values, wide, values.filter(wide).str.normalize("NFC"))
+
+
+def put(values: pl.Series, where: pl.Series, replacements: pl.Series) -> pl.Series:
+    """``values`` with those marked by ``where`` replaced, in order."""
+    places = where.cum_sum().cast(pl.Int64) - 1
+    return replacements.gather(places.clip(0)).zip_with(where, values)

@@ -1,0 +1,89 @@
+"""What holds for every key and every value."""
+
+import hashlib
+import unicodedata
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mm_pipelines.identity import COLUMNS, KEYS, normalise, normalise_and_hash
+
+EMPTY = hashlib.sha256(b"").hexdigest()
+PADDING = st.sampled_from(["", " ", "\t", "\xa0", "\ufeff", "\u200b", " \u3000"])
+#: Letters whose case can be changed there and back; ß, İ or a final ς cannot in any program.
+CASED = st.text(
+    st.sampled_from("abcxyzABCXYZéÉñÑüÜøØçÇжЖłŁőŐ") | st.sampled_from(" '-.09@_정李"),
+    max_size=12,
+)
+CELL = st.text(max_size=20) | CASED | st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
+VALUES = st.lists(CELL, min_size=1, max_size=12)
+
+
+def of(key: str, values: list[str], country: str | None = None) -> list[str | None]:
+    return normalise(pl.DataFrame({key: values}), default_country=country)[key].to_list()
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("country", [None, "US", "DE"])
+@settings(max_examples=12, deadline=None)
+@given(values=VALUES)
+def test_a_normalised_value_is_normal(key: str, country: str | None, values: list[str]) -> None:
+    once = [value or "" for value in of(key, values, country)]
+    assert of(key, once, country) == once
+
+
+@pytest.mark.parametrize("key", sorted(set(KEYS) - {"EXTERN_ID", "MADID"}))
+@settings(max_examples=12, deadline=None)
+@given(value=CASED, before=PADDING, behind=PADDING)
+def test_case_padding_and_unicode_form_do_not_matter(
+    key: str, value: str, before: str, behind: str
+) -> None:
+    variants = [
+        value,
+        before + value + behind,
+        value.upper(),
+        value.lower(),
+        unicodedata.normalize("NFD", value),
+        unicodedata.normalize("NFC", value),
+    ]
+    assert len(set(of(key, variants, "US"))) == 1
+
+
+@pytest.mark.parametrize("key", KEYS)
+@settings(max_examples=12, deadline=None)
+@given(values=VALUES)
+def test_the_hash_of_nothing_is_never_uploaded(key: str, values: list[str]) -> None:
+    uploaded = normalise_and_hash(pl.DataFrame({key: [*values, "", " ", None, "NULL"]}))[key]
+    assert EMPTY not in [value for value in uploaded if EMPTY not in values]
+    assert uploaded.to_list()[-4:] == [""] * 4
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_no_row_is_lost_or_moved(data: st.DataObject) -> None:
+    keys = data.draw(st.lists(st.sampled_from(COLUMNS), min_size=1, unique=True))
+    height = data.draw(st.integers(1, 8))
+    cells = {key: data.draw(st.lists(CELL, min_size=height, max_size=height)) for key in keys}
+    whole = normalise_and_hash(pl.DataFrame(cells), default_country="GB")
+
+    assert whole.height == height or keys == ["DOB"]
+    for row in range(height):
+        alone = normalise_and_hash(
+            pl.DataFrame({key: [values[row]] for key, values in cells.items()}),
+            default_country="GB",
+        )
+        assert alone.row(0) == whole.row(row)
+
+
+@pytest.mark.parametrize("key", KEYS)
+@settings(max_examples=12, deadline=None)
+@given(values=VALUES)
+def test_an_upload_is_the_hash_of_the_normalised_value(key: str, values: list[str]) -> None:
+    frame = pl.DataFrame({key: values})
+    normalised, uploaded = normalise(frame)[key], normalise_and_hash(frame)[key]
+    for value, upload in zip(normalised, uploaded, strict=True):
+        if not value or key in ("MADID", "EXTERN_ID") or len(value) == 64 and value.isalnum():
+            continue
+        assert upload == hashlib.sha256(value.encode()).hexdigest()
