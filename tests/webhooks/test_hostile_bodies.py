@@ -104,8 +104,8 @@ def _noise(chance: random.Random) -> tuple[bytes, dict[str, str]]:
 
 
 def _no_event(chance: random.Random) -> tuple[bytes, dict[str, str]]:
-    odd = [None, True, 1, "text", [], {}, [[]], [None], {"field": "f"}]
-    documents = [
+    odd: list[object] = [None, True, 1, "text", [], {}, [[]], [None], {"field": "f"}]
+    documents: list[object] = [
         chance.choice(odd[:-1]),
         {"object": "page", "entry": chance.choice(odd)},
         {"object": "page", "entry": [{"id": "1", "changes": [chance.choice(odd[:-1])]}]},
