@@ -87,8 +87,9 @@ def sender(world: World) -> httpx.AsyncClient:
 
 async def deliver_due(world: World, client: httpx.AsyncClient) -> bool:
     """Send the webhooks whose time has come, some at once; whether there were any."""
-    due = await asyncio.to_thread(_due, world)
-    await asyncio.gather(*(_deliver(world, client, *webhook) for webhook in due))
+    async with world.delivering:
+        due = await asyncio.to_thread(_due, world)
+        await asyncio.gather(*(_deliver(world, client, *webhook) for webhook in due))
     return bool(due)
 
 

@@ -4,6 +4,7 @@ Every call is one transaction, so a process killed at any instant has applied a 
 at all. Work for later (matching, webhooks) is a row with a due time, so a restart finds it.
 """
 
+import asyncio
 import sqlite3
 import threading
 import time
@@ -125,6 +126,8 @@ class World:
         if settings.state_file is not None:
             settings.state_file.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
+        # One delivery round at a time, or a webhook under way would be taken up by another round.
+        self.delivering = asyncio.Lock()
         self.db = sqlite3.connect(
             settings.state_file or ":memory:", check_same_thread=False, isolation_level=None
         )

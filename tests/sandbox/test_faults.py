@@ -1,0 +1,112 @@
+"""Faults and throttling on order."""
+
+import json
+
+import httpx
+import pytest
+
+from tests.sandbox import meta
+from tests.sandbox.meta import Meta, error_of, key, people
+
+EDGE = f"act_{meta.ACCOUNT}/customaudiences"
+
+
+def test_the_nth_call_fails_as_often_as_ordered(sandbox: Meta) -> None:
+    sandbox.door(
+        "POST",
+        "faults",
+        method="GET",
+        path="act_*/customaudiences",
+        nth=2,
+        every=2,
+        times=2,
+        error={"code": 2, "is_transient": True, "status": 500, "subcode": 99},
+    )
+    statuses = [sandbox.call("GET", EDGE).status_code for _ in range(6)]
+    (fault,) = sandbox.door("GET", "faults")
+
+    assert statuses == [200, 500, 200, 500, 200, 200]
+    assert (fault["seen"], fault["fired"]) == (6, 2)
+    assert sandbox.door("DELETE", f"faults/{fault['id']}") == []
+
+
+def test_an_ordered_error_is_a_whole_envelope(sandbox: Meta) -> None:
+    sandbox.door("POST", "faults", error={"code": 190, "subcode": 463, "status": 401})
+    answer = sandbox.call("GET", EDGE)
+
+    assert answer.status_code == 401
+    assert error_of(answer) == (190, 463)
+
+
+def test_a_token_can_expire_after_so_many_calls_for_one_caller_alone(sandbox: Meta) -> None:
+    error = {"code": 190, "subcode": 463}
+    sandbox.door("POST", "faults", principal="system_user", nth=3, times=None, error=error)
+    statuses = [sandbox.call("GET", EDGE).status_code for _ in range(4)]
+
+    assert statuses == [200, 200, 400, 400]
+    tokens = sandbox.call("GET", f"{meta.PAGE}/notification_message_tokens", meta.PAGE_TOKEN)
+    assert tokens.status_code == 200
+
+
+@pytest.mark.parametrize(("when", "applied"), [("before", 0), ("after", 3)])
+def test_a_connection_can_be_cut_before_or_after_the_call_is_applied(
+    sandbox: Meta, when: str, applied: int
+) -> None:
+    audience = sandbox.create_audience()
+    sandbox.door("POST", "faults", method="POST", path="*/users", reset=when)
+    with pytest.raises(httpx.TransportError):
+        sandbox.upload(audience, people(3))
+    assert len(sandbox.members(audience)) == applied
+
+    assert sandbox.upload(audience, people(3)).json()["num_received"] == 3
+    assert sandbox.members(audience) == {key(row) for row in people(3)}
+
+
+def test_a_call_can_hang_until_the_caller_gives_up(sandbox: Meta) -> None:
+    sandbox.door("POST", "faults", hang=True)
+    with pytest.raises(httpx.ReadTimeout):
+        sandbox.call("GET", EDGE, timeout=0.2)
+
+    assert sandbox.call("GET", EDGE).status_code == 200
+
+
+def test_an_answer_can_be_html_truncated_or_empty(sandbox: Meta) -> None:
+    for body in ("html", "truncated", "empty"):
+        sandbox.door("POST", "faults", body=body, headers={"x-extra": "1"})
+        answer = sandbox.call("GET", EDGE)
+        with pytest.raises(ValueError, match=r"."):
+            json.loads(answer.content)
+        assert answer.headers["x-extra"] == "1"
+
+
+def test_a_fault_that_makes_no_sense_is_refused(sandbox: Meta) -> None:
+    for rule in ({"nth": 0}, {"explode": True}, {"variants": {"colour": "red"}}, {"reset": "now"}):
+        answer = sandbox.http.post(f"{sandbox.url}/_sandbox/faults", json=rule)
+        assert answer.status_code == 422
+
+
+def test_a_quota_shows_its_use_and_blocks_beyond_it(sandbox: Meta) -> None:
+    account = f"act_{meta.ACCOUNT}"
+    sandbox.door("POST", "quotas", subject=account, calls=4, window_seconds=600, block_seconds=90)
+    answers = [sandbox.call("GET", EDGE) for _ in range(5)]
+    used = [
+        json.loads(answer.headers["x-business-use-case-usage"])[meta.ACCOUNT][0]
+        for answer in answers
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 400]
+    assert [usage["call_count"] for usage in used] == [25, 50, 75, 100, 100]
+    assert used[-1]["estimated_time_to_regain_access"] == 2
+    assert error_of(answers[-1]) == (80003, 2446079)
+    assert json.loads(answers[1].headers["x-ad-account-usage"])["acc_id_util_pct"] == 50.0
+    sandbox.door("POST", "clock", advance_seconds=700)
+    assert sandbox.call("GET", EDGE).status_code == 200
+
+
+def test_the_token_listing_has_a_throttle_of_its_own(sandbox: Meta) -> None:
+    sandbox.door("POST", "quotas", subject=meta.PAGE, calls=1)
+    path = f"{meta.PAGE}/notification_message_tokens"
+    codes = [sandbox.call("GET", path, meta.PAGE_TOKEN).status_code for _ in range(2)]
+
+    assert codes == [200, 400]
+    assert error_of(sandbox.call("GET", path, meta.PAGE_TOKEN))[0] == 2300080
