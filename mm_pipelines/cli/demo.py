@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,7 +63,7 @@ def demo(
     seconds = time.monotonic() - began
     console.print(f"\nDone in {seconds:.0f} s. Nothing is left running; the state is kept.")
     console.print(f"To look around: make up, then {Ports().ui_url} in a browser; `mm status`.")
-    typer.echo(f"RESULT {json.dumps(progress.result(seconds))}")
+    typer.echo(f"RESULT {json.dumps(asdict(progress.counts))}")
 
 
 def _watch(flow: Flow, check: Callable[[], None], seconds: float, console: Console) -> Progress:

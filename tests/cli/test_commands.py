@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import psycopg2
+import pytest
+from typer.testing import CliRunner, Result
+
+from mm_pipelines.cli import app
+from mm_pipelines.local.postgres import EmbeddedPostgres
+
+ROOT = Path(__file__).parents[2]
+
+TOKEN = """
+insert into mm.subscription_token
+    (page_id, token, recipient_id, source, first_seen_at, last_seen_at, gone_at)
+values (%s, %s, %s, 'opt_in', now(), now(), %s)
+"""
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An installation on the sample mm.yaml, in a home that every account can reach."""
+    parent = Path(tempfile.mkdtemp(prefix="mm-cli-"))
+    parent.chmod(0o755)
+    for name in [name for name in os.environ if name.startswith("MM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MM_HOME", str(parent / "home"))
+    monkeypatch.setenv("MM_CONFIG", str(ROOT / "examples/mm.yaml"))
+    yield parent / "home"
+    EmbeddedPostgres(parent / "home").remove()
+    shutil.rmtree(parent)
+
+
+def mm(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def exports(text: str) -> dict[str, str]:
+    lines = [line.removeprefix("export ") for line in text.splitlines()]
+    return dict(shlex.split(line)[0].split("=", 1) for line in lines)
+
+
+def test_a_command_that_does_not_exist_is_named() -> None:
+    refused = mm("sned")
+    assert refused.exit_code == 2
+    assert "sned" in refused.stderr
+
+
+def test_help_loads_no_driver_and_no_frame_library() -> None:
+    script = (
+        "import sys; from typer.testing import CliRunner; from mm_pipelines.cli import app;"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
+        "print([name for name in ('polars', 'sqlalchemy', 'dagster') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_env_gives_what_plain_dagster_needs_on_the_same_state(home: Path) -> None:
+    done = mm("env")
+    assert done.exit_code == 0, done.output
+    variables = exports(done.stdout)
+    assert variables["MM_HOME"] == str(home)
+    assert variables["DAGSTER_HOME"] == str(home / "dagster")
+    assert (home / "dagster/dagster.yaml").exists()
+    assert variables["MM_DATABASE_URL"].startswith("postgresql://")
+    # The database runs, and Dagster's tables will be made in their own schema of it.
+    plain = variables["MM_DAGSTER_DATABASE_URL"].replace("postgresql+psycopg2:", "postgresql:")
+    connection = psycopg2.connect(plain)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("select current_schema(), to_regclass('mm.upload_batch') is not null")
+        assert cursor.fetchone() == ("dagster", True)
+    connection.close()
+
+
+def test_env_twice_is_the_same(home: Path) -> None:
+    assert mm("env").stdout == mm("env").stdout
+    key = home / "suppression.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_password_is_masked_in_the_databases_address(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MM_DATABASE_URL", "postgres://me:secret@db.example/mm?sslmode=require")
+    shown = mm("db", "url")
+    assert shown.exit_code == 0
+    assert "secret" not in shown.output
+    assert "me:***@db.example/mm" in shown.output
+
+
+def test_a_database_that_does_not_answer_is_one_sentence(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MM_DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/mm")
+    refused = mm("status")
+    assert refused.exit_code == 1
+    assert "the database does not answer" in refused.stderr
+    assert "secret" not in refused.output
+    assert "Traceback" not in refused.output
+
+
+def test_config_check_names_every_fault_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "mm.yaml"
+    broken.write_text((ROOT / "examples/mm.yaml").read_text().replace("page: acme", "page: acne"))
+    monkeypatch.setenv("MM_CONFIG", str(broken))
+    monkeypatch.setenv("MM_DATABASE_URL", "mysql://db.example/mm")
+    refused = mm("config", "check")
+    assert refused.exit_code == 1
+    assert refused.stderr.count("there is no page 'acne'") == 2
+    assert "MM_DATABASE_URL: mysql is no PostgreSQL" in refused.stderr
+    assert "3 faults to mend" in refused.stderr
+
+
+def test_config_check_names_the_variables_that_are_missing(home: Path) -> None:
+    refused = mm("config", "check")
+    assert refused.exit_code == 1
+    for name in ("MM_SYSTEM_USER_TOKEN", "ACME_PAGE_TOKEN", "MM_APP_SECRET"):
+        assert f"{name}: is not set" in refused.stderr
+
+
+def test_what_is_known_begins_empty_and_is_json_on_request(home: Path) -> None:
+    shown = mm("status", "--json")
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout) == {
+        "partitions": [],
+        "pages": [],
+        "webhooks": [],
+        "rejections": [],
+    }
+    assert json.loads(mm("audiences", "--json").stdout) == []
+    assert "No Custom Audience" in mm("audiences").stdout
+    assert not EmbeddedPostgres(home).is_running(), "a command left its server behind"
+
+
+def test_only_sendable_tokens_are_exported_for_the_owners_eyes(home: Path, tmp_path: Path) -> None:
+    assert mm("db", "upgrade").exit_code == 0
+    with EmbeddedPostgres(home).used() as url:
+        connection = psycopg2.connect(url)
+        with connection, connection.cursor() as cursor:
+            cursor.execute(TOKEN, ["134141414124123", "token-b", None, None])
+            cursor.execute(TOKEN, ["134141414124123", "token-a", "psid-1", None])
+            cursor.execute(TOKEN, ["134141414124123", "token-gone", None, "2026-11-20"])
+            cursor.execute(TOKEN, ["245252525235234", "token-c", None, None])
+        connection.close()
+        csv = mm("tokens", "export").stdout
+        assert [line.split(",")[1] for line in csv.splitlines()] == [
+            "token",
+            "token-a",
+            "token-b",
+            "token-c",
+        ]
+        file = tmp_path / "acme.parquet"
+        assert mm("tokens", "export", "-o", str(file), "--page", "acme").exit_code == 0
+        assert pl.read_parquet(file)["token"].to_list() == ["token-a", "token-b"]
+        assert file.stat().st_mode & 0o777 == 0o600
+        refused = mm("tokens", "export", "--page", "acne")
+        assert refused.exit_code == 1
+        assert "known are acme, globex" in refused.stderr
+
+
+def test_the_receiver_does_not_start_without_its_secret(home: Path) -> None:
+    refused = mm("webhooks")
+    assert refused.exit_code == 1
+    assert "MM_APP_SECRET is not set" in refused.stderr
+
+
+def test_a_time_that_is_none_is_refused_by_replay(home: Path) -> None:
+    assert mm("webhooks", "replay", "--since", "yesterday").exit_code == 2
+    assert mm("webhooks", "replay", "--since", "2026-11-20").stdout.startswith("0 events")
