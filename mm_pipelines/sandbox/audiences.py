@@ -308,7 +308,12 @@ def _filter(condition: object) -> Callable[[sqlite3.Row], bool]:
         mine = row[column]
         if column == "marketing_messages":
             mine = MESSENGER_SUBTYPE if mine else CUSTOMER_FILE_SUBTYPE
-        return compare(mine, condition["value"])
+        try:
+            return compare(mine, condition["value"])
+        except (TypeError, ValueError):
+            raise errors.invalid_parameter(
+                f"Wrong value for filtering field {condition['field']}"
+            ) from None
 
     return accepts
 

@@ -81,7 +81,7 @@ class Call:
     def whole_number(self, name: str, default: int, lowest: int = 0) -> int:
         """An integer parameter of at least `lowest`."""
         word = self.text(name, str(default))
-        if not re.fullmatch(r"-?\d{1,19}", word) or int(word) < lowest:
+        if not re.fullmatch(r"-?[0-9]{1,18}", word) or int(word) < lowest:
             raise invalid_parameter(f"Param {name} must be an integer of at least {lowest}")
         return int(word)
 

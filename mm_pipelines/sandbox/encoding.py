@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from typing import Any
 
 import orjson
@@ -36,7 +37,7 @@ def from_cursor(cursor: str) -> int:
     except (binascii.Error, UnicodeDecodeError) as error:
         raise ValueError("not a cursor") from error
     prefix, _, digits = text.partition("QVFIU")
-    if prefix or not digits.isdigit():
+    if prefix or not re.fullmatch("[0-9]{1,18}", digits):
         raise ValueError("not a cursor")
     return int(digits)
 

@@ -113,7 +113,7 @@ def read_session(call: Call) -> SessionPart | None:
         raise invalid_parameter("Param session must be an object")
     session_id = _whole(value.get("session_id"))
     batch_seq = _whole(value.get("batch_seq"))
-    if session_id is None or not 0 < session_id < 2**63:
+    if not session_id:
         raise invalid_parameter("session_id must be a positive 64-bit integer")
     if batch_seq is None or batch_seq < 1:
         raise invalid_parameter("batch_seq must be an integer from 1")
@@ -182,4 +182,4 @@ def _whole(value: object) -> int | None:
     if isinstance(value, bool) or value is None:
         return None
     text = str(value)
-    return int(text) if re.fullmatch(r"\d{1,19}", text) else None
+    return int(text) if re.fullmatch("[0-9]{1,19}", text) and int(text) < 2**63 else None

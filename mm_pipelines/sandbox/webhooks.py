@@ -172,7 +172,7 @@ async def _deliver(
     try:
         answer = await client.post(url, content=body, headers=headers)
         status = answer.status_code
-    except httpx.HTTPError:
+    except (httpx.HTTPError, httpx.InvalidURL):
         status = 0
     await asyncio.to_thread(_note_attempt, world, number, attempts + 1, status)
 

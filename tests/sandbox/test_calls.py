@@ -5,6 +5,8 @@ import hmac
 import json
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from tests.sandbox import meta
 from tests.sandbox.conftest import Start
@@ -107,3 +109,40 @@ def test_a_body_that_is_no_json_object_is_a_graph_error(sandbox: Meta) -> None:
             headers={"content-type": "application/json", "authorization": "Bearer system-token"},
         )
         assert (answer.status_code, error_of(answer)[0]) == (400, 100)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+PARAMETERS = st.sampled_from(
+    ["fields", "filtering", "limit", "after", "payload", "session", "data", "recipient", "message",
+     "custom_audience_ids", "name", "marketing_message_channels", "do_not_return_duplicates"]
+)  # fmt: skip
+
+
+@given(
+    method=st.sampled_from(["GET", "POST", "DELETE"]),
+    edge=st.sampled_from(
+        [AUDIENCES, TOKENS, "{}", "{}/users", "{}/usersreplace", "{}/sessions",
+         f"{meta.PAGE}/messages", f"{meta.PAGE}/messaging_customer_base/unsubscribe"]
+    ),
+    params=st.dictionaries(PARAMETERS, VALUES, max_size=4),
+)  # fmt: skip
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_call_whatever_it_carries_breaks_the_sandbox(
+    sandbox: Meta, method: str, edge: str, params: dict[str, object]
+) -> None:
+    sandbox.door("POST", "reset")
+    audience = sandbox.create_audience()
+    token = meta.PAGE_TOKEN if edge.startswith(meta.PAGE) else meta.SYSTEM_TOKEN
+    try:
+        answer = sandbox.call(method, edge.format(audience), token, json=params)
+    except (ValueError, OverflowError):
+        assume(False)  # Not even JSON.
+
+    assert answer.status_code in {200, 400, 403}
+    assert isinstance(answer.json(), dict)
