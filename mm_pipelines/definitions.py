@@ -6,7 +6,12 @@ import assets
 from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
 from mm_pipelines.jobs import daily_upload
 from mm_pipelines.schedules import daily_upload_schedule, token_refresh
-from mm_pipelines.sensors import customer_list_sensor, upload_status_sensor
+from mm_pipelines.sensors import (
+    customer_list_sensor,
+    optin_sensor,
+    unsubscribe_sensor,
+    upload_status_sensor,
+)
 from resources.database import DatabaseResource
 from resources.graph_api import GraphApiResource
 from resources.storage import StorageResource
@@ -16,7 +21,7 @@ defs = dg.Definitions(
     assets=dg.load_assets_from_package_module(assets),
     jobs=[daily_upload],
     schedules=[daily_upload_schedule, token_refresh],
-    sensors=[upload_status_sensor, customer_list_sensor],
+    sensors=[upload_status_sensor, unsubscribe_sensor, optin_sensor, customer_list_sensor],
     resources={
         "database": DatabaseResource(url=dg.EnvVar("MM_DATABASE_URL")),
         "storage": StorageResource(base_url=dg.EnvVar("MM_STORAGE_URL")),

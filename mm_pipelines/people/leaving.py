@@ -18,9 +18,15 @@ from mm_pipelines.payload import suppression_digest
 from mm_pipelines.people.identifiers import Leaver, read_requests
 from mm_pipelines.people.tracing import Traced, chunks, unsubscribe_traced
 from mm_pipelines.people.unsubscribe_list import read_unsubscribe_list
-from mm_pipelines.warehouse import messenger_consent, suppression, unsubscribe_request
+from mm_pipelines.warehouse import (
+    messenger_consent,
+    suppression,
+    unsubscribe_list,
+    unsubscribe_request,
+)
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.suppression import Suppressed
+from mm_pipelines.warehouse.unsubscribe_list import ListRead
 
 CALLS_FOR_TRACING = 100
 """Calls that finding a chunk's invalid rows may take; one row of 1,000 takes eleven."""
@@ -76,32 +82,34 @@ class LeavingSummary:
 
 def receive_list(
     database: Database, url: str, plan: LeavingPlan, day: date, summary: LeavingSummary
-) -> str | None:
-    """Record what a day's list asks for; rows recorded before stay as they are.
-
-    Returns:
-        The list's SHA-256, or None if there is no list.
+) -> None:
+    """Record what a day's list asks for, if there is one; rows recorded before stay as they are.
 
     Raises:
         ListError: The list cannot be read; see `lists.errors`.
         SuppressionKeyChanged: The rows' digests would not meet those of before.
     """
-    if stat_list(url) is None:
-        return None
+    # Looked at before it is read: what is added meanwhile changes the mark, and is read next.
+    stat = stat_list(url)
+    if stat is None:
+        return
     with database.transaction() as connection:
         suppression.check_key(connection, plan.suppression_key)
     listed = read_unsubscribe_list(url, plan.suppression_key)
     with database.transaction() as connection:
-        new = unsubscribe_request.receive(
+        summary.received += unsubscribe_request.receive(
             connection, plan.page_id, listed.requests, "list", list_day=day
         )
-        nobody = unsubscribe_request.record_rejected_rows(
+        summary.rejected += unsubscribe_request.record_rejected_rows(
             connection, plan.page_id, listed.nobody, day, NAMES_NOBODY
         )
+        unsubscribe_list.record(
+            connection,
+            plan.page_id,
+            day,
+            ListRead(mark=stat.mark, fingerprint=listed.fingerprint, row_count=listed.rows),
+        )
     summary.rows_in_list = listed.rows
-    summary.received += new
-    summary.rejected += nobody
-    return listed.fingerprint
 
 
 def suppress(database: Database, plan: LeavingPlan, summary: LeavingSummary) -> list[Leaver]:

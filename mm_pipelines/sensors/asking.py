@@ -110,6 +110,14 @@ def wait_after(failures: int) -> timedelta:
     return wait
 
 
+def last_done(instance: dg.DagsterInstance, asset: str, partition_key: str) -> datetime | None:
+    """When an asset's partition was last materialised; None before the first time."""
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition_key]), limit=1
+    ).records
+    return datetime.fromtimestamp(records[0].timestamp, UTC) if records else None
+
+
 def does(run: dg.DagsterRun, asset: str, jobs: Sequence[str] = ()) -> bool:
     """Whether a run materialises an asset: by its selection, or as all of one of ``jobs``."""
     if run.asset_selection:

@@ -7,7 +7,7 @@ What names a PSID or token suppresses it in the transaction that inserts it (a t
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Literal
 
 from sqlalchemy import Connection, text
@@ -100,11 +100,20 @@ group by page_id
 order by page_id
 """)
 
-_NEWEST_LEAVE = text("""
-select page_id, max(settled_at) as settled_at
-from mm.unsubscribe_request
-where state = 'confirmed'
-group by page_id
+_TOKENS_STALE = text("""
+select request.page_id, pull.finished_at
+from (
+    select page_id, max(settled_at) as settled_at from mm.unsubscribe_request
+    where state = 'confirmed' and page_id = any(:page_ids)
+    group by page_id
+) request
+left join lateral (
+    select started_at, finished_at from mm.token_pull
+    where page_id = request.page_id and finished_at is not null order by started_at desc limit 1
+) pull on true
+where request.settled_at > coalesce(pull.started_at, '-infinity')
+  and coalesce(pull.started_at, '-infinity') <= now() - cast(:at_most_every as interval)
+order by request.settled_at
 """)
 
 
@@ -252,6 +261,13 @@ def open_by_page(connection: Connection) -> list[PageRequests]:
     return [PageRequests(**row._asdict()) for row in connection.execute(_COUNT_OPEN)]
 
 
-def newest_leave(connection: Connection) -> Mapping[str, datetime]:
-    """When the newest request of each Page was confirmed: its tokens are stale since."""
-    return {row.page_id: row.settled_at for row in connection.execute(_NEWEST_LEAVE)}
+def pages_with_stale_tokens(
+    connection: Connection, page_ids: Sequence[str], *, at_most_every: timedelta
+) -> Mapping[str, datetime | None]:
+    """The Pages that people left since their last pull began, if that is long enough ago.
+
+    Returns:
+        When that pull was finished, by the Page's id; None before the first.
+    """
+    asked = {"page_ids": list(page_ids), "at_most_every": at_most_every}
+    return {row.page_id: row.finished_at for row in connection.execute(_TOKENS_STALE, asked)}

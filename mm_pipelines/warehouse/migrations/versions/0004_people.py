@@ -51,6 +51,19 @@ create index unsubscribe_request_settled on mm.unsubscribe_request (page_id, set
 where settled_at is not null
 """
 
+# What a list was when it was read: as long as its mark is the same, it need not be read again.
+UNSUBSCRIBE_LIST = """
+create table mm.unsubscribe_list (
+    page_id     text collate "C" not null,
+    list_day    date not null,
+    mark        text not null,
+    fingerprint text not null,
+    row_count   bigint not null,
+    read_at     timestamptz not null default now(),
+    primary key (page_id, list_day)
+)
+"""
+
 # The fingerprint of the key that every digest below was made with; there is one.
 SUPPRESSION_KEY = """
 create table mm.suppression_key (
@@ -222,6 +235,7 @@ def upgrade() -> None:
     op.execute(UNSUBSCRIBE_REQUEST_OPEN)
     op.execute(UNSUBSCRIBE_REQUEST_LIST_ROW)
     op.execute(UNSUBSCRIBE_REQUEST_SETTLED)
+    op.execute(UNSUBSCRIBE_LIST)
     op.execute(SUPPRESSION_KEY)
     op.execute(SUPPRESSION)
     op.execute(MESSENGER_CONSENT)

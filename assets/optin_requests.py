@@ -1,0 +1,87 @@
+"""Opt-in requests on Messenger."""
+
+from datetime import datetime, time, timedelta
+
+import dagster as dg
+
+from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
+from mm_pipelines.people.asking import AskingSummary, Question, ask_people
+from mm_pipelines.warehouse import optin_request
+from mm_pipelines.warehouse.optin_request import OutcomeCount
+from resources.database import DatabaseResource
+from resources.graph_api import GraphApiResource
+from resources.meta_failures import meta_failures
+
+_COLUMNS = dg.TableSchema(
+    [
+        dg.TableColumn("id", "bigint"),
+        dg.TableColumn("page_id", "text", "The Page that asked"),
+        dg.TableColumn("psid", "text", "Who was asked"),
+        dg.TableColumn("title", "text", "What they read"),
+        dg.TableColumn("asked_at", "timestamptz", "When it was reserved, before it was sent"),
+        dg.TableColumn("state", "text", "reserved, sent, unknown, skipped or released"),
+        dg.TableColumn("why", "text", "Meta's code and subcode, where it was not sent"),
+        dg.TableColumn("message_id", "text", "Meta's id of the message"),
+        dg.TableColumn("granted_at", "timestamptz", "When the person agreed"),
+    ]
+)
+
+
+@dg.asset(
+    partitions_def=PAGE_BY_DAY,
+    deps=["conversations", "messaging_optins"],
+    group_name="people",
+    owners=["team:audience"],
+    kinds={"meta", "postgres"},
+    metadata={"dagster/table_name": "mm.optin_request", "dagster/column_schema": _COLUMNS},
+)
+def optin_requests(
+    context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
+) -> dg.MaterializeResult[None]:
+    """Who wrote to the Page within 24 hours is asked to opt in: once a window, a title once a week.
+
+    Nobody is asked who has a live token or has left. A request is reserved before it is sent, so
+    that no two runs reach the same person; one whose answer never came counts as sent.
+    """
+    partition = PageDay.of(context)
+    page = CONFIG.pages[partition.page]
+    summary = AskingSummary()
+    if page.optin is None:
+        context.log.info(f"pages.{partition.page}.optin is not set in mm.yaml: nobody is asked")
+    else:
+        question = Question(
+            title=page.optin.title,
+            image_url=page.optin.image_url,
+            payload=page.optin.payload,
+            cta_text=page.optin.cta,
+            timezone=CONFIG.timezone,
+        )
+        throttle = graph_api.throttle_for_page(partition.page, database.get())
+        with (
+            meta_failures(context),
+            graph_api.client_for_page(partition.page, throttle) as client,
+        ):
+            ask_people(database.get(), client, page.page_id, question, summary)
+    begin = datetime.combine(partition.day, time(), CONFIG.zone)
+    with database.get().transaction() as connection:
+        of_day = optin_request.counts(connection, page.page_id, begin, begin + timedelta(days=1))
+    return dg.MaterializeResult(metadata=_metadata(summary, of_day))
+
+
+def _metadata(summary: AskingSummary, of_day: list[OutcomeCount]) -> dict[str, dg.MetadataValue]:
+    metadata: dict[str, dg.MetadataValue] = {
+        "dagster/row_count": dg.MetadataValue.int(sum(row.requests for row in of_day)),
+        "sent": dg.MetadataValue.int(summary.outcomes["sent"]),
+        "counted_as_sent": dg.MetadataValue.int(summary.outcomes["unknown"] + summary.abandoned),
+        "skipped": dg.MetadataValue.int(summary.outcomes["skipped"]),
+        "of_the_day": dg.MetadataValue.md(
+            "\n".join(
+                [
+                    "| state | why | requests |",
+                    "|---|---|---:|",
+                    *(f"| {row.state} | {row.why} | {row.requests:,} |" for row in of_day),
+                ]
+            )
+        ),
+    }
+    return metadata

@@ -1,0 +1,63 @@
+"""From what people do on Messenger to what is known of them, and to the requests they are sent."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import dagster as dg
+from sqlalchemy import Connection
+
+from mm_pipelines.partitions import CONFIG, PageDay
+from mm_pipelines.people.said import MESSAGE_FIELDS, OPTIN_FIELDS
+from mm_pipelines.sensors.asking import Work, ask, does, last_done, partition_of
+from mm_pipelines.warehouse import optin_request, page_event
+from resources.database import DatabaseResource
+
+_ACKNOWLEDGED_BY = {"messaging_optins": OPTIN_FIELDS, "conversations": MESSAGE_FIELDS}
+_PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
+
+
+@dg.sensor(
+    asset_selection=dg.AssetSelection.assets("messaging_optins", "conversations", "optin_requests"),
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Webhooks of people who agree, stop or write ask for messaging_optins and conversations; "
+        "people who may be asked to opt in now ask for optin_requests."
+    ),
+)
+def optin_sensor(
+    context: dg.SensorEvaluationContext, database: DatabaseResource
+) -> dg.SensorResult:
+    """Ask for each Page's part of what people on Messenger did."""
+    notes: list[str] = []
+    with database.get().transaction() as connection:
+        due = [*_events(connection, notes), *_people_to_ask(connection)]
+    work = [Work(asset, key, last_done(context.instance, asset, key)) for asset, key in due]
+    asked = ask(context.instance, work, is_served_by=_is_served_by)
+    asked.notes += notes
+    return asked.result(context)
+
+
+def _events(connection: Connection, notes: list[str]) -> Iterator[tuple[str, str]]:
+    for asset, fields in _ACKNOWLEDGED_BY.items():
+        for pending in page_event.pages_pending(connection, fields):
+            if pending.page_id in _PAGE_KEYS:
+                yield asset, _PAGE_KEYS[pending.page_id]
+            else:
+                notes.append(
+                    f"{pending.events} events for {asset} are kept of page_id {pending.page_id}, "
+                    "which mm.yaml does not have: add the Page, or unsubscribe it"
+                )
+
+
+def _people_to_ask(connection: Connection) -> Iterator[tuple[str, str]]:
+    today = datetime.now(CONFIG.zone).date()
+    for key, page in CONFIG.pages.items():
+        if page.optin is not None and optin_request.candidates(
+            connection, page.page_id, page.optin.title, limit=1
+        ):
+            yield "optin_requests", PageDay(key, today).key
+
+
+def _is_served_by(run: dg.DagsterRun, work: Work) -> bool:
+    return partition_of(run) == work.partition_key and does(run, work.asset)

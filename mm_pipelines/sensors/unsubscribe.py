@@ -1,0 +1,105 @@
+"""From a request to leave to the audiences and tokens without the person."""
+
+import logging
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+
+import dagster as dg
+from sqlalchemy import Connection
+
+from mm_pipelines.lists.location import stat_list
+from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
+from mm_pipelines.people.unsubscribe_list import unsubscribe_list_url
+from mm_pipelines.sensors.asking import Work, ask, does, last_done, partition_of
+from mm_pipelines.warehouse import suppression_sweep, unsubscribe_list, unsubscribe_request
+from resources.database import DatabaseResource
+
+DAYS_WATCHED = 7
+"""Lists that are put down or changed later are read when their partition is materialised."""
+
+_PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
+
+
+@dg.sensor(
+    asset_selection=dg.AssetSelection.assets("unsubscribes", "subscription_tokens"),
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Requests to leave, their lists, and audiences that people who left may stand in ask for "
+        "unsubscribes; a Page that people have left asks for subscription_tokens."
+    ),
+)
+def unsubscribe_sensor(
+    context: dg.SensorEvaluationContext, database: DatabaseResource
+) -> dg.SensorResult:
+    """Ask for everything that somebody's leaving is still to be followed by."""
+    today = datetime.now(CONFIG.zone).date()
+    notes: list[str] = []
+    with database.get().transaction() as connection:
+        due = list(dict.fromkeys(_due(connection, today, notes, context.log)))
+        stale = unsubscribe_request.pages_with_stale_tokens(
+            connection,
+            list(_PAGE_KEYS),
+            at_most_every=timedelta(minutes=CONFIG.settings.token_pull_minutes),
+        )
+    leaving = [
+        Work(
+            "unsubscribes",
+            partition.key,
+            last_done(context.instance, "unsubscribes", partition.key),
+        )
+        for partition in due
+        if PAGE_BY_DAY.has_partition_key(partition.key)
+    ]
+    tokens = [
+        Work("subscription_tokens", _PAGE_KEYS[page_id], finished_at)
+        for page_id, finished_at in stale.items()
+    ]
+    asked = ask(context.instance, [*leaving, *tokens], is_served_by=_is_served_by)
+    asked.notes += notes
+    return asked.result(context)
+
+
+def _due(
+    connection: Connection, today: date, notes: list[str], log: logging.Logger
+) -> Iterator[PageDay]:
+    for waiting in unsubscribe_request.open_by_page(connection):
+        if waiting.page_id in _PAGE_KEYS:
+            yield PageDay(_PAGE_KEYS[waiting.page_id], today)
+        else:
+            notes.append(
+                f"{waiting.requests} requests to leave name page_id {waiting.page_id}, which "
+                "mm.yaml does not have: add the Page, or correct the rows"
+            )
+    for sweep in suppression_sweep.due(connection):
+        if sweep.audience in CONFIG.audiences:
+            yield PageDay(CONFIG.audiences[sweep.audience].page, today)
+        else:
+            notes.append(
+                f"people who left may stand in {sweep.audience}, which mm.yaml no longer has: "
+                "delete its Custom Audience at Meta, or put the audience back"
+            )
+    for page in CONFIG.pages:
+        yield from _changed_lists(connection, page, today, log)
+
+
+def _changed_lists(
+    connection: Connection, page: str, today: date, log: logging.Logger
+) -> Iterator[PageDay]:
+    configured = CONFIG.pages[page]
+    first = max(today - timedelta(days=DAYS_WATCHED - 1), CONFIG.start_date)
+    known = unsubscribe_list.marks(connection, configured.page_id, first)
+    for number in range((today - first).days + 1):
+        day = first + timedelta(days=number)
+        url = unsubscribe_list_url(configured.unsubscribes.path, page, day, CONFIG.directory)
+        try:
+            stat = stat_list(url)
+        except OSError as error:
+            log.warning(f"the unsubscribe list {url} cannot be looked at: {type(error).__name__}")
+            continue
+        if stat is not None and stat.mark != known.get(day):
+            yield PageDay(page, day)
+
+
+def _is_served_by(run: dg.DagsterRun, work: Work) -> bool:
+    return partition_of(run) == work.partition_key and does(run, work.asset)
