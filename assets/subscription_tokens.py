@@ -6,11 +6,13 @@ import dagster as dg
 from pydantic import Field
 
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
+from mm_pipelines.tokens.errors import TokenPullError
 from mm_pipelines.tokens.pull import PullReport, pull_tokens
 from mm_pipelines.warehouse.token_counts import TokenCounts, recipients_twice, token_counts
 from mm_pipelines.warehouse.token_pull import CompletePull, last_complete_pull
 from resources.database import DatabaseResource
 from resources.graph_api import GraphApiResource
+from resources.meta_failures import meta_failures
 
 # token_refresh asks every hour: two missed hours are worth a look, three a call.
 _WARN_AFTER, _FAIL_AFTER = timedelta(hours=2), timedelta(hours=3)
@@ -18,7 +20,7 @@ _WARN_AFTER, _FAIL_AFTER = timedelta(hours=2), timedelta(hours=3)
 # A listing much shorter than the one before deserves a look even where it is no loss to stop at.
 _SHRUNK = 0.9
 
-COLUMNS = dg.TableSchema(
+_COLUMNS = dg.TableSchema(
     columns=[
         dg.TableColumn("page_id", "text", "the Page's id at Meta"),
         dg.TableColumn("token", "text", "the subscription token, which messages are sent by"),
@@ -40,6 +42,7 @@ COLUMNS = dg.TableSchema(
         dg.TableColumn("last_seen_at", "timestamptz", "when one last had it"),
         dg.TableColumn("gone_at", "timestamptz", "when a complete pull no longer had it"),
         dg.TableColumn("stopped_at", "timestamptz", "when the person said STOP"),
+        dg.TableColumn("details_asked_at", "timestamptz", "when Meta was last asked about it"),
     ]
 )
 
@@ -69,7 +72,7 @@ class TokenPullConfig(dg.Config):
     freshness_policy=dg.FreshnessPolicy.time_window(
         fail_window=_FAIL_AFTER, warn_window=_WARN_AFTER
     ),
-    metadata={"dagster/column_schema": COLUMNS},
+    metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "mm.subscription_token"},
     check_specs=[
         dg.AssetCheckSpec(
             "one_token_per_recipient",
@@ -98,15 +101,18 @@ def subscription_tokens(
     page_id = CONFIG.pages[page].page_id
     with database.get().transaction() as connection:
         before = last_complete_pull(connection, page_id)
-    with graph_api.client_for_page(page) as client:
-        report = pull_tokens(
-            client,
-            database.get(),
-            page_id,
-            removal_share=CONFIG.settings.removal_share,
-            accept_losses=config.accept_losses,
-            deduplicate_at_meta=config.deduplicate_at_meta,
-        )
+    try:
+        with meta_failures(context), graph_api.client_for_page(page) as client:
+            report = pull_tokens(
+                client,
+                database.get(),
+                page_id,
+                removal_share=CONFIG.settings.removal_share,
+                accept_losses=config.accept_losses,
+                deduplicate_at_meta=config.deduplicate_at_meta,
+            )
+    except TokenPullError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
     context.log.info("%s tokens listed for %s", f"{report.merged.listed:,}", page)
     with database.get().transaction() as connection:
         counts = token_counts(connection, page_id)

@@ -102,8 +102,9 @@ insert into token_difference
 with listed as (
     select distinct on (token) *
     from listed_token
-    order by token, recipient_id, created_at desc, expires_at desc, next_eligible_at desc,
-        user_token_status, reoptin, topic_title, timezone, custom_audience_ids desc
+    order by token, recipient_id, created_at desc nulls last, expires_at desc,
+        next_eligible_at desc nulls last, user_token_status, reoptin, topic_title, timezone,
+        custom_audience_ids desc nulls last
 ),
 known as (
     select * from mm.subscription_token where page_id = $1

@@ -1,0 +1,50 @@
+"""What Meta knows of single tokens, beyond the listing."""
+
+import dagster as dg
+from pydantic import Field
+
+from assets.subscription_tokens import subscription_tokens
+from mm_pipelines.partitions import CONFIG, PAGE, single_partition
+from mm_pipelines.tokens.details import refresh_details
+from resources.database import DatabaseResource
+from resources.graph_api import GraphApiResource
+from resources.meta_failures import meta_failures
+
+
+class TokenDetailsConfig(dg.Config):
+    """How much to ask."""
+
+    most: int = Field(
+        default=1_000, ge=1, description="Tokens asked about at most; each is one call of the API"
+    )
+
+
+@dg.asset(
+    partitions_def=PAGE,
+    deps=[subscription_tokens],
+    group_name="tokens",
+    owners=["team:audience"],
+    kinds={"meta", "postgres"},
+)
+def token_details(
+    context: dg.AssetExecutionContext,
+    config: TokenDetailsConfig,
+    database: DatabaseResource,
+    graph_api: GraphApiResource,
+) -> dg.MaterializeResult[None]:
+    """Single tokens asked about at Meta: near expiry, changed lately, or brought by a webhook.
+
+    A token that Meta does not know any more is left for the next complete pull to judge.
+    """
+    page = single_partition(context)
+    with meta_failures(context), graph_api.client_for_page(page) as client:
+        report = refresh_details(
+            client, database.get(), CONFIG.pages[page].page_id, most=config.most
+        )
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": report.asked,
+            "unknown to Meta": report.unknown,
+            "changed": report.changed,
+        }
+    )

@@ -1,0 +1,76 @@
+"""Asking Meta about single tokens: those near expiry, changed, or brought by a webhook."""
+
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+import polars as pl
+
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.errors import GraphApiError, NotFoundError
+from mm_pipelines.graph_api.tokens import get_token
+from mm_pipelines.tokens.listing import as_listed
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.subscription_token import staging
+from mm_pipelines.warehouse.token_detail import mark_asked, tokens_worth_asking
+
+# The client's throttle is shared by its threads; more of them only wait for it.
+_SIDE_BY_SIDE = 8
+
+
+@dataclass(frozen=True)
+class DetailsReport:
+    """What was asked and learnt, in tokens; `unknown` are those that Meta does not know."""
+
+    asked: int
+    unknown: int
+    changed: int
+
+
+def refresh_details(
+    client: GraphApiClient, database: Database, page_id: str, *, most: int
+) -> DetailsReport:
+    """Ask about the tokens most worth it and merge the answers, which mark no token as gone.
+
+    Args:
+        client: with the Page's token.
+        database: with the schema `mm`.
+        page_id: of the Page.
+        most: tokens asked about at most; one call each.
+
+    Raises:
+        GraphApiError: as Meta answers; what was answered before is merged, and the next call
+            goes on with the rest.
+    """
+    with database.lock(f"tokens:{page_id}", wait=True):
+        with database.transaction() as connection:
+            tokens = tokens_worth_asking(connection, page_id, most)
+        answers, failure = _ask(client, tokens)
+        changed = 0
+        known = [answer for answer in answers.values() if answer is not None]
+        if known:
+            with staging(database) as staged:
+                staged.append(as_listed(pl.concat(known)))
+                changed = staged.merge(page_id, staged.compare(page_id)).changed
+        with database.transaction() as connection:
+            mark_asked(connection, page_id, list(answers))
+    if failure is not None:
+        raise failure
+    return DetailsReport(asked=len(answers), unknown=len(answers) - len(known), changed=changed)
+
+
+def _ask(
+    client: GraphApiClient, tokens: list[str]
+) -> tuple[dict[str, pl.DataFrame | None], GraphApiError | None]:
+    """The answers by token, None where Meta does not know it, and what ended the asking early."""
+    answers: dict[str, pl.DataFrame | None] = {}
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        asked = {pool.submit(get_token, client, token): token for token in tokens}
+        for answer in as_completed(asked):
+            try:
+                answers[asked[answer]] = answer.result()
+            except NotFoundError:
+                answers[asked[answer]] = None
+            except GraphApiError as error:
+                pool.shutdown(cancel_futures=True)
+                return answers, error
+    return answers, None
