@@ -17,6 +17,8 @@ from mm_pipelines.lists.errors import ListRowError, ListUnreadableError, row
 DELIMITERS = ",;\t|"
 _SNIFFED_BYTES = 64 << 10
 _LONGEST_FIELD = 1 << 20
+_LONGEST_RECORDS = 32 << 20
+_LINES_TRIED = 1000
 _BLANK_LINES = re.compile(rb"\n(?:[ \t]*\r?\n)+")
 
 
@@ -86,6 +88,8 @@ class Delimited:
     def _fast(self, data: bytes, places: Sequence[int]) -> pl.DataFrame | None:
         """The chunk as Polars reads it; None unless every row is certainly complete."""
         quoted = b'"' in data
+        if b"\0" in data:
+            return None
         if _BLANK_LINES.search(data) or data[:1] in b"\r\n":
             if quoted:
                 return None
@@ -130,6 +134,9 @@ class Delimited:
                 if len(fields) != width:
                     fault = f"{_fields(len(fields))} where the header has {width}"
                     raise ListRowError(self._url, row(number), fault)
+                if any("\0" in field for field in fields):
+                    fault = "a zero byte, which no text holds"
+                    raise ListRowError(self._url, row(number), fault)
                 for column, place in zip(columns, places, strict=True):
                     column.append(fields[place])
         except csv.Error as error:
@@ -171,7 +178,11 @@ def _whole_records(blocks: Iterator[bytes]) -> Iterator[bytes]:
     carry = b""
     for block in blocks:
         carry += _with_newlines(block)
-        end = _end_of_record(carry)
+        end = _end_of_records(carry)
+        if end == 0 and len(carry) > _LONGEST_RECORDS:
+            # A quote that stands within a field, or one that is never closed: the exact reading
+            # knows the one and names the row of the other.
+            end = carry.rfind(b"\n") + 1
         if end > 0:
             yield carry[:end]
             carry = carry[end:]
@@ -179,14 +190,16 @@ def _whole_records(blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield carry
 
 
-def _end_of_record(data: bytes) -> int:
-    end = len(data)
-    for _ in range(1000):
-        end = data.rfind(b"\n", 0, end)
-        if end < 0:
+def _end_of_records(data: bytes) -> int:
+    quotes, end = data.count(b'"'), len(data)
+    for _ in range(_LINES_TRIED):
+        line_end = data.rfind(b"\n", 0, end)
+        if line_end < 0:
             return 0
-        if data.count(b'"', 0, end) % 2 == 0:
-            return end + 1
+        quotes -= data.count(b'"', line_end, end)
+        if quotes % 2 == 0:
+            return line_end + 1
+        end = line_end
     return 0
 
 
@@ -210,6 +223,4 @@ def _fault(message: str) -> str:
         return "there is text behind a closing quote"
     if "larger than field limit" in message:
         return "a field is longer than a million signs; a quote may never be closed"
-    if "NUL" in message:
-        return "a zero byte, which no text holds"
     return "the row cannot be read"

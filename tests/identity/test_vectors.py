@@ -13,7 +13,9 @@ with (Path(__file__).parent / "vectors.csv").open(encoding="utf-8", newline="") 
     VECTORS = list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: f"{vector['key']} {vector['source']}")
+@pytest.mark.parametrize(
+    "vector", VECTORS, ids=lambda vector: f"{vector['key']} {vector['source']}"
+)
 @pytest.mark.parametrize("country_from", ["row", "audience"])
 def test_a_published_example_gives_its_published_value(
     vector: dict[str, str], country_from: str
@@ -29,11 +31,15 @@ def test_a_published_example_gives_its_published_value(
     assert normalise_and_hash(frame, default_country=default)[key].to_list() == [vector["uploaded"]]
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: f"{vector['key']} {vector['source']}")
+@pytest.mark.parametrize(
+    "vector", VECTORS, ids=lambda vector: f"{vector['key']} {vector['source']}"
+)
 def test_a_value_hashed_beforehand_passes_through_in_lower_case(vector: dict[str, str]) -> None:
     digest = hashlib.sha256(vector["normalised"].encode()).hexdigest()
     if vector["key"] == "EXTERN_ID":
         pytest.skip("an external id is sent as it is, whatever it looks like")
-    frame = pl.DataFrame({vector["key"]: [digest, digest.upper(), f"  {digest}\t", f"\xa0{digest}"]})
+    frame = pl.DataFrame(
+        {vector["key"]: [digest, digest.upper(), f"  {digest}\t", f"\xa0{digest}"]}
+    )
 
     assert normalise_and_hash(frame)[vector["key"]].to_list() == [digest] * 4
