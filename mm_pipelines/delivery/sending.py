@@ -167,9 +167,8 @@ class Sender:
         with self._database.transaction() as connection:
             if session is None:
                 lane.batch_seq = 0
-                session = upload_batch.open_session(
-                    connection, delta, secrets.randbelow(2**63 - 1) + 1, lane.rows_left
-                )
+                session = Session(_new_session_id(), lane.rows_left, opened_at=self._now())
+                upload_batch.open_session(connection, delta, session)
             lane.session = session
             lane.batch_seq += 1
             batch = Batch(
@@ -279,7 +278,7 @@ class _Slice:
     """
 
     first_row: int
-    rows: pl.DataFrame
+    rows: pl.DataFrame = field(repr=False)
     payload: bytes = field(repr=False)
     content_sha256: str
     is_last: bool
@@ -306,6 +305,11 @@ class _Lane:
             for first_row, rows in slices(frame, share, size):
                 left -= rows.height
                 yield _Slice.of(first_row, rows, is_last=left == 0)
+
+
+def _new_session_id() -> int:
+    # Unique in the ad account without asking anybody: 63 random bits.
+    return secrets.randbelow(2**63 - 1) + 1
 
 
 def _shares(gaps: Sequence[range], count: int, size: int) -> list[list[range]]:

@@ -71,9 +71,8 @@ def _for_each_ledger(statement: str) -> Mapping[Operation, TextClause]:
 
 
 _OPEN_SESSION = text("""
-insert into mm.upload_session (session_id, delta_id, estimated_num_total)
-values (:session_id, :delta_id, :estimated_num_total)
-returning session_id, estimated_num_total, opened_at
+insert into mm.upload_session (session_id, delta_id, estimated_num_total, opened_at)
+values (:session_id, :delta_id, :estimated_num_total, :opened_at)
 """)
 
 _RECORD_SENT = _for_each_ledger("""
@@ -154,19 +153,9 @@ where current.audience = :audience
 """)
 
 
-def open_session(
-    connection: Connection, delta: Delta, session_id: int, estimated_num_total: int
-) -> Session:
+def open_session(connection: Connection, delta: Delta, session: Session) -> None:
     """Record a session just before its first batch is sent."""
-    row = connection.execute(
-        _OPEN_SESSION,
-        {
-            "session_id": session_id,
-            "delta_id": delta.id,
-            "estimated_num_total": estimated_num_total,
-        },
-    ).one()
-    return Session(row.session_id, row.estimated_num_total, row.opened_at)
+    connection.execute(_OPEN_SESSION, {"delta_id": delta.id, **vars(session)})
 
 
 def record_sent(connection: Connection, delta: Delta, batch: Batch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import polars as pl
+from sqlalchemy import text
 
 from mm_pipelines.delivery.audience import AudienceSpec
 from mm_pipelines.delivery.sending import Sending
@@ -47,10 +48,14 @@ class Sandbox:
         """Read something of `/_sandbox`."""
         return httpx.get(f"{self.url}/_sandbox/{path}", timeout=60).raise_for_status().json()
 
-    def post(self, path: str, **body: Any) -> Any:
+    def post(self, path: str, /, **body: Any) -> Any:
         """Move a lever of `/_sandbox`."""
         answer = httpx.post(f"{self.url}/_sandbox/{path}", json=body, timeout=60)
         return answer.raise_for_status().json()
+
+    def clear_faults(self) -> None:
+        """Let everything work again."""
+        httpx.delete(f"{self.url}/_sandbox/faults", timeout=60).raise_for_status()
 
     def audience_id(self) -> str:
         """The one audience's id."""
@@ -119,6 +124,14 @@ class Desk:
         with self.database.transaction() as connection:
             hashed_payload.record(connection, payload)
         return payload
+
+    def acknowledged_rows(self) -> int:
+        """The rows that the ledger calls acknowledged, of all partitions."""
+        with self.database.transaction() as connection:
+            rows = connection.scalar(
+                text("select sum(row_count) from mm.upload_batch where status = 'acknowledged'")
+            )
+        return int(rows or 0)
 
     def upload(
         self,

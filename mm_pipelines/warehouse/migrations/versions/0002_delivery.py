@@ -60,7 +60,7 @@ create table mm.upload_session (
     session_id          bigint primary key check (session_id > 0),
     delta_id            bigint not null references mm.upload_delta (id),
     estimated_num_total bigint not null,
-    opened_at           timestamptz not null default now()
+    opened_at           timestamptz not null
 )
 """
 

@@ -1,0 +1,117 @@
+"""An upload killed at any instant, and run again, has delivered everybody once."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from mm_pipelines.warehouse import upload_batch
+from tests.delivery import uploading
+from tests.delivery.desk import DAY, Desk, keys, people
+
+BATCH_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class Kills:
+    """Uploads in processes of their own, killed after a while."""
+
+    desk: Desk
+    storage_url: str
+    processes: ForkServerContext
+
+    def upload(self, audience: str, side_by_side: int, kill_after: float | None) -> bool:
+        """Upload; True if it ended by itself before it would be killed."""
+        process = self.processes.Process(
+            target=uploading.run,
+            args=(
+                self.desk.database.url,
+                self.storage_url,
+                self.desk.sandbox.url,
+                audience,
+                BATCH_SIZE,
+                side_by_side,
+            ),
+        )
+        process.start()
+        process.join(kill_after)
+        if process.is_alive():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            return False
+        assert process.exitcode == 0
+        return True
+
+    def acknowledged(self, audience: str) -> set[tuple[str, int]]:
+        """The batches that the ledger calls acknowledged."""
+        with self.desk.database.transaction() as connection:
+            rows = connection.execute(
+                text(
+                    "select session_id, batch_seq from mm.upload_batch "
+                    "where audience = :audience and status = 'acknowledged'"
+                ),
+                {"audience": audience},
+            )
+            return {(str(row.session_id), row.batch_seq) for row in rows}
+
+    def times_received(self) -> dict[tuple[str, int], int]:
+        """How often each batch came in."""
+        return {
+            (batch["session_id"], batch["batch_seq"]): batch["times_received"]
+            for batch in self.desk.sandbox.batches()
+        }
+
+
+@pytest.fixture
+def kills(desk: Desk, tmp_path: Path) -> Kills:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.delivery.uploading"])
+    return Kills(desk, str(tmp_path / "storage"), processes)
+
+
+def trial(kills: Kills, audience: str, count: int, rng: random.Random) -> None:
+    """Kill an upload once or twice on its way, let it finish, and look at what arrived."""
+    side_by_side = rng.choice([1, 1, 3])
+    crowd = people(count)
+    kills.desk.publish(crowd, audience=audience)
+    for _ in range(rng.choice([1, 1, 2])):
+        finished = kills.upload(audience, side_by_side, kill_after=rng.uniform(0.02, 0.8))
+        before = kills.acknowledged(audience)
+        received = {batch: kills.times_received()[batch] for batch in before}
+        if finished:
+            break
+    kills.upload(audience, side_by_side, kill_after=None)
+
+    after = kills.times_received()
+    assert {batch: after[batch] for batch in before} == received, "acknowledged, and sent again"
+    with kills.desk.database.transaction() as connection:
+        assert upload_batch.delivered(connection, audience, DAY).rows == count
+        assert upload_batch.people_acknowledged(connection, audience) == count
+    found = [a for a in kills.desk.sandbox.get("audiences") if a["name"] == audience]
+    assert len(found) == 1, "created twice"
+    members = kills.desk.sandbox.get(f"audiences/{found[0]['audience_id']}/members")["keys"]
+    assert set(members) == keys(crowd)
+
+
+def test_a_killed_upload_run_again_delivers_everybody_once(kills: Kills) -> None:
+    rng = random.Random(20261121)
+    for number in range(5):
+        trial(kills, f"audience_{number}", 12_000, rng)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_hundred_uploads_of_sixty_thousand_killed_at_random_deliver_everybody_once(
+    kills: Kills,
+) -> None:
+    rng = random.Random(time.time_ns())
+    for number in range(100):
+        trial(kills, f"audience_{number}", 60_000, rng)

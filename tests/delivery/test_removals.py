@@ -1,0 +1,117 @@
+"""People are taken out of the audiences in which they stand, and of no others."""
+
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from mm_pipelines.delivery.errors import AudienceUnknown
+from mm_pipelines.delivery.removals import (
+    RemovalRequest,
+    RemovalSummary,
+    audiences_with,
+    remove_people,
+)
+from mm_pipelines.delivery.sending import Sending
+from tests.delivery.desk import DAY, SPEC, Desk, hashed, keys, people
+
+
+def leaving(*, emails: list[str] | None = None, phones: list[str] | None = None) -> pl.LazyFrame:
+    """People who leave, known by an e-mail or a phone."""
+    emails, phones = emails or [], phones or []
+    return pl.LazyFrame(
+        {
+            "EMAIL": [hashed(email) for email in emails] + [""] * len(phones),
+            "PHONE": [""] * len(emails) + [hashed(phone) for phone in phones],
+        },
+        schema={"EMAIL": pl.String, "PHONE": pl.String},
+    )
+
+
+def remove(desk: Desk, who: pl.LazyFrame, audience: str = SPEC.audience) -> RemovalSummary:
+    with desk.client() as client:
+        return remove_people(
+            desk.database,
+            desk.storage,
+            client,
+            audience,
+            RemovalRequest(who, DAY, "removals", source_sha256="list"),
+            sending=Sending(batch_size=100),
+            say=desk.lines.append,
+        )
+
+
+def test_who_leaves_by_an_email_or_a_phone_is_taken_out(desk: Desk) -> None:
+    crowd = people(500)
+    desk.publish(crowd)
+    desk.upload()
+    who = leaving(emails=[crowd[3][0]], phones=[crowd[7][1]])
+
+    summary = remove(desk, who)
+
+    assert (summary.removed_people, summary.people_in_audience) == (2, 498)
+    assert desk.sandbox.members() == keys([*crowd[:3], *crowd[4:7], *crowd[8:]])
+
+
+def test_removing_the_same_people_again_sends_nothing(desk: Desk) -> None:
+    desk.publish(people(300))
+    desk.upload()
+    who = leaving(emails=[email for email, _ in people(250)])
+    remove(desk, who)
+
+    summary = remove(desk, who)
+
+    assert summary.removed_people == 0
+    assert [batch["num_rows"] for batch in desk.sandbox.batches("remove")] == [100, 100, 50]
+
+
+def test_people_who_never_stood_in_the_audience_are_not_told_to_meta(desk: Desk) -> None:
+    desk.publish(people(200))
+    desk.upload()
+    assert remove(desk, leaving(emails=["stranger@example.com"])).removed_people == 0
+    assert desk.sandbox.batches("remove") == []
+
+
+def test_a_phone_shared_with_someone_who_stays_does_not_take_them_out(desk: Desk) -> None:
+    household = [("ann@example.com", "15550001111"), ("", "15550001111")]
+    desk.publish([*people(10), *household])
+    desk.upload()
+
+    remove(desk, leaving(emails=["ann@example.com"]))
+
+    assert desk.sandbox.members() == keys([*people(10), household[1]])
+
+
+def test_the_same_payload_does_not_bring_back_who_was_removed(desk: Desk) -> None:
+    desk.publish(people(200))
+    desk.upload()
+    remove(desk, leaving(emails=[people(1)[0][0]]))
+    assert desk.upload().rows == 0
+    assert len(desk.sandbox.members()) == 199
+
+
+def test_a_later_list_that_names_them_brings_them_back_as_new_people(desk: Desk) -> None:
+    desk.publish(people(200))
+    desk.upload()
+    remove(desk, leaving(emails=[people(1)[0][0]]))
+    tomorrow = DAY + timedelta(days=1)
+    desk.publish(people(201), day=tomorrow)
+
+    summary = desk.upload(day=tomorrow)
+
+    assert summary.rows == 2
+    assert summary.people_in_audience == 201
+    assert desk.sandbox.members() == keys(people(201))
+
+
+def test_the_audiences_are_found_from_our_own_record(desk: Desk) -> None:
+    desk.publish(people(200))
+    desk.upload()
+    found = audiences_with(desk.database, desk.storage, leaving(phones=[people(1)[0][1]]))
+    assert {target.audience: count for target, count in found.items()} == {SPEC.audience: 1}
+    assert audiences_with(desk.database, desk.storage, leaving(phones=["1"])) == {}
+
+
+def test_removing_from_an_audience_that_is_not_there_says_what_to_do(desk: Desk) -> None:
+    with pytest.raises(AudienceUnknown, match="materialise audience_upload first"):
+        remove(desk, leaving(emails=["ann@example.com"]))

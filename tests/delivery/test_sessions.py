@@ -1,0 +1,65 @@
+"""Sessions are closed by us well before Meta would, and their batches are sequential."""
+
+from datetime import UTC, datetime, timedelta
+
+import httpx
+from sqlalchemy import text
+
+from mm_pipelines.delivery import delta as deltas
+from mm_pipelines.delivery.audience import find_or_create
+from mm_pipelines.delivery.delta import DeltaFile
+from mm_pipelines.delivery.progress import ProgressLog
+from mm_pipelines.delivery.sending import Sender, Sending
+from mm_pipelines.graph_api.client import GraphApiClient
+from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
+
+
+class Slow(httpx.HTTPTransport):
+    """A Graph API on which every upload takes twenty minutes, by the clock that it moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = datetime.now(UTC)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        if request.url.path.endswith("/users"):
+            self.now += timedelta(minutes=20)
+        return answer
+
+
+def test_a_session_gets_its_last_batch_before_its_window_ends(desk: Desk) -> None:
+    payload = desk.publish(people(800))
+    slow = Slow()
+    lines: list[str] = []
+    with GraphApiClient(TOKEN, base_url=desk.sandbox.url, transport=slow) as client:
+        target, _ = find_or_create(desk.database, client, SPEC)
+        delta = deltas.freeze(
+            desk.database,
+            DeltaFile(payload.path, payload.rows, ("EMAIL", "PHONE")),
+            audience=SPEC.audience,
+            day=DAY,
+            custom_audience_id=target.custom_audience_id,
+            operation="add",
+            origin="payload",
+            source_sha256=payload.sha256,
+        )
+        sender = Sender(
+            desk.database,
+            desk.storage,
+            client,
+            Sending(batch_size=100),
+            ProgressLog(lines.append),
+            now=lambda: slow.now,
+        )
+        sender.finish(delta)
+
+    assert desk.sandbox.members() == keys(people(800))
+    with desk.database.transaction() as connection:
+        rows = connection.execute(
+            text("select batch_seq, last_batch from mm.upload_batch order by first_row")
+        )
+        assert [tuple(row) for row in rows] == [
+            *[(1, False), (2, False), (3, False), (4, False), (5, True)],
+            *[(1, False), (2, False), (3, True)],
+        ]
