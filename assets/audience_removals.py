@@ -44,7 +44,7 @@ def audience_removals(
     database: DatabaseResource,
     storage: StorageResource,
     graph_api: GraphApiResource,
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:
     """The people of the day's removal lists taken out of the audience.
 
     ``removals`` of the audience in mm.yaml is a list for it alone; ``removals`` at the top level is
