@@ -41,7 +41,7 @@ _COLUMNS = dg.TableSchema(
 )
 def audiences_at_meta(
     context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:
     """Every ad account's Messenger audiences as Meta lists them, compared with ours."""
     listed: list[ListedAudience] = []
     differences: list[Difference] = []
