@@ -75,7 +75,7 @@ def audience_upload(
     database: DatabaseResource,
     storage: StorageResource,
     graph_api: GraphApiResource,
-) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """The day's people delivered to the Custom Audience, batch by batch, each batch once.
 
     Who is new is frozen as a file before the first of it is sent, and every batch is a slice of

@@ -27,7 +27,7 @@ _COLUMNS = dg.TableSchema(
 )
 def conversations(
     context: dg.AssetExecutionContext, database: DatabaseResource
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:
     """Who wrote to the Page and when last: the 24 hours after it are when they may be asked.
 
     What they wrote is not stored anywhere.

@@ -31,7 +31,7 @@ from resources.meta_failures import meta_failures
 )
 def custom_audience(
     context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:
     """The Custom Audience at Meta, found or created once, and the same ever after."""
     audience = single_partition(context)
     throttle = graph_api.throttle_for_audience(audience, database.get())

@@ -37,7 +37,7 @@ _COLUMNS = dg.TableSchema(
 )
 def optin_requests(
     context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:
     """Who wrote to the Page within 24 hours is asked to opt in: once a window, a title once a week.
 
     Nobody is asked who has a live token or has left. A request is reserved before it is sent, so

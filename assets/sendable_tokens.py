@@ -45,7 +45,7 @@ def sendable_tokens(
     config: SendableTokensConfig,
     database: DatabaseResource,
     storage: StorageResource,
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:
     """The Page's sendable tokens, at most one per person, as a file in a stable order.
 
     `sendable_tokens/{page}/latest.json` in the storage names the newest file and its digest; it is

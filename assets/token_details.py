@@ -31,7 +31,7 @@ def token_details(
     config: TokenDetailsConfig,
     database: DatabaseResource,
     graph_api: GraphApiResource,
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:
     """Single tokens asked about at Meta: near expiry, changed lately, or brought by a webhook.
 
     A token that Meta does not know any more is left for the next complete pull to judge.

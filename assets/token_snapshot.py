@@ -38,7 +38,7 @@ _COLUMNS = dg.TableSchema(
 )
 def token_snapshot(
     context: dg.AssetExecutionContext, database: DatabaseResource
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:
     """The Page's tokens as they were when the day ended, or as they are while it lasts.
 
     Computed from the tokens and their events, so that a day gone by can be counted afterwards;
