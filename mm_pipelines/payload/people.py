@@ -51,13 +51,14 @@ class People:
     def merge(self) -> None:
         """Find the people who are there more than once and merge their rows."""
         self._shared = self._rows_that_share_a_key()
+        if self._shared.is_empty():
+            return
         row_bytes = _VALUE_BYTES * len(self._keys)
         parts = 1 + self._shared.height * row_bytes // _SHARED_BYTES_AT_ONCE
         for part in range(parts):
             shared = self._shared.filter(pl.col(_KEY) % parts == part)
             rows = pl.concat(
-                [self._read(path).join(shared, on=ROW_NUMBER, how="semi") for path in self._chunks]
-                or [pl.DataFrame(schema=self._schema())]
+                self._read(path).join(shared, on=ROW_NUMBER, how="semi") for path in self._chunks
             )
             people = self._fullest(rows)
             self.merged += rows.height - people.height
@@ -91,7 +92,8 @@ class People:
 
     def _fullest(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The fullest row of each person, its blanks filled from the others in their order."""
-        fullness = pl.sum_horizontal(pl.lit(0), *(pl.col(key) != "" for key in self._others))
+        # The identifiers count too: rows of one person have the same of them.
+        fullness = pl.sum_horizontal(pl.col(key) != "" for key in self._keys).cast(pl.Int32)
         ranked = rows.sort(-fullness, ROW_NUMBER)
         known = [
             pl.col(key).filter(pl.col(key) != "").first().fill_null("") for key in self._others
@@ -103,9 +105,6 @@ class People:
 
     def _read(self, path: Path) -> pl.DataFrame:
         return pl.read_ipc(path).select(*self._keys, ROW_NUMBER)
-
-    def _schema(self) -> pl.Schema:
-        return payload_schema(self._keys)
 
 
 def payload_schema(keys: Sequence[str]) -> pl.Schema:
