@@ -32,6 +32,7 @@ class ReceiverSettings:
         app_secrets: The app's secret, and the previous one while it is being replaced.
         verify_token: What Meta's handshake must carry.
         max_body_bytes: Larger bodies are refused with 413. A thousand updates are about 0.5 MB.
+        header_seconds: A connection is closed whose request's headers take longer to arrive.
         body_seconds: A body that takes longer to arrive is refused with 408.
         answer_seconds: A commit that takes longer is answered with 503: Meta waits five seconds.
     """
@@ -39,6 +40,7 @@ class ReceiverSettings:
     app_secrets: tuple[str, ...] = field(repr=False)
     verify_token: str = field(repr=False)
     max_body_bytes: int = 8 * 2**20
+    header_seconds: float = 10.0
     body_seconds: float = 10.0
     answer_seconds: float = 4.5
 

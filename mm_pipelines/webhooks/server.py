@@ -8,6 +8,7 @@ import uvicorn
 
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.app import ReceiverSettings, create_app
+from mm_pipelines.webhooks.connection import connections
 
 # A request's line and headers; Meta's are under 2 KiB.
 _MAX_HEADER_BYTES = 32 * 1024
@@ -41,6 +42,8 @@ def server(
             create_app(settings, database),
             host=host,
             port=port,
+            http=connections(settings.header_seconds),
+            ws="none",
             access_log=False,  # it would have the verify token in it, and says no more than ours
             log_config=None,
             server_header=False,
