@@ -7,7 +7,12 @@ import dagster as dg
 from assets.audience_upload import upload_plan
 from assets.custom_audience import custom_audience
 from mm_pipelines.config import Source
-from mm_pipelines.delivery.removals import RemovalRequest, leaving_of, remove_people
+from mm_pipelines.delivery.removals import (
+    RemovalRequest,
+    audiences_with,
+    leaving_of,
+    remove_people,
+)
 from mm_pipelines.lists import ListError, ListMissingError, list_url
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.payload import HashedPayload, build_hashed_payload
@@ -75,6 +80,7 @@ def audience_removals(
             sending=upload_plan(partition).sending,
             say=context.log.info,
         )
+    elsewhere = audiences_with(database.get(), storage.get(), request.leaving)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": summary.removed_people,
@@ -83,6 +89,10 @@ def audience_removals(
             "rows_rejected": sum(payload.rejected for payload in lists),
             "removed_people": summary.removed_people,
             "people_in_audience": summary.people_in_audience,
+            # Another audience's partition takes them out of that one, if the list is for all.
+            "still_in_other_audiences": {
+                other.audience: count for other, count in elsewhere.items() if count
+            },
             "seconds_waited_for_throttle": round(throttle.waiting.seconds_waited, 1),
         }
     )

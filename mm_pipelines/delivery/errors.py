@@ -4,7 +4,6 @@
     ├── PayloadMissing          there is no hashed payload of that day
     ├── PayloadUnreadable       its file is gone from the storage, or lacks what it must have
     ├── AudienceElsewhere       mm.yaml names another Page or ad account than was recorded
-    ├── AudienceUnknown         the audience has no Custom Audience yet
     ├── TooManyRemovals         a mirrored list would remove more people than the guard allows
     └── RowsNotReceived         Meta answered, and says that it did not take the batch
 
@@ -26,10 +25,6 @@ class PayloadUnreadable(DeliveryError):
 
 class AudienceElsewhere(DeliveryError):
     """The Custom Audience recorded for an audience belongs to another Page or ad account."""
-
-
-class AudienceUnknown(DeliveryError):
-    """Nothing was ever delivered to that audience."""
 
 
 class TooManyRemovals(DeliveryError):

@@ -11,13 +11,12 @@ import polars as pl
 
 from mm_pipelines.delivery import delta as deltas
 from mm_pipelines.delivery import members
-from mm_pipelines.delivery.errors import AudienceUnknown
 from mm_pipelines.delivery.people import IDENTITY, identities
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.sending import Sender, Sending
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse import custom_audience, upload_batch, upload_delta
+from mm_pipelines.warehouse import custom_audience, upload_batch
 from mm_pipelines.warehouse.custom_audience import CustomAudience
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.upload_delta import Origin
@@ -50,7 +49,6 @@ class RemovalSummary:
         people_in_audience: Who are left.
     """
 
-    custom_audience: CustomAudience
     removed_people: int
     people_in_audience: int
 
@@ -60,25 +58,19 @@ def audiences_with(
 ) -> dict[CustomAudience, int]:
     """Every recorded audience in which someone with these identifiers stands, and how many.
 
-    An unfinished delivery is not looked into: `remove_people` finishes it before it looks.
+    What is being delivered at the moment is not looked into.
     """
-    found = {}
     with database.transaction() as connection:
         targets = [
             (target, members.members_of(connection, target.custom_audience_id))
             for target in custom_audience.all_recorded(connection)
         ]
-        unfinished = {
-            target: upload_delta.find_open(connection, target.custom_audience_id)
-            for target, _ in targets
-        }
-    for target, standing in targets:
-        count = 0
-        if standing.count:
-            count = deltas.leaving_people(storage, identities(leaving), standing).count()
-        if count or unfinished[target]:
-            found[target] = count
-    return found
+    counts = {
+        target: deltas.leaving_people(storage, identities(leaving), standing).count()
+        for target, standing in targets
+        if standing.count
+    }
+    return {target: count for target, count in counts.items() if count}
 
 
 def remove_people(
@@ -103,7 +95,6 @@ def remove_people(
         say: Takes lines about the progress.
 
     Raises:
-        AudienceUnknown: Nothing was ever delivered to it.
         LockTaken: Another run is at work on the audience.
         GraphApiError: See `graph_api.errors`; call again for the rest.
     """
@@ -111,10 +102,7 @@ def remove_people(
         with database.transaction() as connection:
             target = custom_audience.find(connection, audience)
         if target is None:
-            raise AudienceUnknown(
-                f"{audience} has no Custom Audience yet, so nobody can be removed from it; "
-                "materialise audience_upload first"
-            )
+            return RemovalSummary(removed_people=0, people_in_audience=0)
         progress = ProgressLog(say)
         sender = Sender(database, storage, client, sending, progress)
         # People who are just being added must be members before they can be removed.
@@ -122,7 +110,7 @@ def remove_people(
         removed = _remove(database, storage, sender, target, request)
         with database.transaction() as connection:
             people = upload_batch.people_acknowledged(connection, audience)
-    return RemovalSummary(target, removed, people)
+    return RemovalSummary(removed, people)
 
 
 def leaving_of(paths: Iterable[str], storage: Storage) -> pl.LazyFrame:

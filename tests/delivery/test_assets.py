@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
+import fsspec
 import pytest
 from sqlalchemy import text
 
+from assets.audience_removals import audience_removals
 from assets.audience_upload import audience_upload
+from assets.audiences_at_meta import audiences_at_meta
 from assets.custom_audience import custom_audience
 from mm_pipelines.delivery.errors import PayloadMissing, RowsNotReceived
 from mm_pipelines.graph_api.errors import (
@@ -42,7 +45,7 @@ def run(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
     def materialise(
         asset: dg.AssetsDefinition,
-        partition: str = PARTITION,
+        partition: str | None = PARTITION,
         config: Mapping[str, Any] | None = None,
     ) -> dg.ExecuteInProcessResult:
         return dg.materialize(
@@ -147,6 +150,77 @@ def test_a_refused_token_fails_at_once_with_what_to_do(desk: Desk, run: Run) -> 
     assert (told["code"], told["subcode"]) == (190, 463)
     assert "make a new one" in str(told["next_step"])
     assert TOKEN not in said(result)
+
+
+def write_list(path: str, rows: list[str]) -> None:
+    """A list of removals where tests/mm.yaml says that they are."""
+    with fsspec.open(f"memory://removals/{path}", "wt") as file:
+        file.write("\n".join(["email,phone", *rows, ""]))
+
+
+@pytest.fixture
+def removal_lists() -> Iterator[None]:
+    """No removal lists but those that the test writes."""
+    yield
+    memory = fsspec.filesystem("memory")
+    if memory.exists("/removals"):
+        memory.rm("/removals", recursive=True)
+
+
+@pytest.mark.usefixtures("removal_lists")
+def test_the_lists_of_removals_take_people_out(desk: Desk, run: Run) -> None:
+    crowd = people(300)
+    desk.publish(crowd)
+    run(audience_upload)
+    write_list(f"{DAY}.csv", [f"{crowd[0][0]},"])
+    write_list(f"{SPEC.audience}/{DAY}.csv", [f"{crowd[1][0].upper()},", "stranger@example.com,"])
+
+    result = run(audience_removals)
+
+    assert result.success
+    assert desk.sandbox.members() == keys(crowd[2:])
+    (materialised,) = result.asset_materializations_for_node("audience_removals")
+    told = {name: value.value for name, value in materialised.metadata.items()}
+    assert (told["people_listed"], told["removed_people"], told["people_in_audience"]) == (
+        3,
+        2,
+        298,
+    )
+    assert told["still_in_other_audiences"] == {}
+    assert crowd[0][0] not in said(result)
+
+
+def test_a_day_without_a_list_of_removals_removes_nobody(desk: Desk, run: Run) -> None:
+    result = run(audience_removals)
+    assert result.success
+    assert desk.sandbox.get("calls")["calls"] == []
+
+
+def test_meta_listing_what_we_know_passes_the_check(desk: Desk, run: Run) -> None:
+    desk.publish(people(150))
+    run(audience_upload)
+
+    result = run(audiences_at_meta, None)
+
+    (check,) = result.get_asset_check_evaluations()
+    assert check.passed
+    (materialised,) = result.asset_materializations_for_node("audiences_at_meta")
+    assert materialised.metadata["dagster/row_count"].value == 1
+
+
+def test_a_deleted_audience_fails_the_check_and_the_sentence_says_what_to_do(
+    desk: Desk, run: Run
+) -> None:
+    desk.publish(people(150))
+    run(audience_upload)
+    with desk.client() as client:
+        client.request("DELETE", desk.sandbox.audience_id(), lambda answer: answer.status)
+
+    (check,) = run(audiences_at_meta, None).get_asset_check_evaluations()
+
+    assert not check.passed
+    assert check.description is not None
+    assert "was it deleted" in check.description
 
 
 class Attempt:

@@ -3,9 +3,7 @@
 from datetime import timedelta
 
 import polars as pl
-import pytest
 
-from mm_pipelines.delivery.errors import AudienceUnknown
 from mm_pipelines.delivery.removals import (
     RemovalRequest,
     RemovalSummary,
@@ -112,6 +110,7 @@ def test_the_audiences_are_found_from_our_own_record(desk: Desk) -> None:
     assert audiences_with(desk.database, desk.storage, leaving(phones=["1"])) == {}
 
 
-def test_removing_from_an_audience_that_is_not_there_says_what_to_do(desk: Desk) -> None:
-    with pytest.raises(AudienceUnknown, match="materialise audience_upload first"):
-        remove(desk, leaving(emails=["ann@example.com"]))
+def test_nobody_can_leave_an_audience_to_which_nothing_was_delivered(desk: Desk) -> None:
+    summary = remove(desk, leaving(emails=["ann@example.com"]))
+    assert (summary.removed_people, summary.people_in_audience) == (0, 0)
+    assert desk.sandbox.get("calls")["calls"] == []
