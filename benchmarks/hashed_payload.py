@@ -9,7 +9,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, process_time
 from unittest.mock import patch

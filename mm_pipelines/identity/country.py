@@ -12,7 +12,7 @@ from mm_pipelines.identity.outcome import outcome
 _ALSO_CALLED = {
     "uk": "gb", "greatbritain": "gb", "britain": "gb", "england": "gb", "scotland": "gb",
     "wales": "gb", "northernireland": "gb", "unitedkingdomofgreatbritain": "gb",
-    "america": "us", "theunitedstates": "us", "theunitedstatesofamerica": "us", "estadosunidos": "us",
+    "america": "us", "estadosunidos": "us",
     "russia": "ru", "southkorea": "kr", "korea": "kr", "republicofkorea": "kr", "northkorea": "kp",
     "vietnam": "vn", "iran": "ir", "syria": "sy", "laos": "la", "bolivia": "bo", "tanzania": "tz",
     "venezuela": "ve", "moldova": "md", "czechrepublic": "cz", "holland": "nl",

@@ -1,4 +1,7 @@
-"""CT, ST and ZIP: a to z and digits only, with the United States' own rules (graph-api-facts 2.7)."""
+"""CT, ST and ZIP: letters a to z and digits, with the United States' own rules.
+
+The rules are those of graph-api-facts 2.7 and design 7.15.
+"""
 
 from functools import cache
 
@@ -71,7 +74,9 @@ def us_states() -> dict[str, str]:
     import pycountry
 
     codes = {"washingtondc": "dc"}
-    for subdivision in pycountry.subdivisions.get(country_code="US"):
+    for subdivision in pycountry.subdivisions:
+        if subdivision.country_code != "US":
+            continue
         code = subdivision.code.removeprefix("US-").lower()
         codes[code] = code
         name = subdivision.name.lower().replace("u.s.", "")

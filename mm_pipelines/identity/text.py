@@ -25,7 +25,7 @@ def composed(value: pl.Expr) -> pl.Expr:
 
 
 def lower(value: pl.Expr) -> pl.Expr:
-    """The text in lower case and NFC; composed first and last, as either step can undo the other."""
+    """The text in lower case and NFC: composed first and last, for lower case can undo it."""
     return composed(composed(value).str.to_lowercase())
 
 

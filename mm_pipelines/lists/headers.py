@@ -116,7 +116,7 @@ def _recognised(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
 def _explicit(
     url: str, names: Sequence[str], explicit: Mapping[str, str]
 ) -> dict[str, tuple[int, ...]]:
-    places = {}
+    places: dict[str, tuple[int, ...]] = {}
     for key, wanted in explicit.items():
         if key not in COLUMNS:
             known = ", ".join(COLUMNS)

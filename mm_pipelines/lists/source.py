@@ -37,10 +37,11 @@ class Bytes:
             ListMissingError: There is no such file.
             ListUnreadableError: The file cannot be read, or its gzip data are damaged.
         """
-        raw = self._raw()
+        raw = self.raw()
         return self._unpacked(raw) if self._url.lower().endswith(".gz") else raw
 
-    def _raw(self) -> Iterator[bytes]:
+    def raw(self) -> Iterator[bytes]:
+        """The file's blocks as they lie there."""
         with open_binary(self._url) as file:
             while block := self._read(file):
                 self._digest.update(block)
@@ -102,6 +103,6 @@ def open_binary(url: str) -> Iterator[BinaryIO]:
 def fingerprint(url: str) -> str:
     """SHA-256 of the file's bytes in hex."""
     content = Bytes(url)
-    for _ in content._raw():
+    for _ in content.raw():
         pass
     return content.fingerprint

@@ -141,7 +141,7 @@ class _Tally:
         if "PHONE" in self._identifiers:
             cells |= {"phone": hashed["PHONE"], "raw": raw["PHONE"]}
             national = (pl.col("region") == "") & pl.col("raw").str.contains(
-                r"^[^+＋\p{Nd}]*\p{Nd}"
+                r"^[^+\x{FF0B}\p{Nd}]*\p{Nd}"
             )
             unusable = pl.col("phone").is_null()
             reasons += _code(unusable & national, Reason.phone_without_country)

@@ -1,7 +1,7 @@
 """What the sample lists hold, counted row by row in plain Python.
 
 Written from design.md alone, with ``csv`` and ``phonenumbers``, and without any of our code, so
-that a mistake in ours shows. Run it as ``python tests/payload/independent_count.py`` for the counts.
+that a mistake in ours shows. Run as a script it prints the counts.
 """
 
 import csv

@@ -20,7 +20,6 @@ from mm_pipelines.payload import (
 )
 from mm_pipelines.storage import Storage
 
-
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -84,5 +85,5 @@ def test_the_generator_makes_the_committed_lists_again(tmp_path: Path) -> None:
 def test_people_stay_from_day_to_day() -> None:
     for sample in independent.SAMPLES:
         days = [independent.count(sample, day).people for day in independent.DAYS]
-        for before, after in zip(days, days[1:], strict=False):
+        for before, after in pairwise(days):
             assert 0.3 * len(after) < len(before & after) < 0.9 * len(after)

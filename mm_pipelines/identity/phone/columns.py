@@ -20,10 +20,13 @@ _SEPARATORS = r"[ ().\-/]+"
 _LONGEST_TEXT = 250  # libphonenumber reads no longer text
 
 # Before the first digit or plus sign nothing counts, and trailing signs do not.
-_BEFORE = r"^[^+＋\p{Nd}]+"
+_BEFORE = r"^[^+\x{FF0B}\p{Nd}]+"
 _BEHIND = r"[ \t,:!?'\"]+$"
 # The signs that libphonenumber takes for separators, but for x and ~, which can begin an extension.
-_OTHER_SEPARATORS = r"[\[\]‐-―−－／\x{A0}\x{AD}\x{200B}\x{2060}\x{3000}（）［］．]"
+_OTHER_SEPARATORS = (
+    r"[\[\]\x{2010}-\x{2015}\x{2212}\x{FF0D}\x{FF0F}\x{A0}\x{AD}\x{200B}\x{2060}"
+    r"\x{3000}\x{FF08}\x{FF09}\x{FF3B}\x{FF3D}\x{FF0E}]"
+)
 _EXTENSION = r"(?i)[ \t,]*(?:e?xt(?:ension|n)?|x)[:.]?[ \t,\-]*[0-9]{1,9}$"
 
 # A decision as one integer: -1 undecided, 0 rejected, else the country code and the digits kept.
@@ -125,7 +128,8 @@ def _decisions(numbers: pl.DataFrame, leading: int, regions: list[str]) -> pl.Se
     shape = (outline * 10**leading + numbers["digits"] // rest).alias("shape")
     distinct = shape.unique()
     answers = [_decision(one, leading, regions) for one in distinct]
-    return shape.replace_strict(distinct, answers, return_dtype=pl.Int64)
+    decisions: pl.Series = shape.replace_strict(distinct, answers, return_dtype=pl.Int64)
+    return decisions
 
 
 def _decision(shape: int, leading: int, regions: list[str]) -> int:

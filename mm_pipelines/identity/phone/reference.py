@@ -9,7 +9,7 @@ import unicodedata
 import phonenumbers
 from phonenumbers import ValidationResult
 
-_FIRST_SIGN = re.compile(r"[+＋\d]")
+_FIRST_SIGN = re.compile(r"[+\uff0b\d]")
 _INTERNATIONAL_PREFIX = re.compile(r"^0[^0-9+]*0")
 _HASHED = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -45,7 +45,7 @@ def _possible(text: str | None, region: str | None) -> str | None:
 
 def _as_international(text: str) -> str | None:
     first = _FIRST_SIGN.search(text)
-    if first is None or first.group() in "+＋":
+    if first is None or first.group() in "+\uff0b":
         return None
     digits = "".join(
         str(unicodedata.decimal(sign)) if sign.isdecimal() else sign

@@ -8,7 +8,7 @@ so many digits from the end and put a country code before them, or reject. Every
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, region_code_for_country_code
 
@@ -31,11 +31,61 @@ class Kept:
     digits: int
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A numbering plan: what libphonenumber's metadata of a region say, as far as it is used."""
+
+    country_code: int
+    international_prefix: patterns.Node | None
+    national_prefix: patterns.Node | None
+    rewrites: bool  # a national prefix may be replaced, not only dropped
+    national_number: patterns.Node
+    possible: frozenset[int]
+    longest: int
+
+
+@cache
+def _plan_of_region(region: str) -> Plan | None:
+    metadata = PhoneMetadata.metadata_for_region(region, None) if region else None
+    return None if metadata is None else _plan(metadata)
+
+
+@cache
+def _plan_of(country_code: int) -> Plan:
+    """The plan of the main region among those that share a country code."""
+    region = region_code_for_country_code(country_code)
+    metadata = PhoneMetadata.metadata_for_region_or_calling_code(country_code, region)
+    if metadata is None:
+        raise UNDECIDED
+    return _plan(metadata)
+
+
+def _plan(metadata: PhoneMetadata) -> Plan:
+    desc = metadata.general_desc
+    if metadata.country_code is None or desc is None:
+        raise UNDECIDED
+    number = desc.national_number_pattern
+    possible = frozenset(desc.possible_length) - frozenset(desc.possible_length_local_only)
+    return Plan(
+        country_code=metadata.country_code,
+        international_prefix=_pattern(metadata.international_prefix),
+        national_prefix=_pattern(metadata.national_prefix_for_parsing),
+        rewrites=bool(metadata.national_prefix_transform_rule),
+        national_number=patterns.parse(number) if number else patterns.NOTHING,
+        possible=possible,
+        longest=max((*desc.possible_length, *desc.possible_length_local_only)),
+    )
+
+
+def _pattern(pattern: str | None) -> patterns.Node | None:
+    return patterns.parse(pattern) if pattern else None
+
+
 class Rejected:
     """No number of the shape can be used."""
 
 
-class Undecided(Exception):  # noqa: N818 - an outcome that ends the reading, not a fault
+class Undecided(Exception):
     """The digits that the shape does not tell could change the outcome."""
 
 
@@ -82,10 +132,9 @@ def decide(region: str, *, plus: bool, leading: str, length: int) -> Decision:
 
 
 @lru_cache(maxsize=200_000)
-def _decide(region: str, plus: bool, shape: Shape) -> Decision:  # noqa: FBT001 - a cache's key
+def _decide(region: str, plus: bool, shape: Shape) -> Decision:
     try:
-        metadata = PhoneMetadata.metadata_for_region(region, None) if region else None
-        number = _parse(shape, metadata, plus=plus)
+        number = _parse(shape, _plan_of_region(region), plus=plus)
         if number is None and not plus:
             international = shape.without(2) if shape.starts_with("00") else shape
             number = _parse(international, None, plus=True)
@@ -94,7 +143,7 @@ def _decide(region: str, plus: bool, shape: Shape) -> Decision:  # noqa: FBT001 
     return number or REJECTED
 
 
-def _parse(shape: Shape, home: PhoneMetadata | None, *, plus: bool) -> Kept | None:
+def _parse(shape: Shape, home: Plan | None, *, plus: bool) -> Kept | None:
     if plus and shape.length <= _SHORTEST_NATIONAL:
         return None
     found = _country_code(shape) if plus else None
@@ -105,26 +154,26 @@ def _parse(shape: Shape, home: PhoneMetadata | None, *, plus: bool) -> Kept | No
             return None
     if found is not None:
         country_code, national = found
-        return _national(country_code, national, _metadata(country_code))
+        plan = _plan_of(country_code)
+        return _national(national, plan, plan)
     if plus or home is None:
         return None
-    return _national(home.country_code, shape, home)
+    return _national(shape, home, _plan_of(home.country_code))
 
 
-def _national(country_code: int, national: Shape, metadata: PhoneMetadata) -> Kept | None:
+def _national(national: Shape, plan: Plan, main: Plan) -> Kept | None:
     if national.length < _SHORTEST_NATIONAL:
         return None
-    stripped = _without_national_prefix(national, metadata)
-    if _is_long_enough(stripped.length, metadata):
+    stripped = _without_national_prefix(national, plan)
+    # A number too short without its prefix keeps it: it may be a short number of its own.
+    if stripped.length in plan.possible or stripped.length > plan.longest:
         national = stripped
     if not _SHORTEST_NATIONAL <= national.length <= _LONGEST_NATIONAL:
         return None
-    if not _is_possible(national.length, _metadata(country_code)):
-        return None
-    return Kept(country_code, national.length)
+    return Kept(main.country_code, national.length) if national.length in main.possible else None
 
 
-class _NoNumber(Exception):  # noqa: N818 - mirrors NumberParseException, caught in this module
+class _NoNumber(Exception):
     """The number cannot be parsed at all."""
 
 
@@ -139,7 +188,7 @@ def _country_code(shape: Shape) -> tuple[int, Shape] | None:
     return None
 
 
-def _without_plus(shape: Shape, home: PhoneMetadata) -> tuple[int, Shape] | None:
+def _without_plus(shape: Shape, home: Plan) -> tuple[int, Shape] | None:
     abroad = _without_international_prefix(shape, home)
     if abroad is not None:
         if abroad.length <= _SHORTEST_NATIONAL:
@@ -152,7 +201,7 @@ def _without_plus(shape: Shape, home: PhoneMetadata) -> tuple[int, Shape] | None
     if not shape.starts_with(own):
         return None
     national = _without_national_prefix(shape.without(len(own)), home)
-    if _is_too_long(shape.length, home):
+    if shape.length > home.longest:
         return home.country_code, national
     whole, rest = _matches(shape, home), _matches(national, home)
     if whole is True or rest is False:
@@ -162,10 +211,10 @@ def _without_plus(shape: Shape, home: PhoneMetadata) -> tuple[int, Shape] | None
     raise UNDECIDED
 
 
-def _without_international_prefix(shape: Shape, home: PhoneMetadata) -> Shape | None:
+def _without_international_prefix(shape: Shape, home: Plan) -> Shape | None:
     if home.international_prefix is None:
         return None
-    end = _match_end(patterns.parse(home.international_prefix), shape)
+    end = _match_end(home.international_prefix, shape)
     if end is None:
         return None
     rest = shape.without(end)
@@ -175,11 +224,11 @@ def _without_international_prefix(shape: Shape, home: PhoneMetadata) -> Shape | 
     return rest
 
 
-def _without_national_prefix(shape: Shape, metadata: PhoneMetadata) -> Shape:
-    if not metadata.national_prefix_for_parsing or shape.length == 0:
+def _without_national_prefix(shape: Shape, plan: Plan) -> Shape:
+    pattern = plan.national_prefix
+    if pattern is None or shape.length == 0:
         return shape
-    pattern = patterns.parse(metadata.national_prefix_for_parsing)
-    if metadata.national_prefix_transform_rule:
+    if plan.rewrites:
         # A number that goes through a group may be rewritten, not only cut.
         if _match_end(patterns.through_groups(pattern), shape) is not None:
             raise UNDECIDED
@@ -188,10 +237,10 @@ def _without_national_prefix(shape: Shape, metadata: PhoneMetadata) -> Shape:
     if not end:
         return shape
     rest = shape.without(end)
-    viable = _matches(shape, metadata)
+    viable = _matches(shape, plan)
     if viable is False:
         return rest
-    still_viable = _matches(rest, metadata)
+    still_viable = _matches(rest, plan)
     if still_viable is True:
         return rest
     if viable is True and still_viable is False:
@@ -214,34 +263,12 @@ def _match_end(pattern: patterns.Node, shape: Shape) -> int | None:
     return ends[0] if ends else None
 
 
-def _matches(shape: Shape, metadata: PhoneMetadata) -> bool | None:
-    """Whether all of the numbers match the region's pattern; None if only some may."""
-    pattern = metadata.general_desc.national_number_pattern
-    if not pattern:
-        return False
-    node = patterns.parse(pattern)
+def _matches(shape: Shape, plan: Plan) -> bool | None:
+    """Whether all of the numbers match the plan's pattern; None if only some may."""
+    node = plan.national_number
     for digit in shape.known:
         node = patterns.derivative(node, digit)
     left = shape.length - len(shape.known)
     if left not in patterns.lengths(node):
         return False
     return True if patterns.matches_all(node, left) else None
-
-
-def _metadata(country_code: int) -> PhoneMetadata:
-    region = region_code_for_country_code(country_code)
-    return PhoneMetadata.metadata_for_region_or_calling_code(country_code, region)
-
-
-def _is_possible(length: int, metadata: PhoneMetadata) -> bool:
-    desc = metadata.general_desc
-    return length in desc.possible_length and length not in desc.possible_length_local_only
-
-
-def _is_long_enough(length: int, metadata: PhoneMetadata) -> bool:
-    return _is_possible(length, metadata) or _is_too_long(length, metadata)
-
-
-def _is_too_long(length: int, metadata: PhoneMetadata) -> bool:
-    desc = metadata.general_desc
-    return length > desc.possible_length[-1] and length not in desc.possible_length_local_only
