@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from mm_pipelines.local import secret_file
+from mm_pipelines.local.environment import (
+    Environment,
+    MixedState,
+    dagster_database_url,
+    project_file,
+)
+from mm_pipelines.local.ports import Ports, PortTaken
+
+SAMPLES = project_file("examples/mm.yaml")
+SANDBOX = "http://127.0.0.1:8090"
+
+
+def test_nothing_set_means_the_working_directory_and_the_real_graph_api(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment = Environment.for_graph_api({})
+    assert environment.home == tmp_path / ".mm"
+    assert environment.dagster_home == tmp_path / ".mm/dagster"
+    assert environment.config_path == tmp_path / "mm.yaml"
+    assert environment.storage_url == str(tmp_path / ".mm/storage")
+    assert environment.graph_api_url == "https://graph.facebook.com"
+    assert environment.graph_api_version == "v26.0"
+    assert list(tmp_path.iterdir()) == [], "looking wrote something"
+
+
+def test_relative_paths_become_absolute_and_urls_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = Environment.resolve({"MM_STORAGE_URL": "files", "MM_HOME": "state"})
+    assert relative.storage_url == str(tmp_path / "files")
+    assert relative.home == tmp_path / "state"
+    assert Environment.resolve({"MM_STORAGE_URL": "s3://b/x"}).storage_url == "s3://b/x"
+
+
+def test_a_sandbox_gets_a_token_for_every_variable_that_mm_yaml_names(tmp_path: Path) -> None:
+    variables = {"MM_HOME": str(tmp_path)}
+    environment = Environment.for_sandbox(SANDBOX, variables)
+    assert set(environment.made) == {
+        "MM_SYSTEM_USER_TOKEN",
+        "ACME_PAGE_TOKEN",
+        "GLOBEX_PAGE_TOKEN",
+        "MM_APP_ID",
+        "MM_APP_SECRET",
+        "MM_WEBHOOK_VERIFY_TOKEN",
+    }
+    assert len(set(environment.made.values())) == 6
+    assert environment.config_path == SAMPLES
+    assert (tmp_path / "sandbox.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_sandboxs_tokens_are_made_once_and_found_again_without_being_asked_for(
+    tmp_path: Path,
+) -> None:
+    variables = {"MM_HOME": str(tmp_path)}
+    first = Environment.for_sandbox(SANDBOX, variables)
+    assert Environment.for_sandbox(SANDBOX, variables).made == first.made
+    found = Environment.resolve(variables)
+    assert found.sandbox
+    assert found.made == first.made
+    assert found.graph_api_url == SANDBOX
+
+
+def test_what_is_given_goes_before_what_is_made(tmp_path: Path) -> None:
+    variables = {"MM_HOME": str(tmp_path), "MM_APP_SECRET": "given"}
+    assert "MM_APP_SECRET" not in Environment.for_sandbox(SANDBOX, variables).made
+
+
+def test_a_home_of_the_sandbox_is_not_used_for_the_real_graph_api(tmp_path: Path) -> None:
+    variables = {"MM_HOME": str(tmp_path)}
+    Environment.for_sandbox(SANDBOX, variables)
+    with pytest.raises(MixedState, match="add --sandbox, or set MM_HOME"):
+        Environment.for_graph_api(variables)
+    elsewhere = variables | {"MM_GRAPH_API_URL": "http://127.0.0.1:9"}
+    assert Environment.for_graph_api(elsewhere).graph_api_url == "http://127.0.0.1:9"
+
+
+def test_no_secret_is_in_the_repr(tmp_path: Path) -> None:
+    variables = {
+        "MM_HOME": str(tmp_path),
+        "MM_DATABASE_URL": "postgresql://me:hidden@db/mm",
+        "MM_SUPPRESSION_KEY": "hidden too",
+    }
+    environment = Environment.for_sandbox(SANDBOX, variables)
+    shown = repr(environment)
+    assert "hidden" not in shown
+    assert not any(secret in shown for secret in environment.made.values())
+
+
+@pytest.mark.parametrize(
+    ("plain", "options"),
+    [
+        ("postgresql://me:p%40ss@db.example:5433/mm?sslmode=require", "-csearch_path=dagster"),
+        ("postgres://db/mm", "-csearch_path=dagster"),
+        ("postgresql://db/mm?options=-cwork_mem%3D8MB", "-cwork_mem=8MB -csearch_path=dagster"),
+    ],
+)
+def test_dagsters_storage_is_the_schema_beside_ours(plain: str, options: str) -> None:
+    url = make_url(dagster_database_url(plain))
+    assert url.drivername == "postgresql+psycopg2"
+    assert url.query["options"] == options
+    before = make_url(plain)
+    assert (url.host, url.port, url.password, url.database) == (
+        before.host,
+        before.port,
+        before.password,
+        before.database,
+    )
+    assert url.query.get("sslmode") == before.query.get("sslmode")
+
+
+def _write_once(path: Path) -> str:
+    return secret_file.write_once(path, lambda: multiprocessing.current_process().name)
+
+
+def test_processes_that_race_to_make_a_secret_all_get_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "home/secret"
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        assert len(set(pool.map(_write_once, [path] * 16))) == 1
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["secret"]
+
+
+def test_a_taken_port_is_named_and_another_one_found() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = Ports(ui=taken.getsockname()[1])
+        with pytest.raises(PortTaken, match="--port"):
+            ports.require_free(sandbox=True)
+        others = ports.free_or_others()
+    assert others.ui != ports.ui
+    assert len({others.ui, others.receiver, others.sandbox}) == 3
+
+
+def test_a_file_that_no_installation_has_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="work in a checkout"):
+        project_file("examples/nothing.yaml")
