@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from pathlib import Path
 
 import fsspec
 from fsspec.core import url_to_fs
-
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Storage:
         ``write`` fills a local scratch file. A file that is there already is left as it is: the
         same address is the same content, so publishing twice is publishing once.
         """
-        with tempfile.TemporaryDirectory(prefix="mm-") as scratch:
+        with self._scratch() as scratch:
             local = Path(scratch) / f"file{suffix}"
             write(local)
             sha256 = _sha256(local)
@@ -50,7 +47,7 @@ class Storage:
 
     def replace(self, path: str, write: Callable[[Path], None]) -> None:
         """Write the file at ``path``, replacing what was there in one step."""
-        with tempfile.TemporaryDirectory(prefix="mm-") as scratch:
+        with self._scratch() as scratch:
             local = Path(scratch) / Path(path).name
             write(local)
             self._put(local, path)
@@ -81,17 +78,17 @@ class Storage:
             return
         final = Path(target)
         final.parent.mkdir(parents=True, exist_ok=True)
-        # The rename is atomic only within one filesystem, and the scratch file may be on another.
-        with tempfile.NamedTemporaryFile(dir=final.parent, prefix=".part-", delete=False) as part:
-            try:
-                with local.open("rb") as source:
-                    shutil.copyfileobj(source, part, _CHUNK_BYTES)
-                part.flush()
-                os.fsync(part.fileno())
-                Path(part.name).replace(final)
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
+        with local.open("rb") as written:
+            os.fsync(written.fileno())
+        local.replace(final)
+
+    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
+        if not self._is_local:
+            return tempfile.TemporaryDirectory(prefix="mm-")
+        # Within the storage, because a rename is atomic only within one filesystem, and so that a
+        # file of gigabytes is written once.
+        Path(self._root).mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=".scratch-", dir=self._root)
 
 
 def _sha256(path: Path) -> str:
