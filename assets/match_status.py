@@ -87,7 +87,7 @@ _COLUMNS = dg.TableSchema(
 )
 def match_status(
     context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster refuses the subscript beside checks
+) -> dg.MaterializeResult:
     """What became of the day's batches at Meta, and how many people of the audience matched.
 
     Computed from the ledger and the stored webhooks. Where webhooks stay away past the deadline,

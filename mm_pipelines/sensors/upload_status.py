@@ -6,12 +6,12 @@ import dagster as dg
 
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.sensors.asking import Work, ask, does, partition_of
-from mm_pipelines.warehouse.batch_report import CLOCKS_DIFFER_BY
 from mm_pipelines.warehouse.match_status_due import Due, match_status_due, token_pulls_due
 from resources.database import DatabaseResource
 
-_AUDIENCE_TAG = "dagster/partition/audience"
 _DUE_AT_ONCE = 200
+# Jobs that hold these assets and are launched whole; Dagster names the schedule's after it.
+_WHOLE_JOBS = ("daily_upload", "__anonymous_asset_job_token_refresh")
 _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 
@@ -32,8 +32,8 @@ def upload_status_sensor(
         due = match_status_due(
             connection,
             list(CONFIG.audiences),
+            first_day=CONFIG.start_date,
             overdue_after=timedelta(hours=CONFIG.settings.overdue_hours),
-            clocks_differ_by=CLOCKS_DIFFER_BY,
             limit=_DUE_AT_ONCE,
         )
         pulls = token_pulls_due(
@@ -60,7 +60,7 @@ def upload_status_sensor(
 
 
 def _is_served_by(run: dg.DagsterRun, work: Work) -> bool:
-    return partition_of(run) == work.partition_key and does(run, work.asset, ["daily_upload"])
+    return partition_of(run) == work.partition_key and does(run, work.asset, _WHOLE_JOBS)
 
 
 def _notes(due: Due) -> list[str]:

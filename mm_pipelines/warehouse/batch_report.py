@@ -17,12 +17,14 @@ from mm_pipelines.warehouse.webhook_event import UPLOAD_STATUS
 CLOCKS_DIFFER_BY = timedelta(minutes=10)
 """A webhook may outrun our acknowledgement, never our request: as far as clocks agree."""
 
+LEFT_OVER_IS_NEWS_FOR = timedelta(days=7)
+"""What was left over earlier was reported for long enough."""
+
 # Whoever assigns the reports of an audience does so alone, whichever day's run it is.
 _LOCK = text("select pg_advisory_xact_lock(hashtextextended('batch_report:' || :audience, 0))")
 
 _UNASSIGNED = text(f"""
 select id, value_key, coalesce(object, '') as object, received_at,
-       left_over_at is null or processed_at is null as is_to_be_noted,
        payload ->> 'num_rows' as num_rows,
        exists (select from mm.upload_batch where reported_event_id = event.id) as is_assigned
 from mm.webhook_event as event
@@ -75,6 +77,7 @@ where id = any(:ids)
 _LEFT_OVER = text("""
 select count(*) from mm.webhook_event
 where custom_audience_id = :custom_audience_id and left_over_at is not null
+  and received_at >= now() - cast(:for_so_long as interval)
 """)
 
 
@@ -85,7 +88,7 @@ class Assignment:
     Attributes:
         assigned: How many were assigned to a batch now.
         repeated: How many told what the other object (``page``, ``ad_account``) had told before.
-        left_over: How many of the audience's reports meet no batch of ours, these and earlier ones.
+        left_over: How many reports of the audience's last seven days meet no batch of ours.
         days: The days whose batches were reported now.
     """
 
@@ -124,7 +127,7 @@ def assign(
             settled.append(event.id)
         elif batch := free.take(_count(event.num_rows), event.received_at):
             pairs.append((batch, event.id))
-        elif event.is_to_be_noted:
+        else:
             left_over.append(event.id)
     _store(connection, pairs)
     assigned = [event_id for _, event_id in pairs]
@@ -135,7 +138,8 @@ def assign(
     return Assignment(
         assigned=len(assigned),
         repeated=len(told_before),
-        left_over=connection.scalar(_LEFT_OVER, whose) or 0,
+        left_over=connection.scalar(_LEFT_OVER, {**whose, "for_so_long": LEFT_OVER_IS_NEWS_FOR})
+        or 0,
         days=frozenset(batch.day for batch, _ in pairs),
     )
 

@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+from mm_pipelines.warehouse.batch_report import CLOCKS_DIFFER_BY
 from mm_pipelines.warehouse.webhook_event import UPLOAD_STATUS
 
 # The run of any day assigns all pending reports of its audience: ask for the day that the oldest
@@ -40,7 +41,8 @@ limit :limit
 # Reported while another day's status was computed.
 _REPORTED = text("""
 select audience, day, due_since as since from mm.match_status_due
-where audience = any(:audiences) order by due_since limit :limit
+where audience = any(:audiences) and day >= :first_day
+order by due_since limit :limit
 """)
 
 # A report that had outrun our acknowledgement of its batch.
@@ -54,7 +56,7 @@ join mm.upload_batch as batch
  and cast(batch.row_count as text) = event.payload ->> 'num_rows'
  and least(batch.sent_at, batch.acknowledged_at) <= event.received_at + :clocks_differ_by
 where event.left_over_at is not null and batch.acknowledged_at > event.left_over_at
-  and known.audience = any(:audiences)
+  and known.audience = any(:audiences) and batch.day >= :first_day
 group by batch.audience, batch.day
 order by since limit :limit
 """)
@@ -64,7 +66,7 @@ _OVERDUE = text("""
 select batch.audience, batch.day, min(batch.acknowledged_at) + :overdue_after as since
 from mm.upload_batch as batch
 left join mm.match_status as known using (audience, day)
-where batch.audience = any(:audiences)
+where batch.audience = any(:audiences) and batch.day >= :first_day
   and batch.status = 'acknowledged' and batch.reported_event_id is null
   and batch.acknowledged_at <= now() - cast(:overdue_after as interval)
   and (known.audience is null or known.as_of < batch.acknowledged_at
@@ -150,17 +152,25 @@ def match_status_due(
     connection: Connection,
     audiences: Sequence[str],
     *,
+    first_day: date,
     overdue_after: timedelta,
-    clocks_differ_by: timedelta,
     limit: int,
 ) -> Due:
-    """What the stored events, the ledger and the clock say is out of date."""
-    asked = {"audiences": list(audiences), "limit": limit}
+    """What the stored events, the ledger and the clock say is out of date.
+
+    Args:
+        connection: Read from, never written to.
+        audiences: The configured ones; events of others are counted.
+        first_day: The first day that has a partition.
+        overdue_after: How long a batch may go without a report.
+        limit: The most partitions that are of interest at once.
+    """
+    asked = {"audiences": list(audiences), "first_day": first_day, "limit": limit}
     pending = connection.execute(_PENDING, asked).all()
     rows = [
         *pending,
         *connection.execute(_REPORTED, asked),
-        *connection.execute(_OUTRUN, {**asked, "clocks_differ_by": clocks_differ_by}),
+        *connection.execute(_OUTRUN, {**asked, "clocks_differ_by": CLOCKS_DIFFER_BY}),
         *connection.execute(_OVERDUE, {**asked, "overdue_after": overdue_after}),
     ]
     since: dict[tuple[str, date], datetime] = {}

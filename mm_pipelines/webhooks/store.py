@@ -21,6 +21,7 @@ from mm_pipelines.webhooks.metrics import ReceiverMetrics
 log = logging.getLogger(__name__)
 
 _EVENTS_A_COMMIT = 5_000
+_SECONDS_TO_FINISH = 20.0
 
 
 class StoreError(Exception):
@@ -84,9 +85,9 @@ class EventStore:
         self._writer.start()
 
     def stop(self) -> None:
-        """Write what waits, then end."""
+        """Write what waits, then end; a database that hangs is not waited for."""
         self._posts.put(None)
-        self._writer.join()
+        self._writer.join(_SECONDS_TO_FINISH)
 
     async def save(self, events: Sequence[WebhookEvent]) -> None:
         """Return once the events are committed.
@@ -148,7 +149,7 @@ class EventStore:
         try:
             with self._database.transaction() as connection:
                 stored = webhook_event.insert(connection, events)
-        except DataError:
+        except (DataError, ValueError):  # psycopg2 itself refuses some texts by a ValueError
             return NotStorable("the database refuses the events")
         except SQLAlchemyError as error:
             self._metrics.commit_failures.inc()

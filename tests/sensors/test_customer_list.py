@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from mm_pipelines.definitions import defs
 from mm_pipelines.partitions import CONFIG, AudienceDay
 from mm_pipelines.sensors import customer_list_sensor
 from mm_pipelines.sensors.customer_list import DAYS_WATCHED
@@ -103,3 +104,14 @@ def test_a_folder_is_no_list(lists: Path, instance: dg.DagsterInstance) -> None:
     key = put(lists, "email\n")
     Path(AudienceDay("acme_loyalty", TODAY).list_url).mkdir(parents=True)
     assert keys(tick(instance)) == [key]
+
+
+# Dagster names its own tags of multi-partition keys so.
+@pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning")
+def test_dagster_accepts_what_is_asked_for(lists: Path, instance: dg.DagsterInstance) -> None:
+    key = put(lists, "email\n")
+    with dg.build_sensor_context(
+        instance=instance, repository_def=defs.get_repository_def()
+    ) as context:
+        (request,) = customer_list_sensor.evaluate_tick(context).run_requests or []
+    assert (request.partition_key, request.job_name) == (key, "daily_upload")

@@ -10,8 +10,17 @@ from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import make_url
 
+from mm_pipelines.definitions import defs
+from mm_pipelines.schedules import token_refresh
 from mm_pipelines.sensors import upload_status_sensor
-from mm_pipelines.sensors.asking import ASKED_FOR_TAG, MAX_ATTEMPTS, wait_after
+from mm_pipelines.sensors.asking import (
+    ASKED_FOR_TAG,
+    MAX_ATTEMPTS,
+    RUNS_A_TICK,
+    Work,
+    ask,
+    wait_after,
+)
 from mm_pipelines.warehouse.database import Database
 from resources.database import DatabaseResource
 from tests.warehouse.ledger import MONDAY, PAGE_ID, TUESDAY, Ledger
@@ -65,7 +74,7 @@ class Desk:
     ) -> None:
         """A run in this state."""
         tags = {"dagster/partition": key} | ({ASKED_FOR_TAG: asset} if ours else {})
-        selection = None if job == "daily_upload" else frozenset({dg.AssetKey(asset)})
+        selection = frozenset({dg.AssetKey(asset)}) if job == "__ASSET_JOB" else None
         create_run_for_test(
             self.instance, job_name=job, status=status, tags=tags, asset_selection=selection
         )
@@ -165,7 +174,7 @@ def test_a_failed_run_is_tried_again_later_under_another_key(desk: Desk) -> None
     assert str(second.run_key).endswith("attempt-2")
 
 
-def test_the_wait_doubles(desk: Desk) -> None:
+def test_the_wait_doubles() -> None:
     assert [wait_after(failures).total_seconds() for failures in range(1, MAX_ATTEMPTS)] == [
         30,
         60,
@@ -257,11 +266,11 @@ def test_a_day_before_the_start_date_is_told_and_not_fatal(desk: Desk) -> None:
     assert f"acme_newsletter|{MONDAY} is no partition any more" in desk.why()
 
 
-def test_a_flood_is_asked_for_in_parts(desk: Desk) -> None:
-    for days in range(40):
-        desk.ledger.delivers(1000, WEDNESDAY - timedelta(days=days), hours_ago=30 + days)
-    desk.ledger.delivers(1000, WEDNESDAY, hours_ago=25)
-    assert desk.asked() == [KEY]
+def test_more_than_a_tick_may_ask_for_is_left_to_the_next(desk: Desk) -> None:
+    work = [Work("match_status", f"partition {number}", None) for number in range(RUNS_A_TICK + 5)]
+    asked = ask(desk.instance, work, is_served_by=lambda run, work: False)
+    assert len(asked.requests) == RUNS_A_TICK
+    assert asked.notes == [f"more than {RUNS_A_TICK} are due: the rest is for the next ticks"]
 
 
 def test_a_newer_status_asks_for_the_pages_tokens(desk: Desk) -> None:
@@ -271,6 +280,16 @@ def test_a_newer_status_asks_for_the_pages_tokens(desk: Desk) -> None:
     (request,) = desk.tick().run_requests or []
     assert request.partition_key == "acme"
     assert request.asset_selection == [dg.AssetKey("subscription_tokens")]
+
+
+def test_a_pull_in_flight_by_the_schedule_is_enough(desk: Desk) -> None:
+    desk.ledger.delivers(1000, WEDNESDAY)
+    desk.ledger.hears(1000)
+    desk.ledger.refreshes(WEDNESDAY)
+    job = "__anonymous_asset_job_token_refresh"
+    assert token_refresh.job_name == job
+    desk.runs(dg.DagsterRunStatus.STARTED, key="acme", ours=False, job=job)
+    assert desk.asked() == []
 
 
 def test_tokens_are_pulled_at_most_every_15_minutes(desk: Desk) -> None:
@@ -299,3 +318,23 @@ def test_a_pull_that_broke_off_is_no_pull(desk: Desk) -> None:
     desk.ledger.refreshes(WEDNESDAY)
     desk.pulled(minutes_ago=0, finished=False)
     assert desk.asked() == ["acme"]
+
+
+# Dagster names its own tags of multi-partition keys so.
+@pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning")
+def test_dagster_accepts_what_is_asked_for(desk: Desk, database_url: str) -> None:
+    desk.ledger.delivers(1000, THURSDAY)
+    desk.ledger.hears(1000)
+    desk.ledger.refreshes(THURSDAY)
+    desk.ledger.delivers(500, WEDNESDAY)
+    desk.ledger.hears(500)
+    with dg.build_sensor_context(
+        instance=desk.instance,
+        repository_def=defs.get_repository_def(),
+        resources={"database": DatabaseResource(url=database_url)},
+    ) as context:
+        requests = upload_status_sensor.evaluate_tick(context).run_requests
+    assert {(r.partition_key, *(r.asset_selection or [])) for r in requests or []} == {
+        (KEY, dg.AssetKey("match_status")),
+        ("acme", dg.AssetKey("subscription_tokens")),
+    }

@@ -21,7 +21,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mm_pipelines.local.postgres import EmbeddedPostgres
 from mm_pipelines.warehouse import match_status
-from mm_pipelines.warehouse.batch_report import CLOCKS_DIFFER_BY
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.match_status_due import match_status_due
 from mm_pipelines.warehouse.migrate import upgrade
@@ -103,8 +102,8 @@ class Trial:
                 due = match_status_due(
                     connection,
                     AUDIENCES,
+                    first_day=DAYS[0],
                     overdue_after=OVERDUE_AFTER,
-                    clocks_differ_by=CLOCKS_DIFFER_BY,
                     limit=50,
                 )
             if not due.statuses:
