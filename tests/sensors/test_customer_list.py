@@ -114,4 +114,4 @@ def test_dagster_accepts_what_is_asked_for(lists: Path, instance: dg.DagsterInst
         instance=instance, repository_def=defs.get_repository_def()
     ) as context:
         (request,) = customer_list_sensor.evaluate_tick(context).run_requests or []
-    assert (request.partition_key, request.job_name) == (key, "daily_upload")
+    assert request.partition_key == key
