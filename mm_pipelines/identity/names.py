@@ -10,7 +10,7 @@ from mm_pipelines.identity.outcome import outcome
 from mm_pipelines.identity.text import composed, lower
 
 #: Names that are as they should be once trimmed and in lower case; nulls are written so too.
-PLAIN_NAME_PATTERN = r"^[a-z]+$"
+PLAIN_NAME_PATTERN = r"^[a-z0-9]+$"
 
 _NOT_LETTERS = r"[^\p{L}\p{M}\p{N}]+"
 

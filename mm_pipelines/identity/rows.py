@@ -124,9 +124,7 @@ def _column(key: str, cells: pl.DataFrame, *, hashed: bool) -> pl.Series:
     else:
         values = cells.select(_BY_VALUE[key](pl.col(key))).to_series()
     values = values.alias(key)
-    if hashed and key not in PLAIN:
-        return values.to_frame().select(sha256(pl.col(key))).to_series()
-    return values
+    return sha256(values) if hashed and key not in PLAIN else values
 
 
 def _birth(cells: pl.DataFrame, *, hashed: bool) -> pl.DataFrame:
@@ -134,7 +132,7 @@ def _birth(cells: pl.DataFrame, *, hashed: bool) -> pl.DataFrame:
     born = cells.select(
         part.alias(key) for key, part in zip(("DOBY", "DOBM", "DOBD"), parts, strict=True)
     )
-    return born.select(sha256(pl.col(key)) for key in born.columns) if hashed else born
+    return pl.DataFrame([sha256(column) for column in born]) if hashed else born
 
 
 def _first_known(explicit: pl.Series | None, derived: pl.Series) -> pl.Series:

@@ -87,13 +87,16 @@ class Delimited:
 
     def _fast(self, data: bytes, places: Sequence[int]) -> pl.DataFrame | None:
         """The chunk as Polars reads it; None unless every row is certainly complete."""
-        quoted = b'"' in data
+        quoted, width = b'"' in data, len(self.header)
         if b"\0" in data:
             return None
-        if _BLANK_LINES.search(data) or data[:1] in b"\r\n":
-            if quoted:
-                return None
-            data = _BLANK_LINES.sub(b"\n", b"\n" + data)[1:]
+        frame = self._complete(data, places, quoted=quoted)
+        if (frame is None or width == 1) and not quoted:
+            # Blank lines are no rows, and seldom enough to look for them only now.
+            frame = self._complete(_BLANK_LINES.sub(b"\n", b"\n" + data)[1:], places, quoted=False)
+        return frame
+
+    def _complete(self, data: bytes, places: Sequence[int], *, quoted: bool) -> pl.DataFrame | None:
         width = len(self.header)
         wanted = None if quoted else [f"column_{place + 1}" for place in sorted(set(places))]
         try:

@@ -33,6 +33,7 @@ class People:
         self._identifiers = [key for key in self._keys if key in IDENTIFIERS]
         self._others = [key for key in self._keys if key not in IDENTIFIERS]
         self._chunks: list[Path] = []
+        self._keys_of_chunks: list[Path] = []
         self._shared = pl.DataFrame(schema={_KEY: pl.UInt64, ROW_NUMBER: pl.Int64})
         self._merged_chunks: list[Path] = []
         self.added = 0
@@ -43,9 +44,12 @@ class People:
         if rows.is_empty():
             return
         path = self._scratch / f"rows-{len(self._chunks)}.arrow"
-        keys = [pl.col(key).hash(seed) for seed, key in enumerate(self._identifiers)]
-        rows.with_columns(_either(keys).alias(_KEY)).write_ipc(path)
+        rows.write_ipc(path)
         self._chunks.append(path)
+        keys = [pl.col(key).hash(seed) for seed, key in enumerate(self._identifiers)]
+        path = self._scratch / f"keys-{len(self._keys_of_chunks)}.arrow"
+        rows.select(_either(keys).alias(_KEY), ROW_NUMBER).write_ipc(path)
+        self._keys_of_chunks.append(path)
         self.added += rows.height
 
     def merge(self) -> None:
@@ -58,7 +62,8 @@ class People:
         for part in range(parts):
             shared = self._shared.filter(pl.col(_KEY) % parts == part)
             rows = pl.concat(
-                self._read(path).join(shared, on=ROW_NUMBER, how="semi") for path in self._chunks
+                _detached(self._read(path).join(shared, on=ROW_NUMBER, how="semi"))
+                for path in self._chunks
             )
             people = self._fullest(rows)
             self.merged += rows.height - people.height
@@ -83,7 +88,7 @@ class People:
         if not self._chunks:
             return self._shared
         parts = 1 + self.added // _KEYS_AT_ONCE
-        scan = pl.scan_ipc(self._chunks).select(_KEY, ROW_NUMBER)
+        scan = pl.scan_ipc(self._keys_of_chunks)
         shared = [
             scan.filter(pl.col(_KEY) % parts == part).collect().filter(pl.col(_KEY).is_duplicated())
             for part in range(parts)
@@ -110,6 +115,11 @@ class People:
 def payload_schema(keys: Sequence[str]) -> pl.Schema:
     """The columns of a payload file: the keys as text, then ``row_number``."""
     return pl.Schema({**dict.fromkeys(keys, pl.String()), ROW_NUMBER: pl.Int64()})
+
+
+def _detached(rows: pl.DataFrame) -> pl.DataFrame:
+    """The same rows in memory of their own: a few rows would hold the file they are read from."""
+    return rows.select(pl.col(pl.String) + pl.lit(""), ROW_NUMBER)
 
 
 def _either(keys: Sequence[pl.Expr]) -> pl.Expr:
