@@ -43,7 +43,9 @@ class Page:
     def client(self) -> GraphApiClient:
         """A client that hardly waits."""
         return GraphApiClient(
-            "EAApage", base_url=self.url, retries=RetryPolicy(attempts=3, first_wait=0.01)
+            "EAApage",
+            base_url=self.url,
+            retries=RetryPolicy(attempts=3, first_wait=0.01, patience=0),
         )
 
     def sandbox(self, lever: str, /, **body: Any) -> Any:

@@ -229,6 +229,26 @@ OPTIN_REQUEST_RECENT = """
 create index optin_request_recent on mm.optin_request (page_id, psid, asked_at)
 """
 
+# A Page's day in numbers: kept, since what it was counted from is not kept for ever.
+GROWTH_REPORT = """
+create table mm.growth_report (
+    page_id     text collate "C" not null,
+    day         date not null,
+    as_of       timestamptz not null default now(),
+    list_rows   bigint,
+    valid       bigint not null,
+    delivered   bigint not null,
+    processed   bigint not null,
+    matched     bigint,
+    tokens      bigint,
+    sendable    bigint,
+    asked       bigint not null,
+    opted_in    bigint not null,
+    left_page   bigint not null,
+    primary key (page_id, day)
+)
+"""
+
 
 def upgrade() -> None:
     op.execute(UNSUBSCRIBE_REQUEST)
@@ -251,3 +271,4 @@ def upgrade() -> None:
     op.execute(CONVERSATION_RECENT)
     op.execute(OPTIN_REQUEST)
     op.execute(OPTIN_REQUEST_RECENT)
+    op.execute(GROWTH_REPORT)

@@ -1,0 +1,107 @@
+"""A Page's day from the list's rows to the people who may be messaged."""
+
+from datetime import datetime, time, timedelta
+
+import dagster as dg
+
+from assets.customer_list import customer_list
+from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, AudienceDay, PageDay
+from mm_pipelines.people.growth import as_markdown_image, as_table
+from mm_pipelines.warehouse import growth_report as reports
+from mm_pipelines.warehouse.growth_report import DayOfPage, Growth
+from mm_pipelines.warehouse.token_counts import token_counts
+from resources.database import DatabaseResource
+
+DAYS_SHOWN = 30
+
+_COLUMNS = dg.TableSchema(
+    [
+        dg.TableColumn("page_id", "text", "The Page"),
+        dg.TableColumn("day", "date"),
+        dg.TableColumn("list_rows", "bigint", "Rows of the day's customer lists"),
+        dg.TableColumn("valid", "bigint", "People in the day's payloads"),
+        dg.TableColumn("delivered", "bigint", "New people, acknowledged by Meta"),
+        dg.TableColumn("processed", "bigint", "Of them, in batches that Meta has reported on"),
+        dg.TableColumn("matched", "bigint", "People matched in the Page's audiences, at least"),
+        dg.TableColumn("tokens", "bigint", "Live tokens"),
+        dg.TableColumn("sendable", "bigint", "Of them, those that might be messaged"),
+        dg.TableColumn("asked", "bigint", "People asked to opt in"),
+        dg.TableColumn("opted_in", "bigint", "Of them, those who agreed"),
+        dg.TableColumn("left_page", "bigint", "Requests to leave"),
+    ]
+)
+
+
+@dg.asset(
+    partitions_def=PAGE_BY_DAY,
+    deps=["optin_requests", "unsubscribes", "token_snapshot"],
+    group_name="people",
+    owners=["team:audience"],
+    kinds={"postgres"},
+    metadata={"dagster/table_name": "mm.growth_report", "dagster/column_schema": _COLUMNS},
+)
+def growth_report(
+    context: dg.AssetExecutionContext, database: DatabaseResource
+) -> dg.MaterializeResult[None]:
+    """The Page's funnel of the day, and the 30 days until it, as a picture and a table.
+
+    List rows, valid people, delivered, processed, matched, tokens, sendable; asked and opted in on
+    Messenger; left.
+    """
+    partition = PageDay.of(context)
+    page_id = CONFIG.pages[partition.page].page_id
+    with database.get().transaction() as connection:
+        reports.refresh(connection, _day_of_page(context, partition))
+        days = reports.until(connection, page_id, partition.day, DAYS_SHOWN)
+        sources = token_counts(connection, page_id).by_source
+    title = f"{partition.page}, {partition.day}"
+    return dg.MaterializeResult(
+        metadata={
+            "growth": dg.MetadataValue.md(as_markdown_image(days, title)),
+            "last_days": dg.MetadataValue.md(as_table(days)),
+            **_numbers(days[-1]),
+            **{
+                f"tokens_from_{source}": dg.MetadataValue.int(count)
+                for source, count in sources.items()
+            },
+        }
+    )
+
+
+def _day_of_page(context: dg.AssetExecutionContext, partition: PageDay) -> DayOfPage:
+    begin = datetime.combine(partition.day, time(), CONFIG.zone)
+    audiences = [
+        key for key, audience in CONFIG.audiences.items() if audience.page == partition.page
+    ]
+    return DayOfPage(
+        page_id=CONFIG.pages[partition.page].page_id,
+        audiences=audiences,
+        day=partition.day,
+        begin=begin,
+        end=begin + timedelta(days=1),
+        is_today=partition.day == datetime.now(CONFIG.zone).date(),
+        list_rows=_list_rows(context, [AudienceDay(key, partition.day) for key in audiences]),
+    )
+
+
+def _list_rows(context: dg.AssetExecutionContext, lists: list[AudienceDay]) -> int | None:
+    """Rows of the customer lists, which are known only to the materialisations of customer_list."""
+    rows = []
+    for partition in lists:
+        records = context.instance.fetch_materializations(
+            dg.AssetRecordsFilter(customer_list.key, asset_partitions=[partition.key]), limit=1
+        ).records
+        found = records[0].asset_materialization if records else None
+        counted = found.metadata.get("dagster/row_count") if found else None
+        if counted is not None and isinstance(counted.value, int):
+            rows.append(counted.value)
+    return sum(rows) if rows else None
+
+
+def _numbers(growth: Growth) -> dict[str, dg.MetadataValue]:
+    """Every figure by itself too, so that the UI plots it over the partitions."""
+    return {
+        name: dg.MetadataValue.int(value)
+        for name, value in vars(growth).items()
+        if isinstance(value, int)
+    }

@@ -1,0 +1,168 @@
+"""The assets and sensors of people who leave and join, as Dagster runs them."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.conversations import conversations
+from assets.growth_report import growth_report
+from assets.messaging_optins import messaging_optins
+from assets.optin_requests import optin_requests
+from assets.unsubscribes import unsubscribes
+from mm_pipelines.partitions import PageDay
+from mm_pipelines.sensors import optin_sensor, unsubscribe_sensor
+from resources.database import DatabaseResource
+from resources.graph_api import GraphApiResource
+from resources.storage import StorageResource
+from resources.suppression import SuppressionResource
+from tests.people.page import KEY, PAGE_ID, Page, optin_event
+
+TODAY = datetime.now(UTC).date()
+PARTITION = PageDay("acme", TODAY).key
+Run = Callable[[dg.AssetsDefinition, str], dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def run(
+    page: Page, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """Materialise one partition of one asset."""
+    monkeypatch.setenv("ACME_PAGE_TOKEN", "EAApage")
+    monkeypatch.setenv("MM_SYSTEM_USER_TOKEN", "EAAsystemuser")
+
+    def materialise(asset: dg.AssetsDefinition, partition: str) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [asset],
+            partition_key=partition,
+            instance=instance,
+            raise_on_error=False,
+            resources={
+                "database": DatabaseResource(url=page.database.url),
+                "storage": StorageResource(base_url=str(tmp_path / "storage")),
+                "suppression": SuppressionResource(key=KEY.decode()),
+                "graph_api": GraphApiResource(base_url=page.url, version="v26.0"),
+            },
+        )
+
+    return materialise
+
+
+def asked_for(
+    page: Page, instance: dg.DagsterInstance, sensor: dg.SensorDefinition
+) -> set[tuple[str, str | None]]:
+    """What a tick asks for: assets and partitions."""
+    return {
+        (key.to_user_string(), request.partition_key)
+        for request in tick(page, instance, sensor).run_requests or []
+        for key in request.asset_selection or []
+    }
+
+
+def tick(page: Page, instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> dg.SensorResult:
+    resources = {"database": DatabaseResource(url=page.database.url)}
+    with dg.build_sensor_context(instance, resources=resources) as context:
+        result = sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def failed_checks(result: dg.ExecuteInProcessResult) -> set[str]:
+    return {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
+
+
+def test_a_request_is_asked_for_carried_out_and_followed_by_a_pull(
+    page: Page, instance: dg.DagsterInstance, run: Run
+) -> None:
+    assert asked_for(page, instance, unsubscribe_sensor) == set()
+    page.request("table", email="mary@example.com")
+    assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+    result = run(unsubscribes, PARTITION)
+    assert result.success
+    assert failed_checks(result) == set()
+    assert asked_for(page, instance, unsubscribe_sensor) == {("subscription_tokens", "acme")}
+    page.pull()
+    assert asked_for(page, instance, unsubscribe_sensor) == set()
+
+
+def test_a_sensor_claims_nothing(page: Page, instance: dg.DagsterInstance) -> None:
+    page.request("table", email="mary@example.com")
+    for _ in range(2):
+        assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+
+
+def test_a_page_that_nobody_configured_is_told_of_and_keeps_nobody_waiting(
+    page: Page, instance: dg.DagsterInstance
+) -> None:
+    with page.database.transaction() as connection:
+        connection.exec_driver_sql(
+            "insert into mm.unsubscribe_request (page_id, email) values ('999', 'a@example.com')"
+        )
+    result = tick(page, instance, unsubscribe_sensor)
+    assert "999" in str(result.skip_reason)
+
+
+def test_a_refused_page_token_fails_the_run_after_the_suppression(page: Page, run: Run) -> None:
+    page.request("table", email="mary@example.com")
+    page.sandbox("faults", path="*/unsubscribe", error={"code": 190, "subcode": 463})
+    result = run(unsubscribes, PARTITION)
+    assert not result.success
+    assert page.rows("select from mm.suppression")
+    shown = "\n".join(str(event) for event in result.all_events)
+    assert "mary@example.com" not in shown
+    assert "EAApage" not in shown
+
+
+def test_people_who_cannot_be_carried_out_are_shown_by_a_check(page: Page, run: Run) -> None:
+    page.request("table", email="nobody")
+    assert failed_checks(run(unsubscribes, PARTITION)) == {"every_request_names_somebody"}
+
+
+def test_people_in_messenger_go_from_message_to_token_to_stop(
+    page: Page, instance: dg.DagsterInstance, run: Run
+) -> None:
+    psid = page.act("message")["psid"]
+    assert asked_for(page, instance, optin_sensor) == {("conversations", "acme")}
+    assert run(conversations, "acme").success
+    assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
+    assert run(optin_requests, PARTITION).success
+    assert asked_for(page, instance, optin_sensor) == set()
+    token = page.act("accept", psid)["subscription_token"]
+    assert asked_for(page, instance, optin_sensor) == {("messaging_optins", "acme")}
+    assert run(messaging_optins, "acme").success
+    assert page.sendable() == {token}
+    page.act("stop", psid)
+    assert run(messaging_optins, "acme").success
+    assert page.sendable() == set()
+    assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+    assert run(unsubscribes, PARTITION).success
+    page.pull()
+    assert page.sendable() == set()
+
+
+def test_an_event_that_nobody_understands_is_shown_by_a_check(page: Page, run: Run) -> None:
+    page.store(optin_event(1, "5551", "8123", datetime.now(UTC), "PAUSE"))
+    assert failed_checks(run(messaging_optins, "acme")) == {"every_event_is_understood"}
+
+
+def test_the_growth_report_shows_a_picture_and_a_table(page: Page, run: Run) -> None:
+    now = datetime.now(UTC)
+    page.store(optin_event(1, "5551", "8123", now - timedelta(minutes=5)))
+    page.take_in()
+    page.request("command", email="mary@example.com")
+    result = run(growth_report, PARTITION)
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.materialization.metadata
+    assert str(metadata["growth"].value).startswith("![")
+    assert f"| {TODAY} |" in str(metadata["last_days"].value)
+    assert (metadata["sendable"].value, metadata["left_page"].value) == (1, 1)
+    assert metadata["tokens_from_opt_in"].value == 1
+    assert [row.page_id for row in page.rows("select page_id from mm.growth_report")] == [PAGE_ID]
