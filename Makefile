@@ -57,4 +57,5 @@ lock: $(VENV)/.installed ## renew the pinned requirements of every supported Pyt
 	done
 
 clean: ## remove the environment and the local state
+	@if [ -x $(BIN)/mm ]; then $(BIN)/mm db remove --yes || true; fi
 	rm -rf $(VENV) .mm

@@ -30,7 +30,7 @@ def check() -> None:
     except ConfigError as error:
         faults += error.faults
     else:
-        faults += environment_faults(config, {**os.environ, **environment.made})
+        faults += environment_faults(config, {**os.environ, **environment.made_where_none_given()})
     if environment.given_database_url is not None:
         try:
             Database(environment.given_database_url)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Annotated
 
 import typer
+
+from mm_pipelines.cli.output import fail
 
 app = typer.Typer(no_args_is_help=True, help="The database: schema, address, embedded server.")
 
@@ -44,3 +47,19 @@ def stop() -> None:
     postgres = Environment.resolve().postgres()
     if postgres is not None:
         postgres.stop()
+
+
+@app.command()
+def remove(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete the embedded server with all that is in it, wherever its data lie."""
+    from mm_pipelines.local.environment import Environment
+
+    environment = Environment.resolve()
+    postgres = environment.postgres()
+    if postgres is None:
+        fail("MM_DATABASE_URL names a server that is not ours to delete")
+    if not yes:
+        typer.confirm(f"Delete the database of {environment.home}?", abort=True)
+    postgres.remove()

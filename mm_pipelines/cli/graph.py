@@ -20,7 +20,8 @@ class Tokens:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._variables: Mapping[str, str] = {**environment.made, **os.environ}
+        made = environment.made_where_none_given()
+        self._variables: Mapping[str, str] = {**os.environ, **made}
 
     def get(self, name: str) -> str | None:
         """A variable's value; None where it is unset or empty."""

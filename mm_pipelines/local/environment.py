@@ -46,7 +46,8 @@ class Environment:
         graph_api_version: such as `v26.0`.
         given_suppression_key: MM_SUPPRESSION_KEY, or None for the one kept in the home.
         sandbox: whether the Graph API is the sandbox of this home.
-        made: variables whose values were made here, because nobody gave any.
+        made: tokens and secrets of the sandbox by their variables, made here for it.
+        given: those of these variables that are set, and go before what was made.
     """
 
     config_path: Path
@@ -59,6 +60,7 @@ class Environment:
     given_suppression_key: str | None
     sandbox: bool
     made: Mapping[str, str]
+    given: frozenset[str]
 
     def __repr__(self) -> str:
         return f"Environment(config_path={str(self.config_path)!r}, home={str(self.home)!r})"
@@ -92,9 +94,10 @@ class Environment:
 
     @classmethod
     def for_sandbox(cls, url: str, variables: Mapping[str, str] = os.environ) -> Environment:
-        """The environment for a sandbox at `url`; tokens are made once and kept in MM_HOME.
+        """The environment for a sandbox at `url`, with the tokens kept in MM_HOME or new ones.
 
-        Without MM_CONFIG the sample lists are used. A token that is set is taken as it is.
+        Without MM_CONFIG the sample lists are used. A token that is set is taken as it is. Nothing
+        is written; see `keep`.
 
         Raises:
             ConfigError: mm.yaml cannot be used.
@@ -106,7 +109,6 @@ class Environment:
         for name in (*config.token_variables(), "MM_APP_SECRET", "MM_WEBHOOK_VERIFY_TOKEN"):
             made.setdefault(name, secrets.token_urlsafe(24))
         made["MM_APP_ID"] = _SANDBOX_APP_ID
-        secret_file.write(home / "sandbox.json", json.dumps({"url": url, "made": made}))
         return cls._of(variables, url, made)
 
     @classmethod
@@ -127,8 +129,18 @@ class Environment:
             graph_api_version=variables.get("MM_GRAPH_API_VERSION") or DEFAULT_VERSION,
             given_suppression_key=variables.get("MM_SUPPRESSION_KEY") or None,
             sandbox=sandbox_url is not None,
-            made={name: value for name, value in made.items() if not variables.get(name)},
+            made=made,
+            given=frozenset(name for name in made if variables.get(name)),
         )
+
+    def keep(self) -> None:
+        """Note in MM_HOME which sandbox it belongs to, and that sandbox's tokens.
+
+        Only for who has MM_HOME to itself: other commands find the running sandbox by this.
+        """
+        if self.sandbox:
+            content = {"url": self.graph_api_url, "made": dict(self.made)}
+            secret_file.write(self.home / "sandbox.json", json.dumps(content))
 
     @property
     def dagster_home(self) -> Path:
@@ -159,6 +171,10 @@ class Environment:
             return self.given_database_url
         return EmbeddedPostgres(self.home).url
 
+    def made_where_none_given(self) -> dict[str, str]:
+        """The sandbox's tokens and secrets, less those that the environment sets."""
+        return {name: value for name, value in self.made.items() if name not in self.given}
+
     def suppression_key(self) -> str:
         """The key of the suppression list: given, or made once and kept in MM_HOME."""
         if self.given_suppression_key is not None:
@@ -184,7 +200,7 @@ class Environment:
             "MM_GRAPH_API_URL": self.graph_api_url,
             "MM_GRAPH_API_VERSION": self.graph_api_version,
             "MM_SUPPRESSION_KEY": self.suppression_key(),
-            **self.made,
+            **self.made_where_none_given(),
             "DAGSTER_HOME": str(self.dagster_home),
             "MM_DAGSTER_DATABASE_URL": dagster_database_url(database_url),
         }

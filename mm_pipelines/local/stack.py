@@ -81,6 +81,7 @@ class Stack:
         """
         with contextlib.ExitStack() as scope:
             scope.enter_context(self._group)
+            self._environment.keep()
             if self._postgres is not None:
                 # Other commands leave a server alone that somebody uses.
                 scope.enter_context(self._postgres.used())

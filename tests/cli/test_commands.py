@@ -173,6 +173,22 @@ def test_only_sendable_tokens_are_exported_for_the_owners_eyes(home: Path, tmp_p
         assert "known are acme, globex" in refused.stderr
 
 
+def test_the_embedded_database_is_deleted_only_when_asked_twice(home: Path) -> None:
+    assert mm("db", "upgrade").exit_code == 0
+    data = home / "postgres"
+    assert CliRunner().invoke(app, ["db", "remove"], input="n\n").exit_code == 1
+    assert data.exists()
+    assert mm("db", "remove", "--yes").exit_code == 0
+    assert not data.exists()
+
+
+def test_a_given_database_is_never_deleted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MM_DATABASE_URL", "postgresql://db.example/mm")
+    refused = mm("db", "remove", "--yes")
+    assert refused.exit_code == 1
+    assert "not ours to delete" in refused.stderr
+
+
 def test_the_receiver_does_not_start_without_its_secret(home: Path) -> None:
     refused = mm("webhooks")
     assert refused.exit_code == 1

@@ -56,6 +56,8 @@ def test_a_sandbox_gets_a_token_for_every_variable_that_mm_yaml_names(tmp_path: 
     }
     assert len(set(environment.made.values())) == 6
     assert environment.config_path == SAMPLES
+    assert list(tmp_path.iterdir()) == [], "looking wrote something"
+    environment.keep()
     assert (tmp_path / "sandbox.json").stat().st_mode & 0o777 == 0o600
 
 
@@ -64,6 +66,7 @@ def test_a_sandboxs_tokens_are_made_once_and_found_again_without_being_asked_for
 ) -> None:
     variables = {"MM_HOME": str(tmp_path)}
     first = Environment.for_sandbox(SANDBOX, variables)
+    first.keep()
     assert Environment.for_sandbox(SANDBOX, variables).made == first.made
     found = Environment.resolve(variables)
     assert found.sandbox
@@ -73,12 +76,13 @@ def test_a_sandboxs_tokens_are_made_once_and_found_again_without_being_asked_for
 
 def test_what_is_given_goes_before_what_is_made(tmp_path: Path) -> None:
     variables = {"MM_HOME": str(tmp_path), "MM_APP_SECRET": "given"}
-    assert "MM_APP_SECRET" not in Environment.for_sandbox(SANDBOX, variables).made
+    environment = Environment.for_sandbox(SANDBOX, variables)
+    assert environment.given == {"MM_APP_SECRET"}
 
 
 def test_a_home_of_the_sandbox_is_not_used_for_the_real_graph_api(tmp_path: Path) -> None:
     variables = {"MM_HOME": str(tmp_path)}
-    Environment.for_sandbox(SANDBOX, variables)
+    Environment.for_sandbox(SANDBOX, variables).keep()
     with pytest.raises(MixedState, match="add --sandbox, or set MM_HOME"):
         Environment.for_graph_api(variables)
     elsewhere = variables | {"MM_GRAPH_API_URL": "http://127.0.0.1:9"}
