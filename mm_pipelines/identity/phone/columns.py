@@ -16,7 +16,7 @@ from mm_pipelines.identity.hashing import hashed_already
 from mm_pipelines.identity.phone import shapes
 from mm_pipelines.identity.phone.reference import normalise_phone
 
-_SEPARATORS = r"[ ().\-/]+"
+_SEPARATORS = [" ", "(", ")", ".", "-", "/"]
 _LONGEST_TEXT = 250  # libphonenumber reads no longer text
 
 # Before the first digit or plus sign nothing counts, and trailing signs do not.
@@ -81,16 +81,17 @@ def _what_is_left(cells: pl.DataFrame) -> pl.Series:
 
 def _by_shape(cells: pl.DataFrame) -> pl.DataFrame:
     """Way 1: the columns ``number`` and ``decision``; what is no plain number is undecided."""
-    plain = pl.col("value").str.replace_all(_SEPARATORS, "")
+    plain = cells["value"].str.replace_many(_SEPARATORS, [""] * len(_SEPARATORS))
     numbers = (
-        cells.lazy()
-        .select(
-            _region_number(cells["region"]).alias("region"),
-            # Only digits, with at most a plus sign before them, are read as an integer.
-            digits=plain.cast(pl.Int64, strict=False),
-            plus=plain.str.starts_with("+").cast(pl.Int64),
-            length=plain.str.len_bytes().cast(pl.Int64),
-            readable=pl.col("value").str.len_bytes() <= _LONGEST_TEXT,
+        pl.LazyFrame(
+            {
+                "region": _region_number(cells["region"]),
+                # Only digits, with at most a plus sign before them, are read as an integer.
+                "digits": plain.cast(pl.Int64, strict=False),
+                "plus": plain.str.starts_with("+").cast(pl.Int64),
+                "length": plain.str.len_bytes().cast(pl.Int64),
+                "readable": cells["value"].str.len_bytes() <= _LONGEST_TEXT,
+            }
         )
         .with_columns(length=pl.col("length") - pl.col("plus"))
         .with_columns(
