@@ -1,0 +1,112 @@
+"""The code location as Dagster loads it."""
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mm_pipelines.definitions import defs
+from mm_pipelines.partitions import AUDIENCE, AUDIENCE_BY_DAY, PAGE
+
+CONTRACT = {
+    "customer_list": AUDIENCE_BY_DAY,
+    "hashed_payload": AUDIENCE_BY_DAY,
+    "custom_audience": AUDIENCE,
+    "audience_upload": AUDIENCE_BY_DAY,
+    "match_status": AUDIENCE_BY_DAY,
+    "subscription_tokens": PAGE,
+}
+
+IMPORT_UNDER_WATCH = """
+import sys
+import dagster, polars, sqlalchemy, httpx, dagster_postgres, pydantic
+
+watched = ("socket.connect", "subprocess.Popen", "sqlite3.connect")
+writing = "wax+"
+
+def watch(event, arguments):
+    if event in watched:
+        raise RuntimeError(f"import did {event}")
+    if event == "open" and isinstance(arguments[0], str):
+        path, mode = arguments[0], arguments[1] or "r"
+        if any(letter in mode for letter in writing) and not path.endswith(".pyc") \\
+                and "__pycache__" not in path:
+            raise RuntimeError(f"import wrote {path}")
+        if path.endswith((".csv", ".parquet", ".env")):
+            raise RuntimeError(f"import read {path}")
+
+sys.addaudithook(watch)
+import mm_pipelines.definitions
+"""
+
+
+def specs() -> list[dg.AssetSpec]:
+    return list(defs.resolve_all_asset_specs())
+
+
+def test_the_assets_of_the_contract_are_there_with_their_partitions() -> None:
+    found = {spec.key.to_user_string(): spec.partitions_def for spec in specs()}
+    assert {key: found[key] for key in CONTRACT} == CONTRACT
+
+
+def test_every_asset_tells_a_reader_what_it_is_and_whose() -> None:
+    for spec in specs():
+        assert spec.description, spec.key
+        assert spec.owners, spec.key
+        assert spec.group_name, spec.key
+        assert spec.group_name != "default", spec.key
+        assert spec.kinds, spec.key
+
+
+def test_every_asset_shows_its_columns_or_is_no_table() -> None:
+    for spec in specs():
+        assert "dagster/column_schema" in spec.metadata or "file" in spec.kinds, spec.key
+
+
+@pytest.mark.parametrize("name", ["daily_upload", "token_refresh"])
+def test_the_schedules_of_the_contract_are_there(name: str) -> None:
+    assert defs.resolve_schedule_def(name).name == name
+
+
+@pytest.mark.parametrize("name", ["upload_status_sensor", "optin_sensor", "customer_list_sensor"])
+def test_the_sensors_of_the_contract_are_there(name: str) -> None:
+    assert defs.resolve_sensor_def(name).name == name
+
+
+def test_one_job_holds_the_days_chain() -> None:
+    job = defs.resolve_job_def("daily_upload")
+    assert job.partitions_def == AUDIENCE_BY_DAY
+    assert {node.name for node in job.nodes} == {
+        "customer_list",
+        "hashed_payload",
+        "audience_upload",
+        "match_status",
+    }
+
+
+def test_todays_list_has_its_partition() -> None:
+    days = AUDIENCE_BY_DAY.get_partitions_def_for_dimension("day")
+    newest = days.get_last_partition_key()
+    assert newest is not None
+    assert newest == datetime.now(UTC).date().isoformat()
+
+
+def test_importing_does_no_io_but_reading_the_configuration() -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "MM_CONFIG": str(Path(__file__).parent / "mm.yaml"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IMPORT_UNDER_WATCH],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert result.returncode == 0, result.stderr
