@@ -31,7 +31,7 @@ _NOW = text("select now()")
 _BATCHES = text("""
 select batch.row_count, batch.status,
        coalesce(batch.acknowledged_at, batch.sent_at) as acknowledged_at,
-       event.id as event_id, event.received_at,
+       event.id as event_id, event.received_at, event.event_time,
        event.payload ->> 'approximate_count_lower_bound' as lower_bound,
        event.payload ->> 'approximate_count_upper_bound' as upper_bound,
        event.payload ->> 'batch_uploading_status' as uploading_status,
@@ -82,7 +82,7 @@ select exists (
 """)
 
 _NEWEST_REPORT_BEFORE = text("""
-select event.id as event_id, event.received_at,
+select event.id as event_id, event.received_at, event.event_time,
        event.payload ->> 'approximate_count_lower_bound' as lower_bound,
        event.payload ->> 'approximate_count_upper_bound' as upper_bound,
        event.payload ->> 'batch_uploading_status' as uploading_status
@@ -90,7 +90,7 @@ from mm.webhook_event as event
 join mm.upload_batch as batch on batch.reported_event_id = event.id
 where batch.audience = :audience and event.custom_audience_id = :custom_audience_id
   and event.received_at <= :at
-order by event.id desc limit 1
+order by coalesce(event.event_time, event.received_at) desc, event.id desc limit 1
 """)
 
 _NEWEST_POLL = text("""
@@ -197,9 +197,15 @@ class MatchStatus:
 
 @dataclass(frozen=True)
 class _Report:
-    """That Meta has processed something, whichever way we heard of it."""
+    """That Meta has processed something, whichever way we heard of it.
+
+    Attributes:
+        at: When it reached us.
+        told_at: When Meta says it was so: webhooks come out of order (graph-api-facts 3).
+    """
 
     at: datetime
+    told_at: datetime
     event_id: int | None
     source: Source
     lower_bound: int | None
@@ -220,7 +226,7 @@ class _Batch:
         if row.event_id is not None:
             report = _webhook(row)
         elif row.polled_at is not None:
-            report = _Report(row.polled_at, None, "poll", row.polled_lower, row.polled_upper)
+            report = _poll(row.polled_at, row.polled_lower, row.polled_upper)
         return cls(row.row_count, row.status, row.acknowledged_at, report)
 
 
@@ -257,22 +263,25 @@ def compute(
     as_of: datetime = connection.execute(_NOW).scalar_one()
     batches = [_Batch.of(row) for row in connection.execute(_BATCHES, partition)]
     delivered = [batch for batch in batches if batch.status == "acknowledged"]
-    silent = [batch for batch in delivered if batch.report is None]
-    deadline = min((batch.acknowledged_at for batch in silent), default=None)
-    deadline = None if deadline is None else deadline + overdue_after
-    is_overdue = deadline is not None and as_of >= deadline
     reports = [batch.report for batch in delivered if batch.report is not None]
-    newest = max(reports, key=lambda report: (report.at, report.event_id or 0), default=None)
-    told, at = newest, as_of if newest is None else newest.at
+    unheard_of = [batch.acknowledged_at for batch in delivered if batch.report is None]
+    deadline = min(unheard_of) + overdue_after if unheard_of else None
+    is_overdue = deadline is not None and as_of >= deadline
     nothing_new = None if batches else connection.scalar(_EMPTY_DELTA, partition)
+    # The partition's newest report tells the bounds. A day that delivered nobody has those that
+    # were known by then, and while reports are overdue Meta's own answer is the best there is.
+    told = max(reports, key=lambda report: (report.told_at, report.at), default=None)
+    heard_at = max((report.at for report in reports), default=None)
+    at = heard_at or as_of
     if nothing_new is not None:
         told, at = _newest_webhook(connection, whose, nothing_new), nothing_new
     elif is_overdue:
         polled = _newest_poll(connection, whose)
-        if polled is not None and (newest is None or polled.at > newest.at):
+        if polled is not None and (heard_at is None or polled.at > heard_at):
             told, at = polled, polled.at
+    event_ids = [report.event_id for report in reports if report.event_id is not None]
     people = connection.execute(
-        _PEOPLE, {**whose, "at": at, "event_id": told.event_id if told else None}
+        _PEOPLE, {**whose, "at": at, "event_id": max(event_ids, default=None)}
     ).scalar_one()
     return MatchStatus(
         audience=audience,
@@ -291,7 +300,7 @@ def compute(
             nothing_new=nothing_new is not None,
             unfinished=bool(connection.scalar(_UNFINISHED_DELTA, partition)),
         ),
-        last_event_at=newest.at if newest else None,
+        last_event_at=heard_at,
         as_of=as_of,
         source=told.source if told else None,
         batches_delivered=len(delivered),
@@ -346,12 +355,17 @@ def _newest_webhook(
 
 def _newest_poll(connection: Connection, whose: dict[str, str]) -> _Report | None:
     row = connection.execute(_NEWEST_POLL, whose).one_or_none()
-    return _Report(row.observed_at, None, "poll", row.lower_bound, row.upper_bound) if row else None
+    return _poll(row.observed_at, row.lower_bound, row.upper_bound) if row else None
+
+
+def _poll(at: datetime, lower_bound: int | None, upper_bound: int | None) -> _Report:
+    return _Report(at, at, None, "poll", lower_bound, upper_bound)
 
 
 def _webhook(row: Row[Any]) -> _Report:
     return _Report(
         at=row.received_at,
+        told_at=row.event_time or row.received_at,
         event_id=row.event_id,
         source="webhook",
         lower_bound=_bound(row.lower_bound),

@@ -10,7 +10,6 @@ from time import perf_counter
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -75,7 +74,7 @@ class Receiver:
         try:
             yield
         finally:
-            await run_in_threadpool(self._store.stop)
+            await asyncio.to_thread(self._store.stop)
 
     async def handshake(self, request: Request) -> Response:
         """Meta's verification: the challenge comes back as it is."""
@@ -125,7 +124,7 @@ class Receiver:
         """The database answers."""
         try:
             async with asyncio.timeout(self._settings.answer_seconds):
-                await run_in_threadpool(self._ask_database)
+                await asyncio.to_thread(self._ask_database)
         except (SQLAlchemyError, TimeoutError):
             return _answer(503, "the database does not answer")
         return _answer(200, "ready")

@@ -92,6 +92,7 @@ class Ledger:
         status: str = "SUCCESS",
         object_: str = "page",
         time: int | None = None,
+        timestamp: int | None = None,
         custom_audience_id: str = CUSTOM_AUDIENCE_ID,
     ) -> None:
         """A webhook about so many rows."""
@@ -103,6 +104,8 @@ class Ledger:
             "approximate_count_upper_bound": upper,
             "batch_uploading_status": status,
         }
+        if timestamp is not None:
+            value["timestamp"] = timestamp
         change = {"field": webhook_event.UPLOAD_STATUS, "value": value}
         entry = {"id": PAGE_ID, "time": time or next(self._times), "changes": [change]}
         body = json.dumps({"object": object_, "entry": [entry]}).encode()

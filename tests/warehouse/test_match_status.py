@@ -156,6 +156,15 @@ def test_people_who_were_removed_are_not_divided_by(ledger: Ledger) -> None:
     assert ledger.status().match_rate_lower == 0.5
 
 
+def test_of_reports_out_of_order_the_latest_in_metas_time_tells_the_bounds(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.delivers(1000)
+    ledger.hears(1000, lower=800, upper=900, timestamp=1763000060)
+    ledger.hears(1000, lower=400, upper=500, timestamp=1763000000)
+    row = ledger.status()
+    assert (row.status, row.lower_bound, row.match_rate_lower) == ("complete", 800, 0.4)
+
+
 def test_an_unknown_bound_is_no_number(ledger: Ledger) -> None:
     ledger.delivers(1000)
     ledger.hears(1000, lower=-1, upper=-1)

@@ -5,6 +5,7 @@ import time
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.app import ReceiverSettings
@@ -64,3 +65,17 @@ def test_a_connection_that_is_used_again_stays_open(
             answer = client.post("/webhooks", content=content, headers=signed(content))
             assert answer.status_code == 200
             time.sleep(0.4)
+
+
+def test_a_database_that_hangs_is_told_and_not_waited_for(database: Database) -> None:
+    impatient = ReceiverSettings(
+        app_secrets=(SECRET,), verify_token=VERIFY_TOKEN, answer_seconds=0.3
+    )
+    content = body(changes(upload_status()))
+    with serving(impatient, database) as client, database.transaction() as connection:
+        connection.execute(text("lock table mm.webhook_event in access exclusive mode"))
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+        answer = client.post("/webhooks", content=content, headers=signed(content))
+        assert answer.status_code == 503
+        connection.rollback()
