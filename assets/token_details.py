@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from assets.subscription_tokens import subscription_tokens
+from assets.subscription_tokens import COLUMNS, subscription_tokens
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.tokens.details import refresh_details
 from resources.database import DatabaseResource
@@ -25,6 +25,7 @@ class TokenDetailsConfig(dg.Config):
     group_name="tokens",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
+    metadata={"dagster/column_schema": COLUMNS, "dagster/table_name": "mm.subscription_token"},
 )
 def token_details(
     context: dg.AssetExecutionContext,
