@@ -16,6 +16,7 @@ from mm_pipelines.cli import (
     sandbox,
     stack,
     tokens,
+    unsubscribe,
     webhooks,
 )
 from mm_pipelines.cli.output import Commands
@@ -34,6 +35,7 @@ app.command("sandbox")(sandbox.sandbox)
 app.command("doctor")(doctor.doctor)
 app.command("status")(known.status)
 app.command("audiences")(known.audiences)
+app.command("unsubscribe")(unsubscribe.unsubscribe)
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(database.app, name="db")

@@ -87,7 +87,8 @@ def _bars(
         width = max(1, round(bar_width * (value or 0) / most))
         fill = _LEFT if label == "left" else color
         yield f'<text x="{start - 8}" y="{top + 14}" text-anchor="end">{label}</text>'
-        yield f'<rect x="{start}" y="{top + 3}" width="{width}" height="16" fill="{fill}"/>'
+        if value is not None:
+            yield f'<rect x="{start}" y="{top + 3}" width="{width}" height="16" fill="{fill}"/>'
         yield f'<text x="{start + width + 6}" y="{top + 14}">{_number(value)}</text>'
 
 
@@ -95,9 +96,10 @@ def _history(days: Sequence[Growth]) -> Iterator[str]:
     top, bottom, left, right = 250, 396, 60, WIDTH - 20
     sendable = [growth.sendable or 0 for growth in days]
     leavers = [growth.left_page for growth in days]
-    most = max([*sendable, *leavers, 1])
+    most, most_leavers = max([*sendable, 1]), max([*leavers, 1])
     step = (right - left) / max(1, len(days) - 1)
-    legend = "sendable tokens (line), left (bars)"
+    # Few leave and many stay: the bars have a scale of their own, a third as high.
+    legend = f"sendable tokens (line); left (bars, at most {_number(max(leavers))} a day)"
     yield f'<text x="16" y="{top - 16}" font-weight="bold">{legend}</text>'
     for share in (0, 0.5, 1):
         height = bottom - share * (bottom - top)
@@ -109,7 +111,7 @@ def _history(days: Sequence[Growth]) -> Iterator[str]:
     points = []
     for place, growth in enumerate(days):
         x = left + place * step
-        height = (bottom - top) * leavers[place] / most
+        height = (bottom - top) / 3 * leavers[place] / most_leavers
         yield (
             f'<rect x="{x - 4:.1f}" y="{bottom - height:.1f}" width="8" height="{height:.1f}" '
             f'fill="{_LEFT}"/>'

@@ -52,7 +52,7 @@ def sweep(
         with database.transaction() as connection:
             digests = suppression.suppressed_digests(connection, suppression_key)
         standing = members.current(database, storage, due.custom_audience_id)
-        leaving = _suppressed(standing.frame(storage, pl.lit(value=True)), digests, suppression_key)
+        leaving = _suppressed(standing.frame(storage), digests, suppression_key)
         removed = 0
         if leaving.height:
             people = deltas.leaving_people(storage, leaving.lazy(), standing)

@@ -1,0 +1,49 @@
+"""`mm unsubscribe`: somebody asks to leave a Page."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from mm_pipelines.cli.installation import open_database
+from mm_pipelines.cli.output import fail
+
+
+def unsubscribe(
+    page: Annotated[str, typer.Option(help="The Page, by its key in mm.yaml.")],
+    email: Annotated[str | None, typer.Option(help="As written, or its SHA-256.")] = None,
+    phone: Annotated[
+        str | None, typer.Option(help="With its country code, or its SHA-256.")
+    ] = None,
+    psid: Annotated[str | None, typer.Option(help="Page-scoped ID.")] = None,
+    token: Annotated[str | None, typer.Option(help="Subscription token.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Record a request to leave; `unsubscribe_sensor` asks for the run that carries it out.
+
+    Whoever is named by PSID or token is not sendable any more when this command ends.
+    """
+    from mm_pipelines.local.environment import Environment
+    from mm_pipelines.warehouse import unsubscribe_request
+    from mm_pipelines.warehouse.unsubscribe_request import NewRequest
+
+    named = NewRequest(phone=phone, email=email, psid=psid, subscriber_token=token)
+    if not any(value and value.strip() for value in (phone, email, psid, token)):
+        fail("name somebody: --email, --phone, --psid or --token")
+    environment = Environment.resolve()
+    pages = environment.config().pages
+    if page not in pages:
+        fail(f"{environment.config_path} has no page {page!r}; known are {', '.join(pages)}")
+    with open_database(environment) as database, database.transaction() as connection:
+        unsubscribe_request.receive(connection, pages[page].page_id, [named], "command")
+        waiting = sum(
+            known.requests
+            for known in unsubscribe_request.counts(connection, pages[page].page_id)
+            if known.state in ("received", "sent")
+        )
+    if as_json:
+        typer.echo(json.dumps({"page": page, "recorded": 1, "open": waiting}))
+    else:
+        typer.echo(f"recorded; {waiting:,} requests to leave {page} are open")
