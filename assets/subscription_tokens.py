@@ -20,7 +20,7 @@ _WARN_AFTER, _FAIL_AFTER = timedelta(hours=2), timedelta(hours=3)
 # A listing much shorter than the one before deserves a look even where it is no loss to stop at.
 _SHRUNK = 0.9
 
-_COLUMNS = dg.TableSchema(
+COLUMNS = dg.TableSchema(
     columns=[
         dg.TableColumn("page_id", "text", "the Page's id at Meta"),
         dg.TableColumn("token", "text", "the subscription token, which messages are sent by"),
@@ -72,7 +72,7 @@ class TokenPullConfig(dg.Config):
     freshness_policy=dg.FreshnessPolicy.time_window(
         fail_window=_FAIL_AFTER, warn_window=_WARN_AFTER
     ),
-    metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "mm.subscription_token"},
+    metadata={"dagster/column_schema": COLUMNS, "dagster/table_name": "mm.subscription_token"},
     check_specs=[
         dg.AssetCheckSpec(
             "one_token_per_recipient",
