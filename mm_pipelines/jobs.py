@@ -1,4 +1,6 @@
-"""Jobs: each holds the assets of one partition set (design 4)."""
+"""Jobs: each holds the assets of one partition set (design 4), or keeps the house."""
+
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -6,6 +8,10 @@ from assets.audience_upload import audience_upload
 from assets.customer_list import customer_list
 from assets.hashed_payload import hashed_payload
 from assets.match_status import match_status
+from mm_pipelines.partitions import CONFIG
+from mm_pipelines.retention import sweep
+from resources.database import DatabaseResource
+from resources.storage import StorageResource
 
 daily_upload = dg.define_asset_job(
     "daily_upload",
@@ -14,3 +20,19 @@ daily_upload = dg.define_asset_job(
     ),
     description="One audience's list of one day: validated, hashed, delivered, its status noted.",
 )
+
+
+@dg.op(out=None)
+def remove_what_is_old(
+    context: dg.OpExecutionContext, database: DatabaseResource, storage: StorageResource
+) -> None:
+    """Remove hashed files and processed events that are older than settings.retention_days."""
+    before = datetime.now(UTC) - timedelta(days=CONFIG.settings.retention_days)
+    swept = sweep(database.get(), storage.get(), before=before)
+    context.log.info(f"{swept.files:,} files and {swept.events:,} events removed")
+
+
+@dg.job(description="Hashed files and processed events older than settings.retention_days go.")
+def retention() -> None:
+    """One op: what nothing stands on any more is removed."""
+    remove_what_is_old()

@@ -5,7 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from assets.subscription_tokens import subscription_tokens
-from mm_pipelines.jobs import daily_upload
+from mm_pipelines.jobs import daily_upload, retention
 from mm_pipelines.lists.location import stat_list
 from mm_pipelines.partitions import CONFIG, AudienceDay
 
@@ -46,3 +46,12 @@ def token_refresh(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
     """A pull for each Page."""
     hour = context.scheduled_execution_time.isoformat()
     return [dg.RunRequest(run_key=f"{page}@{hour}", partition_key=page) for page in CONFIG.pages]
+
+
+retention_schedule = dg.ScheduleDefinition(
+    name="retention",
+    job=retention,
+    cron_schedule="30 4 * * *",
+    execution_timezone=CONFIG.timezone,
+    description="Every night, what is older than settings.retention_days and no longer needed.",
+)

@@ -3,8 +3,9 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
@@ -60,6 +61,12 @@ class Storage:
     def exists(self, path: str) -> bool:
         """Whether a file is published at ``path``."""
         return bool(self._filesystem.exists(f"{self._root}/{path}"))
+
+    def files(self, folder: str) -> Iterator[tuple[str, datetime]]:
+        """The files below a folder, each with the time of its last change."""
+        for full in self._filesystem.find(f"{self._root}/{folder}"):
+            modified_at = self._filesystem.modified(full)
+            yield full.removeprefix(f"{self._root}/"), modified_at.astimezone(UTC)
 
     def delete(self, path: str) -> None:
         """Remove a published file; one that is not there is no error."""

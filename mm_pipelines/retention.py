@@ -1,0 +1,56 @@
+"""What is kept no longer than ``settings.retention_days``: hashed files and processed events.
+
+Nothing goes that something still stands on: a file that a delivery or an audience's membership
+needs, an event that a match status was computed from.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse import upload_delta, webhook_event
+from mm_pipelines.warehouse.database import Database
+
+HASHED_FOLDERS = ("hashed_payload", "deltas", "members", "removals")
+"""Where files of hashed people lie; the sender's files are no business of retention."""
+
+_EVENTS_A_TRANSACTION = 10_000
+
+
+@dataclass(frozen=True)
+class Swept:
+    """How much was removed."""
+
+    files: int
+    events: int
+
+
+def sweep(database: Database, storage: Storage, *, before: datetime) -> Swept:
+    """Remove what is older than ``before`` and no longer needed; run again, it finds nothing."""
+    return Swept(files=_files(database, storage, before), events=_events(database, before))
+
+
+def _files(database: Database, storage: Storage, before: datetime) -> int:
+    # Listed first, so that what is put to use after the listing is seen by the query.
+    old = [
+        path
+        for folder in HASHED_FOLDERS
+        for path, modified_at in storage.files(folder)
+        if modified_at < before
+    ]
+    with database.transaction() as connection:
+        needed = upload_delta.paths_in_use(connection)
+    unneeded = [path for path in old if path not in needed]
+    for path in unneeded:
+        storage.delete(path)
+    return len(unneeded)
+
+
+def _events(database: Database, before: datetime) -> int:
+    removed = 0
+    while True:
+        with database.transaction() as connection:
+            found = webhook_event.forget(connection, before=before, limit=_EVENTS_A_TRANSACTION)
+        removed += found
+        if found < _EVENTS_A_TRANSACTION:
+            return removed

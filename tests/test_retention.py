@@ -1,0 +1,89 @@
+"""What retention removes, and what it leaves."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+from sqlalchemy import text
+
+from mm_pipelines.jobs import retention
+from mm_pipelines.retention import Swept, sweep
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse.database import Database
+from resources.database import DatabaseResource
+from resources.storage import StorageResource
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+LONG_AGO = NOW - timedelta(days=100)
+BEFORE = NOW - timedelta(days=90)
+
+EVENTS = """
+insert into mm.webhook_event (dedupe_key, field, payload, processed_at)
+values ('old', 'messages', '{}', :long_ago), ('new', 'messages', '{}', :now),
+       ('pending', 'messages', '{}', null)
+"""
+
+DELTAS = """
+with delta as (
+    insert into mm.upload_delta (audience, day, custom_audience_id, operation, origin,
+                                 source_sha256, path, row_count, keys, completed_at)
+    values ('acme', '2026-08-01', '1', 'add', 'payload', 'x', 'deltas/1/compacted.parquet', 1,
+            '{EMAIL}', now()),
+           ('acme', '2026-08-02', '1', 'add', 'payload', 'y', 'deltas/1/unfinished.parquet', 1,
+            '{EMAIL}', null)
+    returning id
+)
+insert into mm.membership (custom_audience_id, path, people, through_delta_id)
+select '1', 'members/1/old.parquet', 1, min(id) from delta
+"""
+
+
+def publish(storage: Storage, path: str, changed_at: datetime) -> None:
+    storage.replace(path, lambda file: file.touch())
+    os.utime(storage.url(path), (changed_at.timestamp(),) * 2)
+
+
+def test_old_files_and_events_go_and_the_rest_stays(database: Database, storage: Storage) -> None:
+    publish(storage, "hashed_payload/acme/old.parquet", LONG_AGO)
+    publish(storage, "hashed_payload/acme/new.parquet", NOW)
+    publish(storage, "sendable_tokens/acme/old.parquet", LONG_AGO)
+    with database.transaction() as connection:
+        connection.execute(text(EVENTS), {"long_ago": LONG_AGO, "now": NOW})
+
+    assert sweep(database, storage, before=BEFORE) == Swept(files=1, events=1)
+    assert sweep(database, storage, before=BEFORE) == Swept(files=0, events=0)
+
+    assert not storage.exists("hashed_payload/acme/old.parquet")
+    assert storage.exists("hashed_payload/acme/new.parquet")
+    assert storage.exists("sendable_tokens/acme/old.parquet")
+    with database.transaction() as connection:
+        left = connection.scalars(text("select dedupe_key from mm.webhook_event order by 1")).all()
+    assert left == ["new", "pending"]
+
+
+def test_a_file_that_a_delivery_or_a_membership_stands_on_stays(
+    database: Database, storage: Storage
+) -> None:
+    for path in (
+        "deltas/1/unfinished.parquet",
+        "deltas/1/compacted.parquet",
+        "members/1/old.parquet",
+    ):
+        publish(storage, path, LONG_AGO)
+    with database.transaction() as connection:
+        connection.execute(text(DELTAS))
+    assert sweep(database, storage, before=BEFORE).files == 1
+    assert storage.exists("deltas/1/unfinished.parquet")
+    assert storage.exists("members/1/old.parquet")
+
+
+def test_the_job_runs_as_the_schedule_starts_it(database_url: str, tmp_path: Path) -> None:
+    result = retention.execute_in_process(
+        resources={
+            "database": DatabaseResource(url=database_url),
+            "storage": StorageResource(base_url=str(tmp_path)),
+        },
+        instance=dg.DagsterInstance.ephemeral(),
+    )
+    assert result.success
