@@ -8,7 +8,15 @@ import polars as pl
 
 from mm_pipelines.delivery.errors import PayloadUnreadable
 from mm_pipelines.delivery.members import Members
-from mm_pipelines.delivery.people import IDENTITY, PeopleQuery, identities, with_identity
+from mm_pipelines.delivery.people import (
+    EMAIL_KEY,
+    IDENTITY,
+    PERSON_KEY,
+    PHONE_KEY,
+    PeopleQuery,
+    identities,
+    keyed,
+)
 from mm_pipelines.graph_api.users import SCHEMA_KEYS
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse import upload_delta
@@ -50,13 +58,13 @@ def payload_keys(storage: Storage, payload: HashedPayload) -> tuple[str, ...]:
 def new_people(storage: Storage, payload: HashedPayload, members: Members) -> PeopleQuery:
     """The people of a payload who are no members yet: its schema keys and ``row_number``."""
     keys = payload_keys(storage, payload)
-    listed = with_identity(pl.scan_parquet(storage.url(payload.path)))
-
-    def of_bucket(where: pl.Expr) -> pl.LazyFrame:
-        known = members.frame(storage, where)
-        return listed.filter(where).join(known, on=IDENTITY, how="anti").select(*keys, "row_number")
-
-    return PeopleQuery(members.rows_to_read, of_bucket)
+    known = members.frame(storage)
+    return PeopleQuery(
+        frame=_with_identity(pl.scan_parquet(storage.url(payload.path))),
+        rows=max(members.rows_to_read, payload.rows),
+        chosen=lambda listed, where: listed.join(keyed(known, where), on=PERSON_KEY, how="anti"),
+        sent=lambda rows: rows.select(*keys, "row_number"),
+    )
 
 
 def vanished_people(storage: Storage, payload: HashedPayload, members: Members) -> PeopleQuery:
@@ -66,36 +74,37 @@ def vanished_people(storage: Storage, payload: HashedPayload, members: Members) 
     """
     payload_keys(storage, payload)
     staying = identities(pl.scan_parquet(storage.url(payload.path)))
-
-    def of_bucket(where: pl.Expr) -> pl.LazyFrame:
-        standing = members.frame(storage, where)
-        vanished = standing.join(staying.filter(where), on=IDENTITY, how="anti")
-        return _to_be_sent(vanished, staying)
-
-    return PeopleQuery(max(members.rows_to_read, payload.rows), of_bucket)
+    return PeopleQuery(
+        frame=members.frame(storage),
+        rows=max(members.rows_to_read, payload.rows),
+        chosen=lambda standing, where: standing.join(
+            keyed(staying, where), on=PERSON_KEY, how="anti"
+        ),
+        sent=lambda gone: _to_be_sent(gone, keyed(staying)),
+    )
 
 
 def leaving_people(storage: Storage, leaving: pl.LazyFrame, members: Members) -> PeopleQuery:
-    """The members who have one of the identifiers in ``leaving``, a frame of EMAIL and PHONE."""
-    by_email, by_phone = (
-        leaving.select(name).filter(pl.col(name) != "").unique() for name in IDENTITY
+    """The members who have one of the identifiers in ``leaving`` (EMAIL and PHONE)."""
+    by_email = keyed(leaving.filter(pl.col("EMAIL") != "")).select(EMAIL_KEY).unique()
+    by_phone = keyed(leaving.filter(pl.col("PHONE") != "")).select(PHONE_KEY).unique()
+    everybody = members.frame(storage)
+    staying = (
+        keyed(everybody)
+        .join(by_email, on=EMAIL_KEY, how="anti")
+        .join(by_phone, on=PHONE_KEY, how="anti")
     )
-
-    def of_bucket(where: pl.Expr) -> pl.LazyFrame:
-        standing = members.frame(storage, where)
-        gone = pl.concat(
+    return PeopleQuery(
+        frame=everybody,
+        rows=members.rows_to_read,
+        chosen=lambda standing, _: pl.concat(
             [
-                standing.join(by_email, on="EMAIL", how="semi"),
-                standing.join(by_phone, on="PHONE", how="semi"),
+                standing.join(by_email, on=EMAIL_KEY, how="semi"),
+                standing.join(by_phone, on=PHONE_KEY, how="semi"),
             ]
-        ).unique()
-        everyone = members.frame(storage, pl.lit(value=True))
-        staying = everyone.join(by_email, on="EMAIL", how="anti").join(
-            by_phone, on="PHONE", how="anti"
-        )
-        return _to_be_sent(gone, staying)
-
-    return PeopleQuery(members.rows_to_read, of_bucket)
+        ).unique("position"),
+        sent=lambda gone: _to_be_sent(gone, staying),
+    )
 
 
 def publish(
@@ -138,16 +147,27 @@ def _to_be_sent(gone: pl.LazyFrame, staying: pl.LazyFrame) -> pl.LazyFrame:
     """Removals as they are sent: ``EMAIL, PHONE``, and beside them the member's own identifiers.
 
     An identifier that someone who stays has too is not sent, for Meta would take them out by it.
+
+    Args:
+        gone: EMAIL and PHONE of those who go.
+        staying: The keys of those who stay.
     """
-    sent = gone.with_columns(
+    sent = pl.concat([gone, keyed(gone)], how="horizontal").with_columns(
         member_email="EMAIL", member_phone="PHONE", row_number=pl.lit(0, dtype=pl.Int64)
     )
-    for name in IDENTITY:
-        held = staying.select(name).filter(pl.col(name) != "")
-        # The smaller side is held in memory: those who go.
-        shared = held.join(gone.select(name), on=name, how="semi").unique()
-        sent = sent.join(shared.with_columns(shared=pl.lit(value=True)), on=name, how="left")
+    for name, key in zip(IDENTITY, (EMAIL_KEY, PHONE_KEY), strict=True):
+        # Those who go are the smaller side, and the one that is held in memory.
+        shared = staying.select(key).join(keyed(gone).select(key), on=key, how="semi").unique()
+        sent = sent.join(shared.with_columns(is_shared=True), on=key, how="left")
+        alone = pl.col("is_shared").is_null()
         sent = sent.with_columns(
-            pl.when(pl.col("shared").is_null()).then(pl.col(name)).otherwise(pl.lit("")).alias(name)
-        ).drop("shared")
-    return sent.filter((pl.col("EMAIL") != "") | (pl.col("PHONE") != ""))
+            pl.when(alone).then(pl.col(name)).otherwise(pl.lit("")).alias(name)
+        ).drop("is_shared")
+    addressable = sent.filter((pl.col("EMAIL") != "") | (pl.col("PHONE") != ""))
+    return addressable.drop(PERSON_KEY)
+
+
+def _with_identity(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """The frame with an EMAIL and a PHONE column, whichever of the two it lacked."""
+    present = frame.collect_schema().names()
+    return frame.with_columns(pl.lit("").alias(name) for name in IDENTITY if name not in present)

@@ -5,12 +5,19 @@ adds only people who are no members and removes only members, so a person stands
 when they were added once more than removed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
 from sqlalchemy import Connection
 
-from mm_pipelines.delivery.people import IDENTITY, PeopleQuery, identities
+from mm_pipelines.delivery.people import (
+    IDENTITY,
+    PERSON_KEY,
+    PeopleQuery,
+    identities,
+    keyed,
+)
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse import membership, upload_delta
 from mm_pipelines.warehouse.database import Database
@@ -46,30 +53,36 @@ class Members:
         """The rows of all the files that tell who they are."""
         return sum(delta.row_count for delta in self.since) + (self.file.people if self.file else 0)
 
-    def frame(self, storage: Storage, where: pl.Expr) -> pl.LazyFrame:
-        """EMAIL and PHONE of every member for whom ``where`` holds, in no order."""
-        added, removed = self._parts(storage, where)
-        if not removed:
-            return pl.concat(added)
-        signed = [frame.with_columns(sign=pl.lit(1)) for frame in added]
-        signed += [frame.with_columns(sign=pl.lit(-1)) for frame in removed]
-        standing = pl.concat(signed).group_by(IDENTITY).agg(pl.col("sign").sum())
+    def frame(self, storage: Storage) -> pl.LazyFrame:
+        """EMAIL and PHONE of every member; in a fixed order once they are folded."""
+        added, removed = self.added(storage), self.removed(storage)
+        if removed is None:
+            return added
+        signed = pl.concat(
+            [added.with_columns(sign=pl.lit(1)), removed.with_columns(sign=pl.lit(-1))]
+        )
+        standing = signed.group_by(IDENTITY).agg(pl.col("sign").sum())
         return standing.filter(pl.col("sign") > 0).select(IDENTITY)
 
-    def _parts(
-        self, storage: Storage, where: pl.Expr
-    ) -> tuple[list[pl.LazyFrame], list[pl.LazyFrame]]:
-        added: list[pl.LazyFrame] = []
-        removed: list[pl.LazyFrame] = []
-        if self.file:
-            added.append(pl.scan_parquet(storage.url(self.file.path)))
-        for delta in self.since:
-            frame = pl.scan_parquet(storage.url(delta.path))
-            (added if delta.operation == "add" else removed).append(as_members(frame))
-        return (
-            [identities(frame).filter(where) for frame in added],
-            [identities(frame).filter(where) for frame in removed],
-        )
+    def added(self, storage: Storage) -> pl.LazyFrame:
+        """EMAIL and PHONE of everybody who was ever added, in a fixed order."""
+        frames = [pl.scan_parquet(storage.url(self.file.path))] if self.file else []
+        frames += [
+            pl.scan_parquet(storage.url(delta.path))
+            for delta in self.since
+            if delta.operation == "add"
+        ]
+        nobody = pl.LazyFrame(schema=dict.fromkeys(IDENTITY, pl.String))
+        return pl.concat([identities(frame) for frame in frames] or [nobody])
+
+    def removed(self, storage: Storage) -> pl.LazyFrame | None:
+        """EMAIL and PHONE of everybody who was removed since the file was written, if anybody."""
+        frames = [
+            as_members(pl.scan_parquet(storage.url(delta.path)))
+            for delta in self.since
+            if delta.operation == "remove"
+        ]
+        return pl.concat(frames) if frames else None
 
 
 def as_members(delta: pl.LazyFrame) -> pl.LazyFrame:
@@ -107,7 +120,12 @@ def fold(database: Database, storage: Storage, members: Members) -> Members:
     if not removed and len(members.since) <= _MOST_DELTAS_UNFOLDED:
         return members
 
-    query = PeopleQuery(members.rows_to_read, lambda where: members.frame(storage, where))
+    query = PeopleQuery(
+        frame=members.added(storage),
+        rows=members.rows_to_read,
+        chosen=_still_standing(members.removed(storage)),
+        sent=lambda rows: rows,
+    )
     folder = f"members/{members.custom_audience_id}"
     published = storage.publish(folder, ".parquet", query.write)
     people = pl.scan_parquet(storage.url(published.path)).select(pl.len()).collect().item()
@@ -117,3 +135,19 @@ def fold(database: Database, storage: Storage, members: Members) -> Members:
     if members.file and members.file.path != file.path:
         storage.delete(members.file.path)
     return Members(members.custom_audience_id, file, ())
+
+
+def _still_standing(
+    removed: pl.LazyFrame | None,
+) -> Callable[[pl.LazyFrame, pl.Expr], pl.LazyFrame]:
+    """Of those added, who was not removed as often; each once, at their newest position."""
+
+    def chosen(added: pl.LazyFrame, where: pl.Expr) -> pl.LazyFrame:
+        signed = [added.with_columns(sign=pl.lit(1))]
+        if removed is not None:
+            gone = keyed(removed, where)
+            signed.append(gone.with_columns(position=pl.lit(None, pl.UInt32), sign=pl.lit(-1)))
+        people = pl.concat(signed, how="diagonal").group_by(PERSON_KEY)
+        return people.agg(pl.col("sign").sum(), pl.col("position").max()).filter(pl.col("sign") > 0)
+
+    return chosen

@@ -2,7 +2,10 @@
 
 A person is known by the pair of their EMAIL and PHONE hashes ("" where there is none). That is what
 Meta matches a marketing audience by; a changed name or country alone makes nobody a new person.
-Joins run bucket by bucket over the hash, so that the memory they take is that of a bucket.
+
+Joins carry keys of 32 bytes instead of the identifiers, and positions instead of rows, bucket by
+bucket; the rows are then picked in one pass over the file. Five million people against five
+million take about 400 MB so, where joining the rows themselves took 2.6 GB.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,10 +16,15 @@ import polars as pl
 
 IDENTITY = ("EMAIL", "PHONE")
 ROWS_PER_BUCKET = 2_000_000
-"""People that one join holds in memory: about 300 MB."""
+"""People that one join holds in memory."""
 
 ROWS_PER_GROUP = 100_000
 """Rows of a Parquet row group: what reading a slice decodes at the least."""
+
+EMAIL_KEY = ("email_1", "email_2")
+PHONE_KEY = ("phone_1", "phone_2")
+PERSON_KEY = EMAIL_KEY + PHONE_KEY
+_SEEDS = (1, 2)
 
 
 def identities(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -28,47 +36,66 @@ def identities(frame: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def with_identity(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """The frame with an EMAIL and a PHONE column, whichever of the two it lacked."""
-    present = frame.collect_schema().names()
-    return frame.with_columns(pl.lit("").alias(name) for name in IDENTITY if name not in present)
+def keyed(frame: pl.LazyFrame, where: pl.Expr | None = None, *more: pl.Expr) -> pl.LazyFrame:
+    """The key of each row's person, 128 bits an identifier, of the rows for which ``where`` holds.
+
+    Keys are for joins within this process: another version of Polars may make others.
+    """
+    email, phone = (pl.col(name).fill_null("") for name in IDENTITY)
+    keys = frame.select(
+        *more,
+        *(email.hash(seed).alias(name) for seed, name in zip(_SEEDS, EMAIL_KEY, strict=True)),
+        *(phone.hash(seed).alias(name) for seed, name in zip(_SEEDS, PHONE_KEY, strict=True)),
+    )
+    return keys if where is None else keys.filter(where)
 
 
 @dataclass(frozen=True)
 class PeopleQuery:
-    """People to be found by joins, bucket by bucket.
+    """Some rows of a frame, found by joins on keys.
 
     Attributes:
-        rows: Of the largest frame that a join holds in memory.
-        of_bucket: Makes a bucket's rows, given the condition that those rows' identity fulfils.
+        frame: Rows in an order that does not change, each with EMAIL and PHONE.
+        rows: Of the largest frame that the joins hold in memory.
+        chosen: Of the frame's keys and ``position`` in a bucket, those that are meant; it is given
+            the condition, too, that the keys of the bucket fulfil.
+        sent: Makes what is written of the chosen rows.
     """
 
+    frame: pl.LazyFrame
     rows: int
-    of_bucket: Callable[[pl.Expr], pl.LazyFrame]
+    chosen: Callable[[pl.LazyFrame, pl.Expr], pl.LazyFrame]
+    sent: Callable[[pl.LazyFrame], pl.LazyFrame]
 
     def count(self) -> int:
-        """How many they are."""
-        return sum(
-            part.select(pl.len()).collect(engine="streaming").item() for part in self._parts()
-        )
+        """How many are chosen."""
+        return sum(len(positions) for positions in self._positions())
 
     def write(self, destination: Path) -> None:
-        """Write them as one Parquet file, one bucket in memory at a time."""
-        parts = self._parts()
-        if len(parts) == 1:
-            _sink(parts[0], destination)
-            return
-        scratch = destination.parent / "buckets"
-        scratch.mkdir()
-        for number, part in enumerate(parts):
-            _sink(part, scratch / f"{number:05}.parquet")
-        _sink(pl.scan_parquet(scratch / "*.parquet"), destination)
+        """Write what is sent of them as one Parquet file."""
+        # Picked once, since what is sent may be a join of them with themselves.
+        picked = destination.with_name("picked.parquet")
+        _sink(self._picked(), picked)
+        _sink(self.sent(pl.scan_parquet(picked)), destination)
+        picked.unlink()
 
-    def _parts(self) -> list[pl.LazyFrame]:
+    def _picked(self) -> pl.LazyFrame:
+        height = self.frame.select(pl.len()).collect().item()
+        is_chosen = pl.repeat(value=False, n=height, dtype=pl.Boolean, eager=True)
+        for positions in self._positions():
+            is_chosen = is_chosen.scatter(positions, values=True)
+        mask = pl.LazyFrame({"is_chosen": is_chosen})
+        picked = pl.concat([self.frame, mask], how="horizontal").filter("is_chosen")
+        return picked.drop("is_chosen")
+
+    def _positions(self) -> Iterator[pl.Series]:
         count = max(1, -(-self.rows // ROWS_PER_BUCKET))
-        if count == 1:
-            return [self.of_bucket(pl.lit(value=True))]
-        return [self.of_bucket(_in_bucket(number, count)) for number in range(count)]
+        placed = self.frame.with_row_index("position")
+        for number in range(count):
+            where = _person_hash() % count == number
+            keys = keyed(placed, where, pl.col("position"))
+            found = self.chosen(keys, where).select("position")
+            yield found.collect(engine="streaming")["position"]
 
 
 def slices(frame: pl.LazyFrame, rows: range, size: int) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -93,11 +120,9 @@ def slices(frame: pl.LazyFrame, rows: range, size: int) -> Iterator[tuple[int, p
         yield position, rest
 
 
-def _in_bucket(number: int, count: int) -> pl.Expr:
-    email, phone = (pl.col(name).fill_null("") for name in IDENTITY)
-    hashed = pl.when(email != "").then(email).otherwise(phone)
-    value = hashed.str.slice(0, 6).str.to_integer(base=16, strict=False).fill_null(0)
-    return value % count == number
+def _person_hash() -> pl.Expr:
+    # Both identifiers, so that people without an e-mail are spread over the buckets too.
+    return pl.col("email_1") ^ pl.col("phone_1")
 
 
 def _sink(frame: pl.LazyFrame, path: Path) -> None:

@@ -21,7 +21,7 @@ def standing(desk: Desk) -> set[str]:
     custom_audience_id = desk.sandbox.audience_id()
     with desk.database.transaction() as connection:
         found = members.members_of(connection, custom_audience_id)
-    frame = found.frame(desk.storage, pl.lit(value=True)).collect()
+    frame = found.frame(desk.storage).collect()
     assert frame.height == found.count
     return {f"{email}|{phone}" for email, phone in frame.iter_rows()}
 
@@ -90,8 +90,8 @@ def test_making_ahead_raises_what_making_raises() -> None:
 
 
 def test_a_query_without_people_writes_an_empty_file(tmp_path: Path) -> None:
-    empty = pl.LazyFrame(schema={"EMAIL": pl.String, "PHONE": pl.String})
-    query = PeopleQuery(0, empty.filter)
+    nobody = pl.LazyFrame(schema={"EMAIL": pl.String, "PHONE": pl.String})
+    query = PeopleQuery(nobody, 0, chosen=lambda keys, _: keys, sent=lambda rows: rows)
     query.write(tmp_path / "empty.parquet")
     assert query.count() == 0
     assert pl.read_parquet(tmp_path / "empty.parquet").columns == ["EMAIL", "PHONE"]
