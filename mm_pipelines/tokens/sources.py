@@ -46,7 +46,8 @@ def attribute_sources(client: GraphApiClient, database: Database, page_id: str) 
                 for frame in frames(chain([] if page is None else [page], listings[name])):
                     staged.append_filtered(frame, source=source)
                     tokens += frame.height
-            staged.merge(page_id, staged.compare(page_id))
+            if tokens:
+                staged.merge(page_id, staged.compare(page_id))
     except PermanentError:
         # Refused, or a cursor died. The next new token asks again; until then it is an opt-in.
         return 0

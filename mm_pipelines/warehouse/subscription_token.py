@@ -107,7 +107,8 @@ with listed as (
         custom_audience_ids desc nulls last
 ),
 known as (
-    select * from mm.subscription_token where page_id = $1
+    select * from mm.subscription_token
+    where page_id = $1 and ($3 or token in (select token from listed_token))
 ),
 filtered as (
     select token, array_agg(distinct custom_audience_id) as custom_audience_ids,
@@ -167,7 +168,7 @@ cross join lateral (
 where case fate
     when 'vanished' then
         -- A webhook may have brought it since its place in the listing was read.
-        $3 and known.gone_at is null
+        known.gone_at is null
         and known.last_seen_at < (select started_at from mm.token_pull where pull_id = $2)
     when 'changed' then
         (merged.recipient_id, merged.topic_title, merged.reoptin, merged.user_token_status,

@@ -67,6 +67,7 @@ TOKEN_PULL_NEWEST = """
 create index token_pull_newest on mm.token_pull (page_id, started_at desc)
 """
 
+# No foreign key to the pull: it would be checked a million times in a first pull's merge.
 TOKEN_EVENT = """
 create table mm.token_event (
     page_id     text not null,
@@ -76,7 +77,7 @@ create table mm.token_event (
         'status_changed', 'reoptin_changed', 'expiry_changed'
     )),
     happened_at timestamptz not null,
-    pull_id     bigint references mm.token_pull (pull_id),
+    pull_id     bigint,
     old_value   text,
     new_value   text
 )
