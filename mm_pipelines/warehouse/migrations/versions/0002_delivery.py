@@ -91,6 +91,12 @@ create unique index upload_batch_slice on mm.upload_batch (delta_id, first_row)
 where status <> 'superseded'
 """
 
+# What a webhook may be about, oldest first.
+UPLOAD_BATCH_UNREPORTED = """
+create index upload_batch_unreported on mm.upload_batch (audience, acknowledged_at)
+where status = 'acknowledged' and reported_event_id is null
+"""
+
 UPLOAD_BATCH_PARTITION = "create index upload_batch_partition on mm.upload_batch (audience, day)"
 
 # Removals have a ledger of their own: Meta reports only uploads, and only they count as delivered.
@@ -183,6 +189,7 @@ def upgrade() -> None:
     op.execute(UPLOAD_SESSION)
     op.execute(UPLOAD_BATCH)
     op.execute(UPLOAD_BATCH_SLICE)
+    op.execute(UPLOAD_BATCH_UNREPORTED)
     op.execute(UPLOAD_BATCH_PARTITION)
     op.execute(REMOVAL_BATCH)
     op.execute(REMOVAL_BATCH_SLICE)
