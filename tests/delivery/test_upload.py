@@ -1,14 +1,16 @@
 """A payload is delivered whole, in batches, once; the next one only as far as it is new."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 import httpx
 import pytest
 from sqlalchemy import text
 
-from mm_pipelines.delivery.errors import PayloadMissing, TooManyRemovals
+from mm_pipelines.delivery.errors import AudienceElsewhere, PayloadMissing, TooManyRemovals
 from mm_pipelines.delivery.upload import UploadPlan, preview
 from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.warehouse.database import LockTaken
 from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
 
 TOMORROW = DAY + timedelta(days=1)
@@ -205,3 +207,18 @@ def test_a_preview_counts_and_leaves_no_trace(desk: Desk) -> None:
         300,
     )
     assert len(desk.sandbox.batches()) == 1
+
+
+def test_two_uploads_to_one_audience_at_once_are_impossible(desk: Desk) -> None:
+    desk.publish(people(100))
+    with desk.database.lock(f"audience:{SPEC.audience}"), pytest.raises(LockTaken):
+        desk.upload()
+    assert desk.sandbox.get("calls")["calls"] == []
+
+
+def test_an_audience_that_moved_to_another_ad_account_is_refused(desk: Desk) -> None:
+    desk.publish(people(100))
+    desk.upload()
+    moved = replace(SPEC, ad_account_id="99")
+    with pytest.raises(AudienceElsewhere, match=r"ad_account_id 99.*give the audience a new key"):
+        desk.upload(spec=moved)
