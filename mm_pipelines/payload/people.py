@@ -1,9 +1,10 @@
 """One row per person, exactly, in bounded memory, with the list's order kept.
 
-Rows with equal EMAIL and PHONE are one person. Hashed rows are laid down on scratch disk in chunks;
-beside them stands a 64-bit key per row. Rows whose key is alone are done; those that share a key
-are fetched, compared by their identifiers themselves (so that a collision of keys costs time, never
-a person) and merged into the fullest. Only hashes ever reach the disk.
+Rows with equal EMAIL and PHONE are one person. Hashed rows are kept in chunks, in memory while they
+are few and then on scratch disk; beside them stands a 64-bit key per row. Rows whose key is alone
+are done; those that share a key are fetched, compared by their identifiers themselves (so that a
+collision of keys costs time, never a person) and merged into the fullest. Only hashes ever reach
+the disk.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,13 @@ from pathlib import Path
 import polars as pl
 
 from mm_pipelines.identity import IDENTIFIERS
+from mm_pipelines.identity.text import put
 from mm_pipelines.lists.reading import ROW_NUMBER
 
 _KEY = "key"
 _KEYS_AT_ONCE = 8_000_000
 _SHARED_BYTES_AT_ONCE = 128 << 20
+_HELD_BYTES = 192 << 20
 _VALUE_BYTES = 80  # of a hash as text, in memory
 
 
@@ -25,17 +28,17 @@ class People:
 
     Args:
         keys: The schema keys that are columns.
-        scratch: A folder for the hashed rows.
+        scratch: A folder for the hashed rows that are more than is held in memory.
     """
 
     def __init__(self, keys: Sequence[str], scratch: Path) -> None:
         self._keys, self._scratch = list(keys), scratch
         self._identifiers = [key for key in self._keys if key in IDENTIFIERS]
         self._others = [key for key in self._keys if key not in IDENTIFIERS]
-        self._chunks: list[Path] = []
-        self._keys_of_chunks: list[Path] = []
+        self._rows = _Shelf(scratch, "rows", _HELD_BYTES)
+        self._keys_of_rows = _Shelf(scratch, "keys", _HELD_BYTES // 4)
+        self._people = _Shelf(scratch, "people", 0)
         self._shared = pl.DataFrame(schema={_KEY: pl.UInt64, ROW_NUMBER: pl.Int64})
-        self._merged_chunks: list[Path] = []
         self.added = 0
         self.merged = 0
 
@@ -43,13 +46,9 @@ class People:
         """Take rows of ``row_number`` and the keys, hashed, ``""`` where absent; in order."""
         if rows.is_empty():
             return
-        path = self._scratch / f"rows-{len(self._chunks)}.arrow"
-        rows.write_ipc(path)
-        self._chunks.append(path)
         keys = [pl.col(key).hash(seed) for seed, key in enumerate(self._identifiers)]
-        path = self._scratch / f"keys-{len(self._keys_of_chunks)}.arrow"
-        rows.select(_either(keys).alias(_KEY), ROW_NUMBER).write_ipc(path)
-        self._keys_of_chunks.append(path)
+        self._keys_of_rows.put(rows.select(_either(keys).alias(_KEY), ROW_NUMBER))
+        self._rows.put(rows)
         self.added += rows.height
 
     def merge(self) -> None:
@@ -60,39 +59,43 @@ class People:
         row_bytes = _VALUE_BYTES * len(self._keys)
         parts = 1 + self._shared.height * row_bytes // _SHARED_BYTES_AT_ONCE
         for part in range(parts):
-            shared = self._shared.filter(pl.col(_KEY) % parts == part)
+            shared = self._shared.filter(pl.col(_KEY) % parts == part)[ROW_NUMBER]
             rows = pl.concat(
-                _detached(self._read(path).join(shared, on=ROW_NUMBER, how="semi"))
-                for path in self._chunks
+                _detached(chunk.filter(_among(shared)).select(*self._keys, ROW_NUMBER))
+                for chunk in self._rows.frames()
             )
             people = self._fullest(rows)
             self.merged += rows.height - people.height
-            path = self._scratch / f"merged-{part}.arrow"
-            people.write_ipc(path)
-            self._merged_chunks.append(path)
+            self._people.put(people)
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """One row per person, ordered by ``row_number``: the keys, then ``row_number``."""
-        shared = self._shared.select(ROW_NUMBER)
-        for path in self._chunks:
-            rows = self._read(path)
+        for chunk in self._rows.frames():
+            rows = chunk.select(*self._keys, ROW_NUMBER)
+            here = pl.col(ROW_NUMBER).is_between(rows[ROW_NUMBER][0], rows[ROW_NUMBER][-1])
+            shared = self._shared.filter(here)[ROW_NUMBER]
             if not shared.is_empty():
-                first, last = rows[ROW_NUMBER][0], rows[ROW_NUMBER][-1]
-                here = pl.col(ROW_NUMBER).is_between(first, last)
-                people = [self._read(merged).filter(here) for merged in self._merged_chunks]
-                alone = rows.join(shared.filter(here), on=ROW_NUMBER, how="anti")
-                rows = pl.concat([alone, *people]).sort(ROW_NUMBER)
+                people = pl.concat(people.filter(here) for people in self._people.frames())
+                rows = self._with_people(rows, shared, people.sort(ROW_NUMBER))
             yield rows
 
+    def _with_people(
+        self, rows: pl.DataFrame, shared: pl.Series, people: pl.DataFrame
+    ) -> pl.DataFrame:
+        """The rows that share no key, and in their places the people made of those that do."""
+        rows = rows.filter(~_among(shared) | _among(people[ROW_NUMBER]))
+        merged = rows[ROW_NUMBER].is_in(people[ROW_NUMBER].implode())
+        return rows.with_columns(put(rows[key], merged, people[key]) for key in self._others)
+
     def _rows_that_share_a_key(self) -> pl.DataFrame:
-        if not self._chunks:
-            return self._shared
         parts = 1 + self.added // _KEYS_AT_ONCE
-        scan = pl.scan_ipc(self._keys_of_chunks)
-        shared = [
-            scan.filter(pl.col(_KEY) % parts == part).collect().filter(pl.col(_KEY).is_duplicated())
-            for part in range(parts)
-        ]
+        shared = [self._shared]
+        for part in range(parts):
+            keys = [
+                chunk.filter(pl.col(_KEY) % parts == part) for chunk in self._keys_of_rows.frames()
+            ]
+            if keys:
+                shared.append(pl.concat(keys).filter(pl.col(_KEY).is_duplicated()))
         return pl.concat(shared)
 
     def _fullest(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -108,13 +111,37 @@ class People:
         )
         return people.select(*self._keys, ROW_NUMBER).sort(ROW_NUMBER)
 
-    def _read(self, path: Path) -> pl.DataFrame:
-        return pl.read_ipc(path).select(*self._keys, ROW_NUMBER)
+
+class _Shelf:
+    """Frames kept in their order: in memory while they are few, then on the scratch disk."""
+
+    def __init__(self, scratch: Path, name: str, held_bytes: int) -> None:
+        self._scratch, self._name, self._free_bytes = scratch, name, held_bytes
+        self._kept: list[pl.DataFrame | Path] = []
+
+    def put(self, frame: pl.DataFrame) -> None:
+        """Keep a frame."""
+        self._free_bytes -= int(frame.estimated_size())
+        if self._free_bytes >= 0:
+            self._kept.append(frame)
+            return
+        path = self._scratch / f"{self._name}-{len(self._kept)}.arrow"
+        frame.write_ipc(path)
+        self._kept.append(path)
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The frames, one at a time."""
+        for kept in self._kept:
+            yield pl.read_ipc(kept) if isinstance(kept, Path) else kept
 
 
 def payload_schema(keys: Sequence[str]) -> pl.Schema:
     """The columns of a payload file: the keys as text, then ``row_number``."""
     return pl.Schema({**dict.fromkeys(keys, pl.String()), ROW_NUMBER: pl.Int64()})
+
+
+def _among(numbers: pl.Series) -> pl.Expr:
+    return pl.col(ROW_NUMBER).is_in(numbers.implode())
 
 
 def _detached(rows: pl.DataFrame) -> pl.DataFrame:
