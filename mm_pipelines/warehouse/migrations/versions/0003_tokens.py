@@ -83,8 +83,9 @@ create table mm.token_event (
 )
 """
 
+# Events are only ever appended, so time follows the blocks, and a summary of each range is enough.
 TOKEN_EVENT_BY_TIME = """
-create index token_event_by_time on mm.token_event (page_id, happened_at)
+create index token_event_by_time on mm.token_event using brin (happened_at)
 """
 
 TOKEN_SNAPSHOT = """
