@@ -37,22 +37,31 @@ select count(*) filter (where lifted_at = now()) from granted
 # Tokens carry what their consent says, so that among a recipient's tokens the one that may be used
 # is chosen. It is told again for tokens that a pull brought after their owner had spoken.
 _MARK_TOKENS = text("""
-with spoken as (
-    update mm.subscription_token token
-    set stopped_at = case when consent.stopped then consent.stopped_at end
-    from mm.messenger_consent consent
-    where consent.page_id = :page_id and consent.contact_kind = 'token'
-      and token.page_id = consent.page_id and token.token = consent.contact
-      and token.stopped_at is distinct from
-          case when consent.stopped then consent.stopped_at end
-    returning token.page_id, token.token, consent.stopped
+with consent as (
+    select contact as token, stopped_at from mm.messenger_consent
+    where page_id = :page_id and contact_kind = 'token' and stopped
+    union all
+    select known.token, null
+    from mm.subscription_token known
+    join mm.messenger_consent spoken
+      on spoken.page_id = known.page_id and spoken.contact_kind = 'token'
+      and spoken.contact = known.token
+    where known.page_id = :page_id and known.stopped_at is not null and not spoken.stopped
+),
+marked as (
+    update mm.subscription_token known set stopped_at = consent.stopped_at
+    from consent
+    where known.page_id = :page_id and known.token = consent.token
+      and known.stopped_at is distinct from consent.stopped_at
+    returning known.page_id, known.token, known.stopped_at
 )
 insert into mm.token_event (page_id, token, event, happened_at)
-select page_id, token, case when stopped then 'stopped' else 'resumed' end, now() from spoken
+select page_id, token, case when stopped_at is null then 'resumed' else 'stopped' end, now()
+from marked
 """)
 
 _SUPPRESSED_RECIPIENTS = text("""
-select count(*) from mm.suppressed_recipient where page_id = :page_id
+select count(distinct psid) from mm.suppressed_recipient where page_id = :page_id
 """)
 
 

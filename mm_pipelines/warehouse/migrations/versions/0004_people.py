@@ -131,27 +131,37 @@ after insert on mm.unsubscribe_request
 for each row execute function mm.stop_contacts()
 """
 
-# The people behind what was stopped: a stopped token stops its recipient's other tokens too, until
-# the recipient grants again.
+# A stopped token stops its recipient's other tokens too, until the recipient grants again.
+RECIPIENT_OF_STOPPED_TOKEN = """
+create view mm.recipient_of_stopped_token as
+select known.page_id, known.recipient_id as psid
+from mm.messenger_consent consent
+join mm.subscription_token known
+  on known.page_id = consent.page_id and known.token = consent.contact
+left join mm.messenger_consent person
+  on person.page_id = known.page_id and person.contact_kind = 'psid'
+  and person.contact = known.recipient_id
+where consent.contact_kind = 'token' and consent.stopped and known.recipient_id is not null
+  and (person.granted_at is null or consent.stopped_at >= person.granted_at)
+"""
+
+# Everybody who must get no message by the Page, some of them twice.
 SUPPRESSED_RECIPIENT = """
 create view mm.suppressed_recipient as
-select page_id, psid from (
-    select page_id, contact as psid, stopped_at, granted_at
-    from mm.messenger_consent
-    where contact_kind = 'psid'
-    union all
-    select known.page_id, known.recipient_id, consent.stopped_at, consent.granted_at
-    from mm.messenger_consent consent
-    join mm.subscription_token known
-      on known.page_id = consent.page_id and known.token = consent.contact
-    where consent.contact_kind = 'token' and consent.stopped and known.recipient_id is not null
-) spoken
-group by page_id, psid
-having max(stopped_at) >= coalesce(max(granted_at), '-infinity')
+select page_id, contact as psid from mm.messenger_consent where contact_kind = 'psid' and stopped
+union all
+select page_id, psid from mm.recipient_of_stopped_token
+"""
+
+# Few tokens are stopped among many, and they are looked up at every event.
+SUBSCRIPTION_TOKEN_STOPPED = """
+create index subscription_token_stopped on mm.subscription_token (page_id, token)
+where stopped_at is not null
 """
 
 # Whoever left is not sendable, from the commit of their request on. A token that was stopped may
-# still be listed by Meta, and be merged again under any name: so it is looked up, not marked.
+# still be listed by Meta, and be merged again: so it is looked up, not only marked. The three
+# questions are put one by one, for each alone is a hash of a few against the scan of the many.
 SENDABLE_TOKEN = """
 create or replace view mm.sendable_token as
 select * from mm.deduplicated_token token
@@ -160,14 +170,18 @@ where stopped_at is null
     and coalesce(next_eligible_at <= now(), true)
     and not exists (
         select from mm.messenger_consent consent
-        where consent.page_id = token.page_id
-            and consent.contact_kind = 'token'
-            and consent.contact = token.token
-            and consent.stopped
+        where consent.page_id = token.page_id and consent.contact_kind = 'token'
+            and consent.contact = token.token and consent.stopped
     )
     and not exists (
-        select from mm.suppressed_recipient recipient
-        where recipient.page_id = token.page_id and recipient.psid = token.recipient_id
+        select from mm.messenger_consent person
+        where person.page_id = token.page_id and person.contact_kind = 'psid'
+            and person.contact = token.recipient_id and person.stopped
+    )
+    and not exists (
+        select from mm.recipient_of_stopped_token left_by_another
+        where left_by_another.page_id = token.page_id
+            and left_by_another.psid = token.recipient_id
     )
 """
 
@@ -263,7 +277,9 @@ def upgrade() -> None:
     op.execute(SUPPRESSION_SWEEP)
     op.execute(STOP_CONTACTS)
     op.execute(STOP_CONTACTS_TRIGGER)
+    op.execute(RECIPIENT_OF_STOPPED_TOKEN)
     op.execute(SUPPRESSED_RECIPIENT)
+    op.execute(SUBSCRIPTION_TOKEN_STOPPED)
     op.execute(SENDABLE_TOKEN)
     op.execute(DROP_WITHOUT_RECIPIENT)
     op.execute(SUBSCRIPTION_TOKEN_WITHOUT_RECIPIENT)
