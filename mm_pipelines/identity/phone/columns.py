@@ -9,6 +9,8 @@ Three ways, each for what the one before leaves:
 3. each distinct value that is left is asked of ``phonenumbers``.
 """
 
+from functools import lru_cache
+
 import polars as pl
 
 from mm_pipelines.identity.blank import is_blank
@@ -31,6 +33,7 @@ _EXTENSION = r"(?i)[ \t,]*(?:e?xt(?:ension|n)?|x)[:.]?[ \t,\-]*[0-9]{1,9}$"
 
 # A decision as one integer: -1 undecided, 0 rejected, else the country code and the digits kept.
 _UNDECIDED, _REJECTED, _RADIX = -1, 0, 32
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _POWERS_OF_TEN = pl.Series([10**power for power in range(19)], dtype=pl.Int64)
 
 
@@ -101,12 +104,11 @@ def _by_shape(cells: pl.DataFrame) -> pl.DataFrame:
         )
         .collect()
     )
-    regions = cells["region"].unique().sort().to_list()
     decision = pl.Series("decision", [_UNDECIDED], dtype=pl.Int64).new_from_index(0, cells.height)
     for leading in shapes.LEADING_DIGITS:
         asked = numbers["readable"] & (decision == _UNDECIDED) & (numbers["length"] >= leading)
         if asked.any():
-            found = _decisions(numbers.filter(asked), leading, regions)
+            found = _decisions(numbers.filter(asked), leading)
             places = asked.cum_sum().cast(pl.Int64) - 1
             decision = found.gather(places.clip(0)).zip_with(asked, decision)
     kept = _POWERS_OF_TEN.gather(decision.clip(0) % _RADIX)
@@ -117,29 +119,37 @@ def _by_shape(cells: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _number_of(region: str) -> int:
+    return 1 + _LETTERS.index(region[0]) * 26 + _LETTERS.index(region[1]) if region else 0
+
+
 def _region_number(regions: pl.Series) -> pl.Series:
-    names = regions.unique().sort()
-    return regions.replace_strict(names, range(names.len()), return_dtype=pl.Int64)
+    """0 for no region, else a number made of the code's two letters."""
+    names = regions.unique()
+    numbers = [_number_of(name) for name in names]
+    found: pl.Series = regions.replace_strict(names, numbers, return_dtype=pl.Int64)
+    return found
 
 
-def _decisions(numbers: pl.DataFrame, leading: int, regions: list[str]) -> pl.Series:
+def _decisions(numbers: pl.DataFrame, leading: int) -> pl.Series:
     """The decision for each number by its region, sign, length and first digits."""
     rest = _POWERS_OF_TEN.gather(numbers["length"] - leading)
     outline = (numbers["region"] * 2 + numbers["plus"]) * _RADIX + numbers["length"]
     shape = (outline * 10**leading + numbers["digits"] // rest).alias("shape")
     distinct = shape.unique()
-    answers = [_decision(one, leading, regions) for one in distinct]
+    answers = [_decision(one, leading) for one in distinct]
     decisions: pl.Series = shape.replace_strict(distinct, answers, return_dtype=pl.Int64)
     return decisions
 
 
-def _decision(shape: int, leading: int, regions: list[str]) -> int:
+@lru_cache(maxsize=500_000)
+def _decision(shape: int, leading: int) -> int:
     outline, digits = divmod(shape, 10**leading)
     where, length = divmod(outline, _RADIX)
-    region, plus = divmod(where, 2)
-    decision = shapes.decide(
-        regions[region].upper(), plus=bool(plus), leading=f"{digits:0{leading}}", length=length
-    )
+    number, plus = divmod(where, 2)
+    first, second = divmod(number - 1, 26)
+    region = (_LETTERS[first] + _LETTERS[second]).upper() if number else ""
+    decision = shapes.decide(region, plus=bool(plus), leading=f"{digits:0{leading}}", length=length)
     match decision:
         case shapes.Kept(country_code, kept):
             return country_code * _RADIX + kept
