@@ -116,7 +116,7 @@ def test_who_has_just_said_stop_is_not_asked_even_before_it_is_taken_in(page: Pa
 
 
 def test_two_runs_at_once_reach_everybody_once(page: Page) -> None:
-    people = {writes(page) for _ in range(25)}
+    people = {writes(page) for _ in range(10)}
     runs = [threading.Thread(target=ask, args=(page,)) for _ in range(4)]
     for run in runs:
         run.start()

@@ -1,10 +1,12 @@
 """The assets and sensors of people who leave and join, as Dagster runs them."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import httpx
 import pytest
 
 from assets.conversations import conversations
@@ -12,12 +14,15 @@ from assets.growth_report import growth_report
 from assets.messaging_optins import messaging_optins
 from assets.optin_requests import optin_requests
 from assets.unsubscribes import unsubscribes
-from mm_pipelines.partitions import PageDay
+from mm_pipelines.delivery.upload import upload
+from mm_pipelines.partitions import CONFIG, PageDay
 from mm_pipelines.sensors import optin_sensor, unsubscribe_sensor
+from mm_pipelines.storage import Storage
 from resources.database import DatabaseResource
 from resources.graph_api import GraphApiResource
 from resources.storage import StorageResource
 from resources.suppression import SuppressionResource
+from tests.people.day import hash_list, upload_plan
 from tests.people.page import KEY, PAGE_ID, Page, optin_event
 
 TODAY = datetime.now(UTC).date()
@@ -91,6 +96,56 @@ def test_a_request_is_asked_for_carried_out_and_followed_by_a_pull(
     assert asked_for(page, instance, unsubscribe_sensor) == {("subscription_tokens", "acme")}
     page.pull()
     assert asked_for(page, instance, unsubscribe_sensor) == set()
+
+
+def test_a_stale_payload_uploaded_after_somebody_left_is_made_good(
+    page: Page, instance: dg.DagsterInstance, run: Run, tmp_path: Path
+) -> None:
+    storage = Storage(str(tmp_path / "storage"))
+    people = [f"person{number}@example.com,Mary" for number in range(20)]
+    (tmp_path / "customers.csv").write_text("email,first_name\n" + "\n".join(people) + "\n")
+    hash_list(page.database, storage, str(tmp_path / "customers.csv"), "acme_newsletter", TODAY)
+    page.request("table", email="person7@example.com")
+    assert run(unsubscribes, PARTITION).success
+    with page.client() as client:
+        plan = upload_plan("acme_newsletter", TODAY)
+        upload(page.database, storage, client, plan, lambda _: None)
+    page.pull()
+    assert len(members(page)) == 20
+    assert ("unsubscribes", PARTITION) in asked_for(page, instance, unsubscribe_sensor)
+    result = run(unsubscribes, PARTITION)
+    (event,) = result.get_asset_materialization_events()
+    assert event.materialization.metadata["removed_from_audiences"].value == 1
+    assert len(members(page)) == 19
+    assert hashlib.sha256(b"person7@example.com").hexdigest() not in str(members(page))
+    assert asked_for(page, instance, unsubscribe_sensor) == set()
+
+
+def members(page: Page) -> list[str]:
+    """Who stands in the one audience at the sandbox."""
+    (audience,) = httpx.get(f"{page.url}/_sandbox/audiences", timeout=60).json()
+    url = f"{page.url}/_sandbox/audiences/{audience['audience_id']}/members"
+    return list(httpx.get(url, timeout=60).json()["keys"])
+
+
+def test_a_list_is_asked_for_until_it_was_read(
+    page: Page, instance: dg.DagsterInstance, run: Run, tmp_path: Path
+) -> None:
+    folder = CONFIG.directory / "unsubscribes" / "acme"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{TODAY}.csv"
+    try:
+        path.write_text("email\nmary@example.com\n")
+        assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+        assert run(unsubscribes, PARTITION).success
+        page.pull()
+        assert asked_for(page, instance, unsubscribe_sensor) == set()
+        path.write_text("email\nmary@example.com\njohn@example.com\n")
+        assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+    finally:
+        path.unlink()
+        folder.rmdir()
+        folder.parent.rmdir()
 
 
 def test_a_sensor_claims_nothing(page: Page, instance: dg.DagsterInstance) -> None:
