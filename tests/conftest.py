@@ -38,7 +38,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
     yield server.start()
-    server.stop()
+    server.remove()
 
 
 @pytest.fixture(scope="session")

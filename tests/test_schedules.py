@@ -1,0 +1,57 @@
+"""What the schedules ask for."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mm_pipelines.definitions import defs
+from mm_pipelines.partitions import CONFIG
+from mm_pipelines.schedules import daily_upload_schedule, retention_schedule, token_refresh
+
+AT_NIGHT = datetime(2026, 11, 21, 3, tzinfo=UTC)
+
+
+def tick(schedule: dg.ScheduleDefinition) -> dg.ScheduleEvaluationContext:
+    return dg.build_schedule_context(
+        scheduled_execution_time=AT_NIGHT, repository_def=defs.get_repository_def()
+    )
+
+
+@pytest.fixture
+def newsletter_list() -> Iterator[Path]:
+    path = CONFIG.directory / "customers" / "acme_newsletter" / "2026-11-20.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("email\n", encoding="utf-8")
+    yield path
+    path.unlink()
+
+
+# Dagster names its own tags of multi-partition keys so.
+@pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning")
+def test_yesterdays_list_is_uploaded_where_there_is_one(newsletter_list: Path) -> None:
+    answer = daily_upload_schedule.evaluate_tick(tick(daily_upload_schedule))
+    [request] = answer.run_requests or []
+    assert request.partition_key == "acme_newsletter|2026-11-20"
+    again = daily_upload_schedule.evaluate_tick(tick(daily_upload_schedule)).run_requests or []
+    assert [other.run_key for other in again] == [request.run_key]
+
+
+def test_a_day_without_lists_is_skipped_with_the_reason() -> None:
+    answer = daily_upload_schedule.evaluate_tick(tick(daily_upload_schedule))
+    assert not answer.run_requests
+    assert answer.skip_message == (
+        "No list of 2026-11-20 is there for acme_newsletter, acme_loyalty, globex_customers"
+    )
+
+
+def test_every_page_is_pulled_once_an_hour() -> None:
+    requests = token_refresh.evaluate_tick(tick(token_refresh)).run_requests or []
+    assert [request.partition_key for request in requests] == ["acme", "globex"]
+    assert len({request.run_key for request in requests}) == 2
+
+
+def test_retention_runs_every_night() -> None:
+    assert retention_schedule.evaluate_tick(tick(retention_schedule)).run_requests
