@@ -22,7 +22,7 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 @dg.sensor(
     asset_selection=dg.AssetSelection.assets("unsubscribes", "subscription_tokens"),
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Requests to leave, their lists, and audiences that people who left may stand in ask for "

@@ -76,7 +76,7 @@ class Page:
         with self.client() as client:
             pull_tokens(client, self.database, PAGE_ID, removal_share=1.0)
 
-    def request(self, source: RequestSource = "command", **named: Any) -> None:
+    def request(self, source: RequestSource = "command", /, **named: Any) -> None:
         """Somebody asks to leave."""
         with self.database.transaction() as connection:
             unsubscribe_request.receive(connection, PAGE_ID, [NewRequest(**named)], source)
