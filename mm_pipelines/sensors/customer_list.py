@@ -52,7 +52,8 @@ def customer_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult
     """Ask for the upload of each list that was not there before, or not like this."""
     seen = Seen.of(context.cursor)
     watched = list(_watched(datetime.now(CONFIG.zone)))
-    marks = {key: mark for key, mark in seen.marks.items() if key in {p.key for p in watched}}
+    keys = {partition.key for partition in watched}
+    marks = {key: mark for key, mark in seen.marks.items() if key in keys}
     requests: list[dg.RunRequest] = []
     last_looked_at = seen.last_looked_at
     for partition in _from(watched, seen.last_looked_at)[:_LISTS_A_TICK]:
