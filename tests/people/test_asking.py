@@ -1,7 +1,11 @@
 """Opt-in requests: who may be asked, once, whatever happens."""
 
+import subprocess
+import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -174,3 +178,28 @@ def test_a_run_that_died_after_reserving_leaves_the_person_asked(page: Page) -> 
     later(page, 2)
     assert ask(page).abandoned == 1
     assert asked(page)[0][1] == "unknown"
+
+
+ASK = """
+import sys
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse.database import Database
+from tests.people.page import Page
+from tests.people.test_asking import ask
+ask(Page(Database(sys.argv[1]), Storage(sys.argv[2]), sys.argv[3]))
+"""
+
+
+def test_a_run_killed_while_it_asks_reaches_nobody_twice(page: Page, tmp_path: Path) -> None:
+    people = {writes(page) for _ in range(12)}
+    page.sandbox("faults", path="*/messages", times=None, latency_seconds=0.2)
+    command = [sys.executable, "-c", ASK, page.database.url, str(tmp_path), page.url]
+    running = subprocess.Popen(command)
+    while len(asked(page)) < 4:
+        time.sleep(0.02)
+    running.kill()
+    running.wait()
+    subprocess.run(command, check=True)
+    assert sorted(psid for psid, _, _ in asked(page)) == sorted(people)
+    assert len(people) - 1 <= page.calls("*/messages") <= len(people)
+    assert [state for _, state, _ in asked(page)].count("sent") >= len(people) - 1
