@@ -8,6 +8,8 @@ import polars as pl
 
 from mm_pipelines.identity.outcome import outcome
 
+_CODE_LETTERS = 2
+
 #: Names that people write and ISO 3166 does not list.
 _ALSO_CALLED = {
     "uk": "gb", "greatbritain": "gb", "britain": "gb", "england": "gb", "scotland": "gb",
@@ -45,7 +47,8 @@ def region_of(country: pl.Expr) -> pl.Expr:
     A list hashed beforehand may still hold plain phone numbers, and there are few countries: the
     hash of each is known.
     """
-    return country.fill_null("").replace(_codes_by_hash())
+    code = country.fill_null("").replace(_codes_by_hash())
+    return pl.when(code.str.len_bytes() == _CODE_LETTERS).then(code).otherwise(pl.lit(""))
 
 
 def country_code(name: str) -> str | None:

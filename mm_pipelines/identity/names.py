@@ -7,7 +7,7 @@ The official SDK cuts names to the letters a to z, which leaves nothing of ``정
 import polars as pl
 
 from mm_pipelines.identity.outcome import outcome
-from mm_pipelines.identity.text import composed, lower
+from mm_pipelines.identity.text import composed
 
 #: Names that are as they should be once trimmed and in lower case; nulls are written so too.
 PLAIN_NAME_PATTERN = r"^[a-z0-9]+$"
@@ -26,5 +26,5 @@ def first_initial(value: pl.Expr) -> pl.Expr:
 
 
 def _letters(value: pl.Expr) -> pl.Expr:
-    # Composed again, because what was removed may have stood between a letter and its accent.
-    return composed(lower(value).str.replace_all(_NOT_LETTERS, ""))
+    # Composed last: what is removed may have stood between a letter and its accent.
+    return composed(value.str.to_lowercase().str.replace_all(_NOT_LETTERS, ""))

@@ -146,6 +146,12 @@ def test_the_rows_country_goes_before_the_audiences() -> None:
     ]
 
 
+def test_a_hash_of_no_country_tells_no_region() -> None:
+    frame = pl.DataFrame({"COUNTRY": ["0" * 64], "PHONE": ["+1 650 555 1212"]})
+    assert regions(frame).to_list() == [""]
+    assert normalise(frame)["PHONE"].to_list() == ["16505551212"]
+
+
 def test_columns_come_in_one_order_and_others_are_left_out() -> None:
     frame = pl.DataFrame({key: ["x"] for key in (*reversed(COLUMNS), "note")})
     assert normalise(frame).columns == list(KEYS)
