@@ -6,7 +6,6 @@ import dagster as dg
 from pydantic import Field
 
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
-from mm_pipelines.tokens.errors import TokenPullError
 from mm_pipelines.tokens.pull import PullReport, pull_tokens
 from mm_pipelines.warehouse.token_counts import TokenCounts, recipients_twice, token_counts
 from mm_pipelines.warehouse.token_pull import CompletePull, last_complete_pull
@@ -101,18 +100,15 @@ def subscription_tokens(
     page_id = CONFIG.pages[page].page_id
     with database.get().transaction() as connection:
         before = last_complete_pull(connection, page_id)
-    try:
-        with meta_failures(context), graph_api.client_for_page(page) as client:
-            report = pull_tokens(
-                client,
-                database.get(),
-                page_id,
-                removal_share=CONFIG.settings.removal_share,
-                accept_losses=config.accept_losses,
-                deduplicate_at_meta=config.deduplicate_at_meta,
-            )
-    except TokenPullError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+    with meta_failures(context), graph_api.client_for_page(page) as client:
+        report = pull_tokens(
+            client,
+            database.get(),
+            page_id,
+            removal_share=CONFIG.settings.removal_share,
+            accept_losses=config.accept_losses,
+            deduplicate_at_meta=config.deduplicate_at_meta,
+        )
     context.log.info("%s tokens listed for %s", f"{report.merged.listed:,}", page)
     with database.get().transaction() as connection:
         counts = token_counts(connection, page_id)
@@ -147,7 +143,7 @@ def every_page_pulled(database: DatabaseResource) -> dg.AssetCheckResult:
             else "Every Page was pulled lately."
         ),
         metadata={
-            f"hours since {page}": pull.age_seconds / 3600
+            f"hours_since_{page}": pull.age_seconds / 3600
             for page, pull in pulls.items()
             if pull is not None
         },
@@ -158,13 +154,13 @@ def _pull_metadata(report: PullReport) -> dict[str, dg.MetadataValue]:
     merged = report.merged
     return {
         "pull": dg.MetadataValue.int(report.pull.pull_id),
-        "deduplicated by": dg.MetadataValue.text(
+        "deduplicated_by": dg.MetadataValue.text(
             "us, from the whole listing" if report.pull.complete else "Meta; none counts as gone"
         ),
         "listed": dg.MetadataValue.int(merged.listed),
-        "listed again": dg.MetadataValue.int(max(report.rows - merged.listed, 0)),
-        "read again from the top": dg.MetadataValue.int(report.restarts),
-        "audiences asked for": dg.MetadataValue.int(report.audiences_asked),
+        "listed_again": dg.MetadataValue.int(max(report.rows - merged.listed, 0)),
+        "restarts": dg.MetadataValue.int(report.restarts),
+        "audiences_asked": dg.MetadataValue.int(report.audiences_asked),
         "sources told": dg.MetadataValue.int(report.sources_told),
         "appeared": dg.MetadataValue.int(merged.appeared),
         "changed": dg.MetadataValue.int(merged.changed),
@@ -178,17 +174,17 @@ def _count_metadata(counts: TokenCounts) -> dict[str, dg.MetadataValue]:
     return {
         "dagster/row_count": dg.MetadataValue.int(counts.live),
         "live": dg.MetadataValue.int(counts.live),
-        "recipient told": dg.MetadataValue.int(counts.with_recipient),
-        "duplicates removed": dg.MetadataValue.int(counts.duplicates),
+        "recipient_known": dg.MetadataValue.int(counts.with_recipient),
+        "duplicates_removed": dg.MetadataValue.int(counts.duplicates),
         "deduplicated": dg.MetadataValue.int(counts.deduplicated),
         "sendable": dg.MetadataValue.int(counts.sendable),
-        "share sendable": dg.MetadataValue.float(counts.share_sendable),
+        "share_sendable": dg.MetadataValue.float(counts.share_sendable),
         **{
-            f"source {source}": dg.MetadataValue.int(tokens)
+            f"source_{source}": dg.MetadataValue.int(tokens)
             for source, tokens in counts.by_source.items()
         },
         **{
-            f"status {status}": dg.MetadataValue.int(tokens)
+            f"status_{status}": dg.MetadataValue.int(tokens)
             for status, tokens in counts.by_status.items()
         },
     }
@@ -221,5 +217,5 @@ def _listing_not_shrunk(report: PullReport, before: CompletePull | None) -> dg.A
             if shrunk and before is not None
             else "As many as the time before, or nearly."
         ),
-        metadata={"listed": listed, "listed before": before.tokens_listed if before else 0},
+        metadata={"listed": listed, "listed_before": before.tokens_listed if before else 0},
     )

@@ -45,7 +45,7 @@ def token_details(
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": report.asked,
-            "unknown to Meta": report.unknown,
+            "unknown_to_meta": report.unknown,
             "changed": report.changed,
         }
     )

@@ -64,10 +64,10 @@ def token_snapshot(
             "deduplicated": snapshot.deduplicated,
             "growth": grown,
             "churn": snapshot.vanished / before if before else 0.0,
-            "source custom_audience": snapshot.custom_audience,
-            "source opt_in": snapshot.opt_in,
-            "source click_to_messenger": snapshot.click_to_messenger,
-            "source automation": snapshot.automation,
+            "source_custom_audience": snapshot.custom_audience,
+            "source_opt_in": snapshot.opt_in,
+            "source_click_to_messenger": snapshot.click_to_messenger,
+            "source_automation": snapshot.automation,
             **({} if snapshot.sendable is None else {"sendable": snapshot.sendable}),
         }
     )

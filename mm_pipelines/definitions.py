@@ -4,8 +4,13 @@ import dagster as dg
 
 import assets
 from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
-from mm_pipelines.jobs import daily_upload, retention
-from mm_pipelines.schedules import daily_upload_schedule, retention_schedule, token_refresh
+from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
+from mm_pipelines.schedules import (
+    daily_report_schedule,
+    daily_upload_schedule,
+    retention_schedule,
+    token_refresh_schedule,
+)
 from mm_pipelines.sensors import (
     customer_list_sensor,
     optin_sensor,
@@ -19,8 +24,13 @@ from resources.suppression import SuppressionResource
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_package_module(assets),
-    jobs=[daily_upload, retention],
-    schedules=[daily_upload_schedule, token_refresh, retention_schedule],
+    jobs=[daily_upload, token_refresh, daily_report, retention],
+    schedules=[
+        daily_upload_schedule,
+        token_refresh_schedule,
+        daily_report_schedule,
+        retention_schedule,
+    ],
     sensors=[upload_status_sensor, unsubscribe_sensor, optin_sensor, customer_list_sensor],
     resources={
         "database": DatabaseResource(url=dg.EnvVar("MM_DATABASE_URL")),

@@ -6,8 +6,13 @@ import dagster as dg
 
 from assets.audience_upload import audience_upload
 from assets.customer_list import customer_list
+from assets.growth_report import growth_report
 from assets.hashed_payload import hashed_payload
 from assets.match_status import match_status
+from assets.sendable_tokens import sendable_tokens
+from assets.subscription_tokens import subscription_tokens
+from assets.token_details import token_details
+from assets.token_snapshot import token_snapshot
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.retention import sweep
 from resources.database import DatabaseResource
@@ -19,6 +24,18 @@ daily_upload = dg.define_asset_job(
         customer_list, hashed_payload, audience_upload, match_status
     ),
     description="One audience's list of one day: validated, hashed, delivered, its status noted.",
+)
+
+token_refresh = dg.define_asset_job(
+    "token_refresh",
+    selection=dg.AssetSelection.assets(subscription_tokens, token_details, sendable_tokens),
+    description="One Page's tokens pulled, looked at singly, and written for the sender.",
+)
+
+daily_report = dg.define_asset_job(
+    "daily_report",
+    selection=dg.AssetSelection.assets(token_snapshot, growth_report),
+    description="One Page's day in numbers: its tokens and its growth.",
 )
 
 

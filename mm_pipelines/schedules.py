@@ -1,13 +1,12 @@
 """Schedules: yesterday's lists, and the Pages' tokens."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 
-from assets.subscription_tokens import subscription_tokens
-from mm_pipelines.jobs import daily_upload, retention
+from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
 from mm_pipelines.lists.location import stat_list
-from mm_pipelines.partitions import CONFIG, AudienceDay
+from mm_pipelines.partitions import CONFIG, AudienceDay, PageDay
 
 
 @dg.schedule(
@@ -21,7 +20,9 @@ def daily_upload_schedule(
     context: dg.ScheduleEvaluationContext,
 ) -> list[dg.RunRequest] | dg.SkipReason:
     """A run for each audience whose list of yesterday is there; the others are named."""
-    day = (context.scheduled_execution_time.astimezone(CONFIG.zone) - timedelta(days=1)).date()
+    day = _yesterday(context)
+    if day < CONFIG.start_date:
+        return dg.SkipReason(f"{day} is before start_date in mm.yaml")
     requests, missing = [], []
     for audience in CONFIG.audiences:
         partition = AudienceDay(audience, day)
@@ -38,14 +39,30 @@ def daily_upload_schedule(
 
 @dg.schedule(
     name="token_refresh",
-    target=[subscription_tokens],
+    job=token_refresh,
     cron_schedule="0 * * * *",
     description="Every hour, every Page's tokens: what no webhook tells arrives by this.",
 )
-def token_refresh(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
+def token_refresh_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
     """A pull for each Page."""
     hour = context.scheduled_execution_time.isoformat()
     return [dg.RunRequest(run_key=f"{page}@{hour}", partition_key=page) for page in CONFIG.pages]
+
+
+@dg.schedule(
+    name="daily_report",
+    job=daily_report,
+    cron_schedule="15 0 * * *",
+    execution_timezone=CONFIG.timezone,
+    description="After midnight, every Page's day before in numbers.",
+)
+def daily_report_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
+    """A report for each Page; none before the first day is over."""
+    day = _yesterday(context)
+    if day < CONFIG.start_date:
+        return []
+    keys = [PageDay(page, day).key for page in CONFIG.pages]
+    return [dg.RunRequest(run_key=key, partition_key=key) for key in keys]
 
 
 retention_schedule = dg.ScheduleDefinition(
@@ -55,3 +72,7 @@ retention_schedule = dg.ScheduleDefinition(
     execution_timezone=CONFIG.timezone,
     description="Every night, what is older than settings.retention_days and no longer needed.",
 )
+
+
+def _yesterday(context: dg.ScheduleEvaluationContext) -> date:
+    return (context.scheduled_execution_time.astimezone(CONFIG.zone) - timedelta(days=1)).date()

@@ -7,6 +7,7 @@ import dagster as dg
 
 from mm_pipelines.delivery.errors import DeliveryError, RowsNotReceived
 from mm_pipelines.graph_api.errors import GraphApiError, ThrottledError, TransientError
+from mm_pipelines.tokens.errors import TokenPullError
 from mm_pipelines.warehouse.database import LockTaken
 
 MOST_RETRIES = 10
@@ -27,7 +28,7 @@ def meta_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
     """
     try:
         yield
-    except (GraphApiError, DeliveryError, LockTaken) as error:
+    except (GraphApiError, DeliveryError, TokenPullError, LockTaken) as error:
         wait = _seconds_to_wait(error, context.retry_number)
         if wait is None or context.retry_number >= MOST_RETRIES:
             raise _failure(error) from None

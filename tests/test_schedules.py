@@ -9,7 +9,12 @@ import pytest
 
 from mm_pipelines.definitions import defs
 from mm_pipelines.partitions import CONFIG
-from mm_pipelines.schedules import daily_upload_schedule, retention_schedule, token_refresh
+from mm_pipelines.schedules import (
+    daily_report_schedule,
+    daily_upload_schedule,
+    retention_schedule,
+    token_refresh_schedule,
+)
 
 AT_NIGHT = datetime(2026, 11, 21, 3, tzinfo=UTC)
 
@@ -48,9 +53,18 @@ def test_a_day_without_lists_is_skipped_with_the_reason() -> None:
 
 
 def test_every_page_is_pulled_once_an_hour() -> None:
-    requests = token_refresh.evaluate_tick(tick(token_refresh)).run_requests or []
+    requests = token_refresh_schedule.evaluate_tick(tick(token_refresh_schedule)).run_requests or []
     assert [request.partition_key for request in requests] == ["acme", "globex"]
     assert len({request.run_key for request in requests}) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning")
+def test_every_pages_day_before_is_reported() -> None:
+    requests = daily_report_schedule.evaluate_tick(tick(daily_report_schedule)).run_requests or []
+    assert [request.partition_key for request in requests] == [
+        "2026-11-20|acme",
+        "2026-11-20|globex",
+    ]
 
 
 def test_retention_runs_every_night() -> None:

@@ -11,7 +11,7 @@ from resources.database import DatabaseResource
 
 _DUE_AT_ONCE = 200
 # Jobs that hold these assets and are launched whole; Dagster names the schedule's after it.
-_WHOLE_JOBS = ("daily_upload", "__anonymous_asset_job_token_refresh")
+_WHOLE_JOBS = ("daily_upload", "token_refresh")
 _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 

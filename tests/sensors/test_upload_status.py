@@ -11,7 +11,7 @@ from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import make_url
 
 from mm_pipelines.definitions import defs
-from mm_pipelines.schedules import token_refresh
+from mm_pipelines.jobs import token_refresh
 from mm_pipelines.sensors import upload_status_sensor
 from mm_pipelines.sensors.asking import (
     ASKED_FOR_TAG,
@@ -286,9 +286,7 @@ def test_a_pull_in_flight_by_the_schedule_is_enough(desk: Desk) -> None:
     desk.ledger.delivers(1000, WEDNESDAY)
     desk.ledger.hears(1000)
     desk.ledger.refreshes(WEDNESDAY)
-    job = "__anonymous_asset_job_token_refresh"
-    assert token_refresh.job_name == job
-    desk.runs(dg.DagsterRunStatus.STARTED, key="acme", ours=False, job=job)
+    desk.runs(dg.DagsterRunStatus.STARTED, key="acme", ours=False, job=token_refresh.name)
     assert desk.asked() == []
 
 

@@ -63,8 +63,8 @@ def test_a_page_is_pulled_checked_and_counted(resources: dict[str, Any]) -> None
     told = metadata(result, "subscription_tokens")
     assert told["dagster/row_count"] == told["live"] == told["growth"] > PEOPLE
     assert told["deduplicated"] == PEOPLE
-    assert told["duplicates removed"] == told["live"] - PEOPLE
-    assert 0 < told["share sendable"] < 1
+    assert told["duplicates_removed"] == told["live"] - PEOPLE
+    assert 0 < told["share_sendable"] < 1
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert checks["one_token_per_recipient"].passed
     assert checks["listing_not_shrunk"].passed
