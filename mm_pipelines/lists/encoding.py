@@ -7,6 +7,7 @@ UTF-8 and Windows-1252 share: the first block that holds another byte decides be
 import codecs
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 import polars as pl
 
@@ -89,7 +90,8 @@ class Text:
 
     def _check(self, block: bytes, lines: int) -> None:
         # Polars checks ten times as fast as Python decodes, but does not tell the place.
-        if pl.Series([block]).cast(pl.String, strict=False).null_count() == 0:
+        with suppress(pl.exceptions.PolarsError):
+            pl.Series([block]).cast(pl.String)
             return
         try:
             block.decode()
