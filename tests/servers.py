@@ -16,8 +16,10 @@ def serving(server: uvicorn.Server) -> Iterator[str]:
     while not server.started:
         if not thread.is_alive():
             raise RuntimeError("the server ended before it served")
-        time.sleep(0.01)
+        time.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)

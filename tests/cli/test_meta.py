@@ -11,10 +11,11 @@ from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
 from mm_pipelines.cli import app
-from mm_pipelines.sandbox.server import server
+from mm_pipelines.sandbox.server import server as sandbox_server
 from mm_pipelines.sandbox.settings import Settings
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.webhooks.app import ReceiverSettings, create_app
+from mm_pipelines.webhooks.app import ReceiverSettings
+from mm_pipelines.webhooks.server import server as receiver_server
 from tests.servers import serving
 
 SAMPLES = Path(__file__).parents[2] / "examples/mm.yaml"
@@ -47,7 +48,7 @@ def meta(
     monkeypatch.setenv("MM_CONFIG", str(SAMPLES))
     monkeypatch.setenv("MM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MM_DATABASE_URL", database_url)
-    with serving(server("127.0.0.1", 0, settings)) as url:
+    with serving(sandbox_server("127.0.0.1", 0, settings)) as url:
         monkeypatch.setenv("MM_GRAPH_API_URL", url)
         yield monkeypatch
 
@@ -55,14 +56,11 @@ def meta(
 @pytest.fixture
 def receiver(database_url: str) -> Iterator[str]:
     """The address that Meta is to call."""
-    import uvicorn
-
     database = Database(database_url)
     settings = ReceiverSettings(
         app_secrets=(SECRETS["MM_APP_SECRET"],), verify_token=SECRETS["MM_WEBHOOK_VERIFY_TOKEN"]
     )
-    config = uvicorn.Config(create_app(settings, database), port=0, log_level="warning")
-    with serving(uvicorn.Server(config)) as url:
+    with serving(receiver_server(settings, database, host="127.0.0.1", port=0)) as url:
         yield f"{url}/webhooks"
     database.dispose()
 

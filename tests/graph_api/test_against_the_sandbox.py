@@ -1,8 +1,6 @@
 """The client and the sandbox share no code: what one misunderstands, the other shows."""
 
 import hashlib
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,6 +32,7 @@ from mm_pipelines.graph_api.users import UploadSession, add_users, remove_users
 from mm_pipelines.sandbox.server import server
 from mm_pipelines.sandbox.settings import Settings
 from tests.graph_api.scripted import Time
+from tests.servers import serving
 
 APP_ID, APP_SECRET = "1231312312312301", "an-app-secret"
 SYSTEM_USER, PAGE_TOKEN = "EAAsystemuser", "EAApage"
@@ -56,15 +55,8 @@ def address() -> Iterator[str]:
             "optin_people_per_page": 50,
         }
     )
-    running = server("127.0.0.1", 0, settings)
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    running.should_exit = True
-    thread.join(30)
+    with serving(server("127.0.0.1", 0, settings)) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """A sandbox and a receiver over real HTTP, and a Page whose people join and leave."""
 
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,14 +11,15 @@ from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.app import ReceiverSettings
 from mm_pipelines.webhooks.server import server as receiver_server
 from tests.people.page import APP_SECRET, Page
+from tests.servers import serving
 
 
 @pytest.fixture
 def receiver_url(database: Database) -> Iterator[str]:
     """A receiver on the test's own database."""
     settings = ReceiverSettings(app_secrets=(APP_SECRET,), verify_token="unused")
-    running = receiver_server(settings, database, host="127.0.0.1", port=0)
-    yield from _serving(running)
+    with serving(receiver_server(settings, database, host="127.0.0.1", port=0)) as url:
+        yield url
 
 
 @pytest.fixture
@@ -37,19 +36,5 @@ def page(database: Database, storage: Storage, receiver_url: str) -> Iterator[Pa
             "optin_people_per_page": 0,
         }
     )
-    for url in _serving(sandbox_server("127.0.0.1", 0, settings)):
+    with serving(sandbox_server("127.0.0.1", 0, settings)) as url:
         yield Page(database, storage, url)
-
-
-def _serving(running: object) -> Iterator[str]:
-    import uvicorn
-
-    assert isinstance(running, uvicorn.Server)
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    while not running.started:
-        time.sleep(0.005)
-    port = running.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    running.should_exit = True
-    thread.join(10)

@@ -1,7 +1,5 @@
 """A receiver on a fresh database, with Meta's hand on the other side."""
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,22 +11,18 @@ from sqlalchemy import text
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.app import ReceiverSettings
 from mm_pipelines.webhooks.server import server
+from tests.servers import serving
 from tests.webhooks.meta import PREVIOUS_SECRET, SECRET, VERIFY_TOKEN, body, signed
 
 
 @contextmanager
-def serving(settings: ReceiverSettings, database: Database) -> Iterator[httpx.Client]:
+def receiving(settings: ReceiverSettings, database: Database) -> Iterator[httpx.Client]:
     """A client of a receiver that serves on a free port of its own."""
-    running = server(settings, database, host="127.0.0.1", port=0)
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        time.sleep(0.005)
-    port = running.servers[0].sockets[0].getsockname()[1]
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    with (
+        serving(server(settings, database, host="127.0.0.1", port=0)) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
         yield client
-    running.should_exit = True
-    thread.join()
 
 
 @pytest.fixture
@@ -42,7 +36,7 @@ def settings() -> ReceiverSettings:
 @pytest.fixture
 def client(settings: ReceiverSettings, database: Database) -> Iterator[httpx.Client]:
     """A client of the running receiver."""
-    with serving(settings, database) as client:
+    with receiving(settings, database) as client:
         yield client
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.app import ReceiverSettings
-from tests.webhooks.conftest import serving
+from tests.webhooks.conftest import receiving
 from tests.webhooks.meta import SECRET, VERIFY_TOKEN, body, changes, signed, upload_status
 
 
@@ -36,14 +36,14 @@ def talk(client: httpx.Client, *parts: bytes) -> bytes:
 def test_headers_that_never_end_are_not_waited_for(
     impatient: ReceiverSettings, database: Database
 ) -> None:
-    with serving(impatient, database) as client:
+    with receiving(impatient, database) as client:
         assert talk(client) == b""
         assert talk(client, b"POST /webhooks HTTP/1.1\r\n", b"Host: x\r\n", b"X-Slow: ") == b""
 
 
 def test_a_body_that_never_ends_is_408(impatient: ReceiverSettings, database: Database) -> None:
     head = b"POST /webhooks HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
-    with serving(impatient, database) as client:
+    with receiving(impatient, database) as client:
         answer = talk(client, head, b"{")
     assert answer.startswith(b"HTTP/1.1 408")
 
@@ -52,7 +52,7 @@ def test_headers_of_any_size_are_not_collected(
     impatient: ReceiverSettings, database: Database
 ) -> None:
     head = b"POST /webhooks HTTP/1.1\r\nHost: x\r\nX-Large: " + b"x" * 100_000
-    with serving(impatient, database) as client:
+    with receiving(impatient, database) as client:
         assert talk(client, head).startswith(b"HTTP/1.1 400")
 
 
@@ -60,7 +60,7 @@ def test_a_connection_that_is_used_again_stays_open(
     impatient: ReceiverSettings, database: Database
 ) -> None:
     content = body(changes(upload_status()))
-    with serving(impatient, database) as client:
+    with receiving(impatient, database) as client:
         for _ in range(3):
             answer = client.post("/webhooks", content=content, headers=signed(content))
             assert answer.status_code == 200
@@ -72,7 +72,7 @@ def test_a_database_that_hangs_is_told_and_not_waited_for(database: Database) ->
         app_secrets=(SECRET,), verify_token=VERIFY_TOKEN, answer_seconds=0.3
     )
     content = body(changes(upload_status()))
-    with serving(impatient, database) as client, database.transaction() as connection:
+    with receiving(impatient, database) as client, database.transaction() as connection:
         connection.execute(text("lock table mm.webhook_event in access exclusive mode"))
         assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").status_code == 200

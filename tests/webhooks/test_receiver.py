@@ -11,7 +11,7 @@ import pytest
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.app import ReceiverSettings
 from mm_pipelines.webhooks.signature import HEADER, is_signed, sign
-from tests.webhooks.conftest import Meta, serving
+from tests.webhooks.conftest import Meta, receiving
 from tests.webhooks.meta import (
     CUSTOM_AUDIENCE_ID,
     PAGE_ID,
@@ -178,7 +178,7 @@ def test_text_that_postgresql_cannot_hold_is_made_storable(meta: Meta) -> None:
 
 def test_without_the_database_it_is_503_and_later_200(settings: ReceiverSettings) -> None:
     away = Database("postgresql://nobody@127.0.0.1:1/none")
-    with serving(settings, away) as client:
+    with receiving(settings, away) as client:
         content = body(changes(upload_status()))
         assert client.post("/webhooks", content=content, headers=signed(content)).status_code == 503
         assert client.get("/readyz").status_code == 503
