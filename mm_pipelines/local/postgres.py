@@ -67,6 +67,10 @@ _SETTINGS = {
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
+    # The defaults suit a machine of the nineties; merging a million tokens writes gigabytes of WAL.
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
     # Statements and DETAIL lines carry people's data, so the server's log gets neither.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",

@@ -1,7 +1,8 @@
 """A Page's stored webhook events, read by the one asset that acknowledges their field."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -39,7 +40,7 @@ class PageEvent:
     field: str
     page_id: str
     happened_at: datetime
-    payload: dict[str, Any] = field(repr=False)
+    payload: dict[str, Any] = dataclasses.field(repr=False)
 
 
 @dataclass(frozen=True)

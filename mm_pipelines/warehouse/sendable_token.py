@@ -1,5 +1,6 @@
 """The tokens that may be messaged now, read in one stream and a fixed order."""
 
+from contextlib import closing
 from typing import IO
 
 from psycopg2 import sql
@@ -48,6 +49,6 @@ def copy_sendable(database: Database, page_id: str | None, file: IO[str]) -> int
     # COPY takes no parameters, so the id is quoted into it by the driver.
     page = sql.SQL("page_id = {}").format(sql.Literal(page_id)) if page_id else sql.SQL("true")
     statement = sql.SQL(_COPY).format(page=page)
-    with database.transaction() as connection, connection.connection.cursor() as cursor:
+    with database.transaction() as connection, closing(connection.connection.cursor()) as cursor:
         cursor.copy_expert(statement, file)
         return int(cursor.rowcount)

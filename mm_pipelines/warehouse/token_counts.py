@@ -83,4 +83,4 @@ def token_counts(connection: Connection, page_id: str) -> TokenCounts:
 
 def recipients_twice(connection: Connection, page_id: str) -> int:
     """Recipients with more than one row in `mm.deduplicated_token`: none, if the view is right."""
-    return connection.execute(_RECIPIENTS_TWICE, {"page_id": page_id}).scalar_one()
+    return int(connection.execute(_RECIPIENTS_TWICE, {"page_id": page_id}).scalar_one())
