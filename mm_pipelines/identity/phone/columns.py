@@ -17,6 +17,7 @@ from mm_pipelines.identity.blank import is_blank
 from mm_pipelines.identity.hashing import hashed_already
 from mm_pipelines.identity.phone import shapes
 from mm_pipelines.identity.phone.reference import normalise_phone
+from mm_pipelines.identity.text import put
 
 _SEPARATORS = [" ", "(", ")", ".", "-", "/"]
 _LONGEST_TEXT = 250  # libphonenumber reads no longer text
@@ -45,15 +46,15 @@ def normalise_phones(values: pl.Series, regions: pl.Series) -> pl.Series:
         regions: Lower-case alpha-2 code for each, ``""`` where none is known.
     """
     cells = pl.DataFrame({"value": values.fill_null(""), "region": regions})
-    cells = cells.with_columns(_by_shape(cells))
-    left = cells.filter(pl.col("decision") == _UNDECIDED).select("value", "region").unique()
-    if left.is_empty():
-        return cells["number"]
-    answers = left.with_columns(answer=_what_is_left(left))
-    cells = cells.join(answers, on=["value", "region"], how="left", maintain_order="left")
-    return cells.select(
-        pl.when(pl.col("decision") == _UNDECIDED).then("answer").otherwise("number")
-    ).to_series()
+    found = _by_shape(cells)
+    left = found["decision"] == _UNDECIDED
+    if not left.any():
+        return found["number"]
+    rest = cells.filter(left)
+    distinct = rest.unique()
+    answers = distinct.with_columns(answer=_what_is_left(distinct))
+    rest = rest.join(answers, on=["value", "region"], how="left", maintain_order="left")
+    return put(found["number"], left, rest["answer"])
 
 
 def _what_is_left(cells: pl.DataFrame) -> pl.Series:
@@ -108,9 +109,7 @@ def _by_shape(cells: pl.DataFrame) -> pl.DataFrame:
     for leading in shapes.LEADING_DIGITS:
         asked = numbers["readable"] & (decision == _UNDECIDED) & (numbers["length"] >= leading)
         if asked.any():
-            found = _decisions(numbers.filter(asked), leading)
-            places = asked.cum_sum().cast(pl.Int64) - 1
-            decision = found.gather(places.clip(0)).zip_with(asked, decision)
+            decision = put(decision, asked, _decisions(numbers.filter(asked), leading))
     kept = _POWERS_OF_TEN.gather(decision.clip(0) % _RADIX)
     number = (decision // _RADIX) * kept + numbers["digits"].fill_null(0) % kept
     return pl.select(
