@@ -37,8 +37,8 @@ class People:
         self._others = [key for key in self._keys if key not in IDENTIFIERS]
         self._rows = _Shelf(scratch, "rows", _HELD_BYTES)
         self._keys_of_rows = _Shelf(scratch, "keys", _HELD_BYTES // 4)
-        self._people = _Shelf(scratch, "people", 0)
-        self._shared = pl.DataFrame(schema={_KEY: pl.UInt64, ROW_NUMBER: pl.Int64})
+        self._filled_in = _Shelf(scratch, "people", 0)
+        self._superfluous = pl.Series(ROW_NUMBER, dtype=pl.Int64)
         self.added = 0
         self.merged = 0
 
@@ -53,46 +53,49 @@ class People:
 
     def merge(self) -> None:
         """Find the people who are there more than once and merge their rows."""
-        self._shared = self._rows_that_share_a_key()
-        if self._shared.is_empty():
-            return
+        shared = self._rows_that_share_a_key()
         row_bytes = _VALUE_BYTES * len(self._keys)
-        parts = 1 + self._shared.height * row_bytes // _SHARED_BYTES_AT_ONCE
-        for part in range(parts):
-            shared = self._shared.filter(pl.col(_KEY) % parts == part)[ROW_NUMBER]
+        parts = 1 + shared.height * row_bytes // _SHARED_BYTES_AT_ONCE
+        superfluous = [self._superfluous]
+        for part in range(parts if shared.height else 0):
+            numbers = shared.filter(pl.col(_KEY) % parts == part)[ROW_NUMBER]
             rows = pl.concat(
-                _detached(chunk.filter(_among(shared)).select(*self._keys, ROW_NUMBER))
+                _detached(chunk.filter(_among(numbers)).select(*self._keys, ROW_NUMBER))
                 for chunk in self._rows.frames()
             )
             people = self._fullest(rows)
-            self.merged += rows.height - people.height
-            self._people.put(people)
+            superfluous.append(rows.filter(~_among(people[ROW_NUMBER]))[ROW_NUMBER])
+            # Most rows of one person are the same row twice, and then nothing was filled in.
+            self._filled_in.put(people.join(rows, on=people.columns, how="anti"))
+        self._superfluous = pl.concat(superfluous)
+        self.merged = self._superfluous.len()
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """One row per person, ordered by ``row_number``: the keys, then ``row_number``."""
         for chunk in self._rows.frames():
             rows = chunk.select(*self._keys, ROW_NUMBER)
-            here = pl.col(ROW_NUMBER).is_between(rows[ROW_NUMBER][0], rows[ROW_NUMBER][-1])
-            shared = self._shared.filter(here)[ROW_NUMBER]
-            if not shared.is_empty():
-                people = pl.concat(people.filter(here) for people in self._people.frames())
-                rows = self._with_people(rows, shared, people.sort(ROW_NUMBER))
+            first, last = rows[ROW_NUMBER][0], rows[ROW_NUMBER][-1]
+            here = self._superfluous.filter(self._superfluous.is_between(first, last))
+            if not here.is_empty():
+                rows = self._with_filled_in(rows.filter(~_among(here)), first, last)
             yield rows
 
-    def _with_people(
-        self, rows: pl.DataFrame, shared: pl.Series, people: pl.DataFrame
-    ) -> pl.DataFrame:
-        """The rows that share no key, and in their places the people made of those that do."""
-        rows = rows.filter(~_among(shared) | _among(people[ROW_NUMBER]))
-        merged = rows[ROW_NUMBER].is_in(people[ROW_NUMBER].implode())
-        return rows.with_columns(put(rows[key], merged, people[key]) for key in self._others)
+    def _with_filled_in(self, rows: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
+        here = pl.col(ROW_NUMBER).is_between(first, last)
+        people = pl.concat(people.filter(here) for people in self._filled_in.frames())
+        if people.is_empty():
+            return rows
+        people = people.sort(ROW_NUMBER)
+        where = rows[ROW_NUMBER].is_in(people[ROW_NUMBER].implode())
+        return rows.with_columns(put(rows[key], where, people[key]) for key in self._others)
 
     def _rows_that_share_a_key(self) -> pl.DataFrame:
         parts = 1 + self.added // _KEYS_AT_ONCE
-        shared = [self._shared]
+        shared = [pl.DataFrame(schema={_KEY: pl.UInt64, ROW_NUMBER: pl.Int64})]
         for part in range(parts):
             keys = [
-                chunk.filter(pl.col(_KEY) % parts == part) for chunk in self._keys_of_rows.frames()
+                chunk.filter(pl.col(_KEY) % parts == part) if parts > 1 else chunk
+                for chunk in self._keys_of_rows.frames()
             ]
             if keys:
                 shared.append(pl.concat(keys).filter(pl.col(_KEY).is_duplicated()))
