@@ -150,5 +150,5 @@ def test_two_runs_on_one_ad_account_slow_down_together(desk: Desk, tmp_path: Pat
 def test_two_runs_that_need_more_than_the_quota_stay_below_it_together(
     desk: Desk, tmp_path: Path
 ) -> None:
-    limit(desk, calls=20, window_seconds=20)
-    run_together(desk, str(tmp_path / "storage"), 20_000)
+    limit(desk, calls=100, window_seconds=60)
+    run_together(desk, str(tmp_path / "storage"), 60_000)
