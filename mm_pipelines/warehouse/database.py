@@ -10,7 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
+
+from mm_pipelines.warehouse.server_errors import without_values
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection as BulkConnection
@@ -20,15 +23,31 @@ class LockTaken(Exception):
     """Another session holds the lock and is at work on the same thing."""
 
 
+# libpq takes these as options of the URL, too.
+_SECRET_OPTIONS = frozenset({"password", "sslpassword"})
+
+
 class Database:
     """One PostgreSQL database, addressed by the plain URL that people are given.
 
+    An error that leaves one of its doors tells no value of a statement or row.
+
     Args:
         url: ``postgresql://`` or ``postgres://``, libpq options such as ``sslmode`` included.
+
+    Raises:
+        ValueError: It is no such URL; no part of it is told.
     """
 
     def __init__(self, url: str) -> None:
-        parsed = make_url(url)
+        try:
+            parsed = make_url(url)
+        except (ArgumentError, ValueError):
+            # Their texts quote what a password with a bare / or @ makes of the port.
+            raise ValueError(
+                "MM_DATABASE_URL: this is no postgresql:// address; special characters of a "
+                "password are written as %40 for @, %3A for :, %2F for /"
+            ) from None
         if parsed.get_backend_name() not in ("postgresql", "postgres"):
             raise ValueError(
                 f"MM_DATABASE_URL: {parsed.get_backend_name()} is no PostgreSQL; "
@@ -47,7 +66,8 @@ class Database:
     @property
     def masked_url(self) -> str:
         """The URL with its password masked: for people."""
-        return self._url.render_as_string(hide_password=True)
+        hidden = dict.fromkeys(_SECRET_OPTIONS & self._url.query.keys(), "hidden")
+        return self._url.update_query_dict(hidden).render_as_string(hide_password=True)
 
     @property
     def driver_url(self) -> URL:
@@ -68,7 +88,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One transaction: committed at the end, rolled back by any exception."""
-        with self.engine.begin() as connection:
+        with without_values(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -79,7 +99,7 @@ class Database:
         """
         from adbc_driver_postgresql import dbapi  # a native library that most runs never need
 
-        with dbapi.connect(self.url) as connection:
+        with without_values(), dbapi.connect(self.url) as connection:
             yield connection
 
     @contextmanager

@@ -1,5 +1,7 @@
 """The doors to PostgreSQL."""
 
+import traceback
+
 import pytest
 from sqlalchemy import text
 
@@ -51,3 +53,17 @@ def test_another_kind_of_database_is_refused() -> None:
 def test_times_come_back_in_utc(database: Database) -> None:
     with database.transaction() as connection:
         assert connection.scalar(text("show timezone")) == "UTC"
+
+
+def test_a_password_among_the_options_is_not_shown_either() -> None:
+    database = Database("postgresql://mm@db.example/mm?password=secret&sslmode=require")
+    assert "secret" in database.url
+    assert "secret" not in database.masked_url
+    assert "sslmode=require" in database.masked_url
+
+
+@pytest.mark.parametrize("url", ["postgresql://mm:sec@ret:1@db.example/mm", "secret"])
+def test_an_address_that_cannot_be_read_is_refused_without_being_quoted(url: str) -> None:
+    with pytest.raises(ValueError, match="MM_DATABASE_URL") as caught:
+        Database(url)
+    assert "ret" not in "".join(traceback.format_exception(caught.value))
