@@ -1,8 +1,8 @@
 """A day's list of people who leave: comma, semicolon or tab separated text, gzipped or not.
 
 The columns are ``phone``, ``email``, ``psid``, ``subscriber_token`` (seed, Unsubscribe API), each
-optional; other columns are not read. A row is never a reason to fail: one that names nobody is
-recorded as such, and all others count.
+optional; other columns are not read. What stands in a row is never a reason to fail: one that names
+nobody is recorded as such, and all others count.
 """
 
 import csv
@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 
 from mm_pipelines.lists.encoding import Text
-from mm_pipelines.lists.errors import ListHeaderError
+from mm_pipelines.lists.errors import ListHeaderError, ListRowError
 from mm_pipelines.lists.headers import recognised_key
 from mm_pipelines.lists.source import Bytes
 from mm_pipelines.warehouse.unsubscribe_request import NewRequest
@@ -77,20 +77,21 @@ def read_unsubscribe_list(url: str, suppression_key: bytes) -> UnsubscribeList:
         ListMissingError: There is no such file.
         ListUnreadableError: It cannot be read, or is no text.
         ListHeaderError: No column names people.
+        ListRowError: The quotes are broken, so that nobody can say where a row ends.
     """
     source = Bytes(url)
     lines = _lines(Text(url, source.blocks()).blocks())
     header = next(lines, "")
     delimiter = max(",;\t", key=header.count)
-    places = _places(url, next(csv.reader([header], delimiter=delimiter), []))
+    places = _places(url, next(_records(url, iter([header]), delimiter), []))
     requests, nobody = [], []
-    for number, cells in enumerate(csv.reader(lines, delimiter=delimiter), start=1):
+    for number, cells in enumerate(_records(url, lines, delimiter), start=1):
         if not any(cell.strip() for cell in cells):
             continue
         named = {
             name: value
             for name, place in places.items()
-            if place < len(cells) and (value := cells[place].strip())
+            if place < len(cells) and (value := _storable(cells[place]))
         }
         if named:
             content = "\0".join(named.get(name, "") for name in _FIELDS)
@@ -99,6 +100,23 @@ def read_unsubscribe_list(url: str, suppression_key: bytes) -> UnsubscribeList:
         else:
             nobody.append(hmac.digest(suppression_key, f"row {number}".encode(), "sha256"))
     return UnsubscribeList(source.fingerprint, requests, nobody)
+
+
+def _records(url: str, lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
+    # Strict: a quote that is never closed would make one unusable row of all that follow it.
+    records = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        try:
+            yield next(records)
+        except StopIteration:
+            return
+        except csv.Error:
+            fault = "a quote or the end of a line is broken; save the list again as CSV"
+            raise ListRowError(url, f"line {records.line_num + 1:,}", fault) from None
+
+
+def _storable(cell: str) -> str:
+    return cell.replace("\0", "").strip()  # PostgreSQL keeps no text with NUL in it
 
 
 def _request(named: dict[str, str], digest: bytes) -> NewRequest:

@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from mm_pipelines.graph_api.errors import TokenError
 from mm_pipelines.graph_api.messages import OptInRequest, send_opt_in_request
+from mm_pipelines.lists.errors import ListRowError
 from mm_pipelines.payload import suppression_digest
 from mm_pipelines.people.leaving import LeavingPlan, LeavingSummary, receive_list
 from mm_pipelines.warehouse import suppression
@@ -156,6 +157,33 @@ def test_a_list_is_taken_in_once_and_what_is_new_in_it_later(page: Page, tmp_pat
         ("received", None),
         ("rejected", "the row names nobody"),
     ]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        'email\nmary@example.com\n"john@example.com\nanne@example.com\n',
+        'email\n"mary@example.com\n' + 20_000 * "john@example.com\n",
+        '"email\nmary@example.com\n',
+        "email\rmary@example.com\r",
+    ],
+)
+def test_a_list_with_a_broken_quote_is_refused_whole_and_not_quoted(
+    page: Page, tmp_path: Path, broken: str
+) -> None:
+    file = tmp_path / "2026-11-20.csv"
+    file.write_bytes(broken.encode())
+    with pytest.raises(ListRowError, match=r"2026-11-20.csv: line") as caught:
+        receive_list(page.database, str(file), PLAN, DAY, LeavingSummary())
+    assert "example.com" not in str(caught.value)
+    assert states(page) == []
+
+
+def test_a_zero_byte_keeps_nobody_from_leaving(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "2026-11-20.csv"
+    file.write_bytes(b"email;psid\nma\0ry@example.com;55\0\0\n")
+    receive_list(page.database, str(file), PLAN, DAY, LeavingSummary())
+    assert page.unsubscribe().confirmed == 1
 
 
 def test_a_day_without_a_list_is_nothing_special(page: Page, tmp_path: Path) -> None:
