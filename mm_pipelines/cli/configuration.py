@@ -21,7 +21,7 @@ def check() -> None:
     """Validate mm.yaml and the environment; every fault is named at once."""
     from mm_pipelines.config import ConfigError, Fault, environment_faults
     from mm_pipelines.local.environment import Environment
-    from mm_pipelines.warehouse.database import Database
+    from mm_pipelines.warehouse.database import Database, DatabaseUrlError
 
     environment = Environment.resolve()
     faults: list[Fault] = []
@@ -34,7 +34,7 @@ def check() -> None:
     if environment.given_database_url is not None:
         try:
             Database(environment.given_database_url)
-        except ValueError as error:
+        except DatabaseUrlError as error:
             faults.append(Fault("MM_DATABASE_URL", str(error).removeprefix("MM_DATABASE_URL: ")))
     if not environment.graph_api_url.startswith(("https://", "http://")):
         faults.append(Fault("MM_GRAPH_API_URL", "is no http:// or https:// address"))

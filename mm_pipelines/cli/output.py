@@ -29,12 +29,14 @@ class Commands(TyperGroup):
         from mm_pipelines.local.ports import PortTaken
         from mm_pipelines.local.postgres import PostgresError
         from mm_pipelines.local.processes import ProcessError
+        from mm_pipelines.warehouse.database import DatabaseUrlError
 
         try:
             return super().invoke(ctx)
         except (
             ConfigError,
             DagsterRefused,
+            DatabaseUrlError,
             FileNotFoundError,
             GraphApiError,
             MixedState,

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import make_url
-
 import mm_pipelines
 from mm_pipelines.config import Config, load_config
 from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
 from mm_pipelines.local import secret_file
 from mm_pipelines.local.postgres import EmbeddedPostgres
+from mm_pipelines.warehouse.database import Database
 
 # The app of Meta's own example; the sandbox only compares it.
 _SANDBOX_APP_ID = "1231312312312301"
@@ -212,14 +211,12 @@ def dagster_database_url(url: str) -> str:
     dagster-postgres hands the URL to SQLAlchemy as it is, and a bare `postgresql://` means another
     driver in SQLAlchemy 2.1. Options that the URL has already are kept.
     """
-    parsed = make_url(url)
+    parsed = Database(url).driver_url
     given = parsed.query.get("options", "")
     options = [given] if isinstance(given, str) else [*given]
-    return (
-        parsed.set(drivername="postgresql+psycopg2")
-        .update_query_dict({"options": " ".join([*options, "-csearch_path=dagster"]).strip()})
-        .render_as_string(hide_password=False)
-    )
+    return parsed.update_query_dict(
+        {"options": " ".join([*options, "-csearch_path=dagster"]).strip()}
+    ).render_as_string(hide_password=False)
 
 
 def project_file(name: str) -> Path:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection as BulkConnection
 
 
+class DatabaseUrlError(ValueError):
+    """MM_DATABASE_URL is no address of a PostgreSQL database; no part of it is told."""
+
+
 class LockTaken(Exception):
     """Another session holds the lock and is at work on the same thing."""
 
@@ -36,7 +40,7 @@ class Database:
         url: ``postgresql://`` or ``postgres://``, libpq options such as ``sslmode`` included.
 
     Raises:
-        ValueError: It is no such URL; no part of it is told.
+        DatabaseUrlError: It is no such URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -44,12 +48,12 @@ class Database:
             parsed = make_url(url)
         except (ArgumentError, ValueError):
             # Their texts quote what a password with a bare / or @ makes of the port.
-            raise ValueError(
+            raise DatabaseUrlError(
                 "MM_DATABASE_URL: this is no postgresql:// address; special characters of a "
                 "password are written as %40 for @, %3A for :, %2F for /"
             ) from None
         if parsed.get_backend_name() not in ("postgresql", "postgres"):
-            raise ValueError(
+            raise DatabaseUrlError(
                 f"MM_DATABASE_URL: {parsed.get_backend_name()} is no PostgreSQL; "
                 "give a postgresql:// address"
             )

@@ -112,6 +112,18 @@ def test_a_database_that_does_not_answer_is_one_sentence(
     assert "Traceback" not in refused.output
 
 
+@pytest.mark.parametrize("command", [("db", "url"), ("env",), ("status",), ("config", "check")])
+def test_an_address_that_cannot_be_read_is_one_sentence_without_the_password(
+    home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("MM_DATABASE_URL", "postgresql://mm:pass@word:1@db.example/mm")
+    refused = mm(*command)
+    assert refused.exit_code == 1
+    assert "MM_DATABASE_URL: this is no postgresql:// address" in refused.stderr
+    assert "word:1" not in refused.output
+    assert "1@db" not in refused.output
+
+
 def test_config_check_names_every_fault_at_once(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
