@@ -12,9 +12,11 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import create_engine, make_url, text
 
+from mm_pipelines.local.postgres import EmbeddedPostgres
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.migrate import upgrade
+from tests.homes import reachable_home
 
 # How long an example takes says nothing on a machine that is shared.
 settings.register_profile("unhurried", deadline=None)
@@ -34,9 +36,8 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
         return
-    from mm_pipelines.local.postgres import EmbeddedPostgres
-
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    # Every test makes and drops a database; none depends on what a power failure leaves.
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False)
     yield server.start()
     server.remove()
 
@@ -70,6 +71,13 @@ def database(database_url: str) -> Iterator[Database]:
 def storage(tmp_path: Path) -> Storage:
     """An empty storage on the local disk."""
     return Storage(str(tmp_path / "storage"))
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """An MM_HOME that every account can reach, not made yet; its server is removed afterwards."""
+    with reachable_home() as home:
+        yield home
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 What a command needs is imported when it runs: `mm --help` should not wait for a database driver.
 """
 
-from __future__ import annotations
-
 import typer
 
 from mm_pipelines.cli import (

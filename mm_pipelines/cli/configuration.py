@@ -1,7 +1,5 @@
 """`mm config`: is what is written usable?"""
 
-from __future__ import annotations
-
 import os
 
 import typer

@@ -1,7 +1,5 @@
 """`mm db`: the database's schema, its address, and the embedded server."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`mm status` and `mm audiences`: what is known."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Annotated
 

@@ -5,8 +5,6 @@ died as well, the run stays "started" for ever, and keeps its audience's slot in
 while no stack runs: then no run can be alive.
 """
 
-from __future__ import annotations
-
 import dagster as dg
 
 _MESSAGE = "The stack was stopped while this run was working."

@@ -1,7 +1,5 @@
 """How commands speak: tables for people, JSON for programs, faults without a traceback."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime

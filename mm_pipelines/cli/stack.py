@@ -1,7 +1,5 @@
 """`mm up` and `mm env`: the stack, and its state for plain `dagster` commands."""
 
-from __future__ import annotations
-
 import shlex
 from typing import Annotated
 

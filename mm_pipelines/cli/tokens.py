@@ -1,7 +1,5 @@
 """`mm tokens`: the tokens that may be messaged, for whoever sends."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`mm unsubscribe`: somebody asks to leave a Page."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`mm webhooks`: the receiver, its subscriptions at Meta, and events offered again."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Annotated
 

@@ -5,8 +5,6 @@ so as root the server's processes drop to an unprivileged account, and everythin
 reach is tried as that account: only the kernel knows about every mode bit, ACL and mount option.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 import subprocess
@@ -14,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 # `postgres` exists where the system's PostgreSQL is installed; `nobody` exists everywhere.
 _UNPRIVILEGED = ("postgres", "nobody")
@@ -39,7 +38,7 @@ class Account:
     dropped: bool
 
     @classmethod
-    def for_server(cls, owner: int | None) -> Account:
+    def for_server(cls, owner: int | None) -> Self:
         """The account for a server whose data directory belongs to `owner` (None: a new one).
 
         Raises:

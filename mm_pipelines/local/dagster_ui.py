@@ -1,7 +1,5 @@
 """What the demo asks of Dagster's webserver, over the GraphQL that its UI uses."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

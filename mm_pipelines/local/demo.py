@@ -1,7 +1,5 @@
 """The demo's flow: a backfill submitted to Dagster, then watched until its last token is pulled."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

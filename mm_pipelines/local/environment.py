@@ -4,15 +4,13 @@ People set a few variables or none; the processes of the stack, and plain `dagst
 `eval "$(mm env)"`, get all of them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import mm_pipelines
 from mm_pipelines.config import Config, load_config
@@ -65,7 +63,7 @@ class Environment:
         return f"Environment(config_path={str(self.config_path)!r}, home={str(self.home)!r})"
 
     @classmethod
-    def resolve(cls, variables: Mapping[str, str] = os.environ) -> Environment:
+    def resolve(cls, variables: Mapping[str, str] = os.environ) -> Self:
         """The environment as it stands; a home that the sandbox was used in stays the sandbox's.
 
         Nothing is written.
@@ -77,7 +75,7 @@ class Environment:
         return cls._of(variables, None, {})
 
     @classmethod
-    def for_graph_api(cls, variables: Mapping[str, str] = os.environ) -> Environment:
+    def for_graph_api(cls, variables: Mapping[str, str] = os.environ) -> Self:
         """The environment for work against the real Graph API.
 
         Raises:
@@ -92,7 +90,7 @@ class Environment:
         return environment
 
     @classmethod
-    def for_sandbox(cls, url: str, variables: Mapping[str, str] = os.environ) -> Environment:
+    def for_sandbox(cls, url: str, variables: Mapping[str, str] = os.environ) -> Self:
         """The environment for a sandbox at `url`, with the tokens kept in MM_HOME or new ones.
 
         Without MM_CONFIG the sample lists are used. A token that is set is taken as it is. Nothing
@@ -113,7 +111,7 @@ class Environment:
     @classmethod
     def _of(
         cls, variables: Mapping[str, str], sandbox_url: str | None, made: Mapping[str, str]
-    ) -> Environment:
+    ) -> Self:
         home = _home(variables)
         given_config = Path(variables.get("MM_CONFIG") or "mm.yaml")
         binaries = variables.get("MM_POSTGRES_BIN")

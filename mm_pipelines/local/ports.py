@@ -1,7 +1,5 @@
 """Which ports the stack's servers listen on."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from dataclasses import dataclass
@@ -41,7 +39,7 @@ class Ports:
                     f"another with {option}"
                 )
 
-    def free_or_others(self) -> Ports:
+    def free_or_others(self) -> "Ports":
         """These ports, each replaced by a free one where it is taken."""
         return Ports(
             host=self.host,

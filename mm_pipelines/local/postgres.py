@@ -13,8 +13,6 @@ Each rule here answers a failure that was seen:
   the data lies in a directory outside, and `MM_HOME/postgres.json` records where.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

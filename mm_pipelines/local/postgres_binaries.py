@@ -1,7 +1,5 @@
 """Finding PostgreSQL's programs: a setting, then the wheel, then the system's."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import shutil

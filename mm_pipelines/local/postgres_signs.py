@@ -1,7 +1,5 @@
 """Signs of life of a PostgreSQL server: what it answers, and which processes it has."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from enum import Enum

@@ -5,8 +5,6 @@ servers and run workers) can be found and ended with it. What runs is recorded i
 parent was killed, the next group ends those leftovers first.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

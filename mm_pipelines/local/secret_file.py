@@ -1,7 +1,5 @@
 """Files that hold a secret: readable by their owner alone, and never half written."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

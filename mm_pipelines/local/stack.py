@@ -1,7 +1,5 @@
 """The whole of mm_pipelines on one machine: database, sandbox, receiver and Dagster."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

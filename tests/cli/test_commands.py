@@ -1,13 +1,8 @@
-from __future__ import annotations
-
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -28,17 +23,13 @@ values (%s, %s, %s, 'opt_in', now(), now(), %s)
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An installation on the sample mm.yaml, in a home that every account can reach."""
-    parent = Path(tempfile.mkdtemp(prefix="mm-cli-"))
-    parent.chmod(0o755)
+def home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The MM_HOME of an installation on the sample mm.yaml."""
     for name in [name for name in os.environ if name.startswith("MM_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("MM_HOME", str(parent / "home"))
+    monkeypatch.setenv("MM_HOME", str(home))
     monkeypatch.setenv("MM_CONFIG", str(ROOT / "examples/mm.yaml"))
-    yield parent / "home"
-    EmbeddedPostgres(parent / "home").remove()
-    shutil.rmtree(parent)
+    return home
 
 
 def mm(*arguments: str) -> Result:

@@ -1,7 +1,5 @@
 """The commands that ask Meta something, against the sandbox on a socket."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

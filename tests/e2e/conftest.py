@@ -1,26 +1,16 @@
 """Real processes: the stack as `mm` starts it, on ports and in a home of its own."""
 
-from __future__ import annotations
-
-import shutil
 import socket
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mm_pipelines.local.postgres import EmbeddedPostgres
 from tests.e2e.installation import Installation
 
 
 @pytest.fixture
-def installation() -> Iterator[Installation]:
-    parent = Path(tempfile.mkdtemp(prefix="mm-e2e-"))
-    parent.chmod(0o755)
-    yield Installation(parent / "home")
-    EmbeddedPostgres(parent / "home").remove()
-    shutil.rmtree(parent)
+def installation(home: Path) -> Installation:
+    return Installation(home)
 
 
 @pytest.fixture

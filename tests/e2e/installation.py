@@ -1,7 +1,5 @@
 """An installation of its own: `mm` run as a person runs it, in a home that nobody else has."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

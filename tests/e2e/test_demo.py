@@ -1,7 +1,5 @@
 """The demo, whole: what a newcomer sees first."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The stack as a person starts, uses, kills and starts it again."""
 
-from __future__ import annotations
-
 import json
 import signal
 import socket

@@ -1,27 +1,22 @@
-"""Homes outside of pytest's own directory, which is closed to the server's account."""
-
-from __future__ import annotations
-
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mm_pipelines.local.postgres import EmbeddedPostgres
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """An MM_HOME that every account can reach, empty; its server is removed afterwards."""
-    parent = Path(tempfile.mkdtemp(prefix="mm-home-"))
-    parent.chmod(0o755)
-    yield parent / "home"
-    EmbeddedPostgres(parent / "home").remove()
-    shutil.rmtree(parent)
+from tests.homes import reachable_home
 
 
 @pytest.fixture
 def server(home: Path) -> EmbeddedPostgres:
+    """The server of an empty home, not started yet."""
     return EmbeddedPostgres(home, durable=False)
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[EmbeddedPostgres]:
+    """A server that runs, for tests that leave it as it is."""
+    with reachable_home() as home:
+        server = EmbeddedPostgres(home, durable=False)
+        server.start()
+        yield server

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json
@@ -66,9 +64,9 @@ def wait_until_silent(server: EmbeddedPostgres) -> None:
 
 
 def test_a_fresh_home_gets_a_database_named_mm_in_utf8_that_sorts_by_code_point(
-    server: EmbeddedPostgres,
+    running: EmbeddedPostgres,
 ) -> None:
-    url = server.start()
+    url = running.url
     assert url.startswith("postgresql://")
     assert ask(url, "select current_database()") == "mm"
     assert ask(url, "show server_encoding") == "UTF8"
@@ -77,9 +75,9 @@ def test_a_fresh_home_gets_a_database_named_mm_in_utf8_that_sorts_by_code_point(
     assert ask(url, "show timezone") == "UTC"
 
 
-def test_the_server_listens_on_no_network_address(server: EmbeddedPostgres) -> None:
-    assert ask(server.start(), "show listen_addresses") == ""
-    assert postmaster_of(server).net_connections(kind="tcp") == []
+def test_the_server_listens_on_no_network_address(running: EmbeddedPostgres) -> None:
+    assert ask(running.url, "show listen_addresses") == ""
+    assert postmaster_of(running).net_connections(kind="tcp") == []
 
 
 def test_rows_survive_a_stop_and_a_start(server: EmbeddedPostgres) -> None:
@@ -215,9 +213,8 @@ def test_a_long_or_odd_path_gets_a_short_socket_directory(home: Path, name: str)
     assert not socket.exists()
 
 
-def test_the_database_is_closed_to_other_accounts(server: EmbeddedPostgres) -> None:
-    server.start()
-    assert server.log.parent.stat().st_mode & 0o777 == 0o700
+def test_the_database_is_closed_to_other_accounts(running: EmbeddedPostgres) -> None:
+    assert running.log.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_environment_of_the_caller_does_not_matter(
@@ -228,14 +225,14 @@ def test_the_environment_of_the_caller_does_not_matter(
     assert ask(server.start(), "select current_user") == "postgres"
 
 
-def test_statements_and_their_values_stay_out_of_the_log(server: EmbeddedPostgres) -> None:
-    url = server.start()
+def test_statements_and_their_values_stay_out_of_the_log(running: EmbeddedPostgres) -> None:
+    url = running.url
     ask(url, "create table person (email text primary key)")
     ask(url, "insert into person values ('ann@example.com')")
     with pytest.raises(psycopg2.errors.UniqueViolation):
         ask(url, "insert into person values ('ann@example.com')")
-    assert "duplicate key" in server.log.read_text()
-    assert "ann@example.com" not in server.log.read_text()
+    assert "duplicate key" in running.log.read_text()
+    assert "ann@example.com" not in running.log.read_text()
 
 
 def test_a_home_that_never_had_a_server_has_no_url(home: Path) -> None:
@@ -294,9 +291,8 @@ def test_the_systems_postgresql_serves_when_it_is_named(home: Path) -> None:
 
 
 @as_root
-def test_as_root_the_server_runs_under_an_unprivileged_account(server: EmbeddedPostgres) -> None:
-    server.start()
-    assert postmaster_of(server).uids().real != 0
+def test_as_root_the_server_runs_under_an_unprivileged_account(running: EmbeddedPostgres) -> None:
+    assert postmaster_of(running).uids().real != 0
 
 
 @as_root

@@ -1,0 +1,21 @@
+"""Homes outside of pytest's own directory, which is closed to the embedded server's account."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mm_pipelines.local.postgres import EmbeddedPostgres
+
+
+@contextmanager
+def reachable_home() -> Iterator[Path]:
+    """An MM_HOME that every account can reach, not made yet; its server is removed afterwards."""
+    parent = Path(tempfile.mkdtemp(prefix="mm-home-"))
+    parent.chmod(0o755)
+    try:
+        yield parent / "home"
+    finally:
+        EmbeddedPostgres(parent / "home").remove()
+        shutil.rmtree(parent)
