@@ -13,7 +13,7 @@ from mm_pipelines.delivery.removals import (
     leaving_of,
     remove_people,
 )
-from mm_pipelines.lists import ListError, ListMissingError, list_url
+from mm_pipelines.lists import ListError, ListMissingError
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.payload import HashedPayload, build_hashed_payload
 from mm_pipelines.storage import Storage
@@ -100,19 +100,13 @@ def audience_removals(
 
 def _lists(partition: AudienceDay, storage: Storage) -> list[HashedPayload]:
     """The day's lists that are there, hashed."""
-    audience = CONFIG.audiences[partition.audience]
-    found = []
-    for source in (audience.removals, CONFIG.removals):
-        payload = _hashed(source, partition, storage) if source else None
-        if payload is not None:
-            found.append(payload)
-    return found
+    hashed = (_hashed(source, url, partition, storage) for source, url in partition.removal_lists)
+    return [payload for payload in hashed if payload is not None]
 
 
-def _hashed(source: Source, partition: AudienceDay, storage: Storage) -> HashedPayload | None:
-    url = list_url(
-        source.path, audience=partition.audience, day=partition.day, directory=CONFIG.directory
-    )
+def _hashed(
+    source: Source, url: str, partition: AudienceDay, storage: Storage
+) -> HashedPayload | None:
     try:
         return build_hashed_payload(
             url,

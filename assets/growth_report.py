@@ -1,6 +1,6 @@
 """A Page's day from the list's rows to the people who may be messaged."""
 
-from datetime import datetime, time, timedelta
+from datetime import datetime
 
 import dagster as dg
 
@@ -42,7 +42,7 @@ _COLUMNS = dg.TableSchema(
 )
 def growth_report(
     context: dg.AssetExecutionContext, database: DatabaseResource
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:
     """The Page's funnel of the day, and the 30 days until it, as a picture and a table.
 
     List rows, valid people, delivered, processed, matched, tokens, sendable; asked and opted in on
@@ -69,7 +69,6 @@ def growth_report(
 
 
 def _day_of_page(context: dg.AssetExecutionContext, partition: PageDay) -> DayOfPage:
-    begin = datetime.combine(partition.day, time(), CONFIG.zone)
     audiences = [
         key for key, audience in CONFIG.audiences.items() if audience.page == partition.page
     ]
@@ -77,8 +76,8 @@ def _day_of_page(context: dg.AssetExecutionContext, partition: PageDay) -> DayOf
         page_id=CONFIG.pages[partition.page].page_id,
         audiences=audiences,
         day=partition.day,
-        begin=begin,
-        end=begin + timedelta(days=1),
+        begin=partition.begins_at,
+        end=partition.ends_at,
         is_today=partition.day == datetime.now(CONFIG.zone).date(),
         list_rows=_list_rows(context, [AudienceDay(key, partition.day) for key in audiences]),
     )

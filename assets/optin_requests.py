@@ -1,7 +1,5 @@
 """Opt-in requests on Messenger."""
 
-from datetime import datetime, time, timedelta
-
 import dagster as dg
 
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
@@ -62,9 +60,10 @@ def optin_requests(
             graph_api.client_for_page(partition.page, throttle) as client,
         ):
             ask_people(database.get(), client, page.page_id, question, summary)
-    begin = datetime.combine(partition.day, time(), CONFIG.zone)
     with database.get().transaction() as connection:
-        of_day = optin_request.counts(connection, page.page_id, begin, begin + timedelta(days=1))
+        of_day = optin_request.counts(
+            connection, page.page_id, partition.begins_at, partition.ends_at
+        )
     return dg.MaterializeResult(metadata=_metadata(summary, of_day))
 
 

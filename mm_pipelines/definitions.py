@@ -6,6 +6,8 @@ import assets
 from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
 from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
 from mm_pipelines.schedules import (
+    audience_audit_schedule,
+    daily_removals_schedule,
     daily_report_schedule,
     daily_upload_schedule,
     retention_schedule,
@@ -28,7 +30,9 @@ defs = dg.Definitions(
     schedules=[
         daily_upload_schedule,
         token_refresh_schedule,
+        daily_removals_schedule,
         daily_report_schedule,
+        audience_audit_schedule,
         retention_schedule,
     ],
     sensors=[upload_status_sensor, unsubscribe_sensor, optin_sensor, customer_list_sensor],

@@ -1,12 +1,12 @@
 """The partitions of every asset, made from ``mm.yaml``, and the parsing of their keys."""
 
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from typing import Self
 
 import dagster as dg
 
-from mm_pipelines.config import config_path, load_config
+from mm_pipelines.config import Source, config_path, load_config
 from mm_pipelines.lists.location import list_url
 
 CONFIG = load_config(config_path())
@@ -43,11 +43,17 @@ class AudienceDay:
     @property
     def list_url(self) -> str:
         """Where the day's customer list lies, or will."""
+        return self._url(CONFIG.audiences[self.audience].source)
+
+    @property
+    def removal_lists(self) -> list[tuple[Source, str]]:
+        """The sources of people to take out of the audience, each with its address that day."""
+        sources = (CONFIG.audiences[self.audience].removals, CONFIG.removals)
+        return [(source, self._url(source)) for source in sources if source is not None]
+
+    def _url(self, source: Source) -> str:
         return list_url(
-            CONFIG.audiences[self.audience].source.path,
-            audience=self.audience,
-            day=self.day,
-            directory=CONFIG.directory,
+            source.path, audience=self.audience, day=self.day, directory=CONFIG.directory
         )
 
     @property
@@ -72,6 +78,16 @@ class PageDay:
         """
         keys = _single_key(context)
         return cls(page=keys["page"], day=date.fromisoformat(keys["day"]))
+
+    @property
+    def begins_at(self) -> datetime:
+        """The day's first moment, in mm.yaml's time zone."""
+        return datetime.combine(self.day, time(), CONFIG.zone)
+
+    @property
+    def ends_at(self) -> datetime:
+        """The next day's first moment."""
+        return datetime.combine(self.day + timedelta(days=1), time(), CONFIG.zone)
 
     @property
     def key(self) -> dg.MultiPartitionKey:

@@ -4,6 +4,8 @@ from datetime import date, timedelta
 
 import dagster as dg
 
+from assets.audience_removals import audience_removals
+from assets.audiences_at_meta import audiences_at_meta
 from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
 from mm_pipelines.lists.location import stat_list
 from mm_pipelines.partitions import CONFIG, AudienceDay, PageDay
@@ -26,15 +28,47 @@ def daily_upload_schedule(
     requests, missing = [], []
     for audience in CONFIG.audiences:
         partition = AudienceDay(audience, day)
-        if stat_list(partition.list_url) is None:
-            missing.append(audience)
-        else:
+        if _is_there(partition, context):
             requests.append(dg.RunRequest(run_key=partition.key, partition_key=partition.key))
+        else:
+            missing.append(audience)
     if not missing:
         return requests
     reason = f"No list of {day} is there for {', '.join(missing)}"
     context.log.info(reason)
     return requests or dg.SkipReason(reason)
+
+
+@dg.schedule(
+    name="daily_removals",
+    target=[audience_removals],
+    cron_schedule="30 2 * * *",
+    execution_timezone=CONFIG.timezone,
+    description="At half past two in the morning, yesterday's lists of people to take out.",
+)
+def daily_removals_schedule(
+    context: dg.ScheduleEvaluationContext,
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """A run for each audience that people are to be taken out of."""
+    day = _yesterday(context)
+    partitions = [AudienceDay(audience, day) for audience in CONFIG.audiences]
+    requests = [
+        dg.RunRequest(run_key=partition.key, partition_key=partition.key)
+        for partition in partitions
+        if day >= CONFIG.start_date and any(stat_list(url) for _, url in partition.removal_lists)
+    ]
+    return requests or dg.SkipReason(f"No removal list of {day} is there")
+
+
+def _is_there(partition: AudienceDay, context: dg.ScheduleEvaluationContext) -> bool:
+    try:
+        return stat_list(partition.list_url) is not None
+    except OSError as error:
+        # One place out of reach does not keep the other audiences from their uploads.
+        context.log.warning(
+            f"the list of {partition.key} cannot be looked at: {type(error).__name__}"
+        )
+        return False
 
 
 @dg.schedule(
@@ -64,6 +98,14 @@ def daily_report_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunR
     keys = [PageDay(page, day).key for page in CONFIG.pages]
     return [dg.RunRequest(run_key=key, partition_key=key) for key in keys]
 
+
+audience_audit_schedule = dg.ScheduleDefinition(
+    name="audience_audit",
+    target=[audiences_at_meta],
+    cron_schedule="0 6 * * *",
+    execution_timezone=CONFIG.timezone,
+    description="Every morning, the audiences as Meta lists them held against ours.",
+)
 
 retention_schedule = dg.ScheduleDefinition(
     name="retention",

@@ -1,15 +1,18 @@
 """What the schedules ask for."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import dagster as dg
+import fsspec
 import pytest
 
 from mm_pipelines.definitions import defs
-from mm_pipelines.partitions import CONFIG
+from mm_pipelines.partitions import CONFIG, AudienceDay
 from mm_pipelines.schedules import (
+    audience_audit_schedule,
+    daily_removals_schedule,
     daily_report_schedule,
     daily_upload_schedule,
     retention_schedule,
@@ -50,6 +53,23 @@ def test_a_day_without_lists_is_skipped_with_the_reason() -> None:
     assert answer.skip_message == (
         "No list of 2026-11-20 is there for acme_newsletter, acme_loyalty, globex_customers"
     )
+
+
+# Dagster names its own tags of multi-partition keys so.
+@pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning")
+def test_people_are_taken_out_where_a_list_says_so() -> None:
+    assert not daily_removals_schedule.evaluate_tick(tick(daily_removals_schedule)).run_requests
+    memory = fsspec.filesystem("memory")
+    _, url = AudienceDay("acme_newsletter", date(2026, 11, 20)).removal_lists[0]
+    memory.pipe(url, b"email\n")
+    requests = daily_removals_schedule.evaluate_tick(tick(daily_removals_schedule)).run_requests
+    memory.rm(url)
+    assert requests
+    assert "acme_newsletter|2026-11-20" in [request.partition_key for request in requests]
+
+
+def test_the_audit_runs_every_morning() -> None:
+    assert audience_audit_schedule.evaluate_tick(tick(audience_audit_schedule)).run_requests
 
 
 def test_every_page_is_pulled_once_an_hour() -> None:
