@@ -5,7 +5,7 @@ needs, an event that a match status was computed from.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse import upload_delta, webhook_event
@@ -15,6 +15,8 @@ HASHED_FOLDERS = ("hashed_payload", "deltas", "members", "removals")
 """Where files of hashed people lie; the sender's files are no business of retention."""
 
 _EVENTS_A_TRANSACTION = 10_000
+
+_LONGEST_WRITE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Swept:
 
 def sweep(database: Database, storage: Storage, *, before: datetime) -> Swept:
     """Remove what is older than ``before`` and no longer needed; run again, it finds nothing."""
+    storage.clear_scratch(datetime.now(UTC) - _LONGEST_WRITE)
     return Swept(files=_files(database, storage, before), events=_events(database, before))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import fsspec
 from fsspec.core import url_to_fs
+
+_SCRATCH = ".scratch-"
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,23 @@ class Storage:
         if self.exists(path):
             self._filesystem.rm(f"{self._root}/{path}")
 
+    def clear_scratch(self, before: datetime) -> int:
+        """Remove the scratch folders on the local disk that killed processes left before a time.
+
+        Returns:
+            How many there were.
+        """
+        if not self._is_local:
+            return 0
+        left = [
+            folder
+            for folder in Path(self._root).glob(f"{_SCRATCH}*")
+            if datetime.fromtimestamp(folder.stat().st_mtime, UTC) < before
+        ]
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(left)
+
     @property
     def _is_local(self) -> bool:
         return isinstance(self._filesystem, fsspec.get_filesystem_class("file"))
@@ -88,14 +108,24 @@ class Storage:
         with local.open("rb") as written:
             os.fsync(written.fileno())
         local.replace(final)
+        _sync(final.parent)
 
     def _scratch(self) -> tempfile.TemporaryDirectory[str]:
         if not self._is_local:
             return tempfile.TemporaryDirectory(prefix="mm-")
         # Within the storage, because a rename is atomic only within one filesystem, and so that a
         # file of gigabytes is written once.
-        Path(self._root).mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=".scratch-", dir=self._root)
+        Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self._root)
+
+
+def _sync(folder: Path) -> None:
+    """Bring a rename to the disk, so that no ledger refers to what a power failure took back."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _sha256(path: Path) -> str:

@@ -78,6 +78,17 @@ def test_a_file_that_a_delivery_or_a_membership_stands_on_stays(
     assert storage.exists("members/1/old.parquet")
 
 
+def test_what_a_killed_process_left_in_the_storage_goes_after_a_day(
+    database: Database, storage: Storage
+) -> None:
+    root = Path(storage.url(""))
+    for name, changed_at in ((".scratch-dead", LONG_AGO), (".scratch-alive", datetime.now(UTC))):
+        (root / name).mkdir(parents=True)
+        os.utime(root / name, (changed_at.timestamp(),) * 2)
+    sweep(database, storage, before=BEFORE)
+    assert [folder.name for folder in root.iterdir()] == [".scratch-alive"]
+
+
 def test_the_job_runs_as_the_schedule_starts_it(database_url: str, tmp_path: Path) -> None:
     result = retention.execute_in_process(
         resources={
