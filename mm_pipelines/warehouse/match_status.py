@@ -132,8 +132,6 @@ _FIND = text(f"""
 select {", ".join(_COLUMNS)} from mm.match_status where audience = :audience and day = :day
 """)
 
-_ALL = text(f"select {', '.join(_COLUMNS)} from mm.match_status order by audience, day")
-
 _NOTE_DUE = text("""
 insert into mm.match_status_due (audience, day)
 select :audience, day from unnest(cast(:days as date[])) as day
@@ -317,11 +315,6 @@ def find(connection: Connection, audience: str, day: date) -> MatchStatus | None
     """The row of a partition as it was computed last."""
     row = connection.execute(_FIND, {"audience": audience, "day": day}).one_or_none()
     return MatchStatus(**row._asdict()) if row else None
-
-
-def all_rows(connection: Connection) -> list[MatchStatus]:
-    """Every row, by audience and day."""
-    return [MatchStatus(**row._asdict()) for row in connection.execute(_ALL)]
 
 
 def usual_rate(connection: Connection, audience: str, day: date, days: int = 30) -> float | None:

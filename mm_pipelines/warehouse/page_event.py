@@ -19,7 +19,7 @@ for update
 """)
 
 _PAGES = text("""
-select page_id, count(*) as events, max(id) as newest
+select page_id, count(*) as events
 from mm.webhook_event
 where processed_at is null and field = any(:fields) and page_id is not null
 group by page_id
@@ -45,11 +45,10 @@ class PageEvent:
 
 @dataclass(frozen=True)
 class PendingPage:
-    """How many events of a Page are pending, and the newest of them."""
+    """How many events of a Page are pending."""
 
     page_id: str
     events: int
-    newest: int
 
 
 def pending(

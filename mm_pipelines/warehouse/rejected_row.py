@@ -1,6 +1,6 @@
 """Rows that were left out, by their number in the source and the reasons: never by value."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date
 from typing import Literal
 
@@ -30,14 +30,6 @@ from unnest(cast(:row_numbers as bigint[])) as row_number
 on conflict (audience, day, stage, row_number) do update
 set reasons = case when :reason = any (known.reasons) then known.reasons
                    else array_append(known.reasons, :reason) end
-""")
-
-_COUNT_REASONS = text("""
-select reason, count(*) as rows
-from mm.rejected_row, unnest(reasons) as reason
-where audience = :audience and day = :day and stage = :stage
-group by reason
-order by rows desc, reason
 """)
 
 
@@ -101,13 +93,3 @@ def add(
                 "reason": reason,
             },
         )
-
-
-def count_reasons(
-    connection: Connection, audience: str, day: date, stage: Stage
-) -> Mapping[str, int]:
-    """How many rows each reason rejected, the most frequent first; a row may have several."""
-    found = connection.execute(
-        _COUNT_REASONS, {"audience": audience, "day": day, "stage": stage}
-    ).all()
-    return {row.reason: row.rows for row in found}

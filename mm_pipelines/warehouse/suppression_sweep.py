@@ -6,13 +6,12 @@ left and is uploaded after.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import Connection, text
 
 _DUE = text("""
 select known.audience, known.custom_audience_id, known.page_id,
-       delta.newest as newest_delta_id, total.suppressed, swept.swept_at
+       delta.newest as newest_delta_id, total.suppressed
 from mm.custom_audience known
 cross join (select count(*) as suppressed from mm.suppression) total
 cross join lateral (
@@ -44,7 +43,6 @@ class DueSweep:
     Attributes:
         newest_delta_id: The newest delta that added people to it.
         suppressed: How many values are suppressed now.
-        swept_at: When it was looked through last; None before the first time.
     """
 
     audience: str
@@ -52,7 +50,6 @@ class DueSweep:
     page_id: str
     newest_delta_id: int
     suppressed: int
-    swept_at: datetime | None
 
 
 def due(connection: Connection) -> list[DueSweep]:

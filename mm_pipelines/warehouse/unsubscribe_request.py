@@ -93,7 +93,7 @@ order by state, why nulls first
 """)
 
 _COUNT_OPEN = text("""
-select page_id, count(*) as requests, max(id) as newest
+select page_id, count(*) as requests
 from mm.unsubscribe_request
 where state in ('received', 'sent')
 group by page_id
@@ -147,11 +147,10 @@ class OpenRequest:
 
 @dataclass(frozen=True)
 class PageRequests:
-    """How many requests of a Page are open, and the newest of them."""
+    """How many requests of a Page are open."""
 
     page_id: str
     requests: int
-    newest: int
 
 
 @dataclass(frozen=True)

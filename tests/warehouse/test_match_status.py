@@ -59,7 +59,6 @@ def test_the_row_returned_is_the_row_stored(ledger: Ledger) -> None:
     row = ledger.status()
     with ledger.database.transaction() as connection:
         assert match_status.find(connection, row.audience, row.day) == row
-        assert match_status.all_rows(connection) == [row]
 
 
 def test_a_report_other_than_success_is_a_failure(ledger: Ledger) -> None:
