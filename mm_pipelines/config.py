@@ -30,7 +30,10 @@ from pydantic import (
 
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
 MetaId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$")]
-EnvironmentVariable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# A token in the variable's place has the pattern of a name, but none is as short as a name.
+EnvironmentVariable = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)
+]
 Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$", to_upper=True)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Location = tuple[str, ...]
@@ -325,6 +328,8 @@ def _sentence(detail: Mapping[str, Any]) -> str:
         return "there is no such key; see the README for those there are"
     if kind == "string_pattern_mismatch" and detail["loc"][-1] == "[key]":
         return "a key is 1 to 64 characters of a-z, 0-9 and _"
+    if kind == "string_too_long" and str(detail["loc"][-1]).endswith("_env"):
+        return "give the name of the environment variable that holds the token, not the token"
     if kind == "string_pattern_mismatch" and "^https://" in message:
         return "the address must begin with https://"
     if kind == "string_pattern_mismatch" and re.search(r"\[0-9\]\{1,20\}", message):

@@ -110,3 +110,13 @@ def test_the_environment_is_checked_by_name_only(tmp_path: Path) -> None:
     faults = list(environment_faults(config, given))
     assert [fault.place for fault in faults] == ["ACME_PAGE_TOKEN", "MM_WEBHOOK_VERIFY_TOKEN"]
     assert "s3cret" not in "".join(map(str, faults))
+
+
+def test_a_token_in_the_place_of_its_variables_name_is_refused_and_not_repeated(
+    tmp_path: Path,
+) -> None:
+    token = "EAAB" + 60 * "x1"
+    (fault,) = faults_of(tmp_path, MINIMAL.replace("ACME_PAGE_TOKEN", token))
+    assert "pages.acme.access_token_env" in fault
+    assert "not the token" in fault
+    assert "EAAB" not in fault

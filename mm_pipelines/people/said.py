@@ -36,6 +36,7 @@ MESSAGE_FIELDS = ("messages", "messaging_postbacks", "messaging_referrals")
 
 _EVENTS_AT_ONCE = 5_000
 _MILLISECONDS_FROM = 10**11  # graph-api-facts 7.3
+_MOST_DIGITS = 18
 
 Act = Literal["granted", "stopped", "resumed", "other"]
 
@@ -196,7 +197,9 @@ def _text(value: Any) -> str | None:
 
 def _time(value: Any) -> datetime | None:
     text = _text(value)
-    if text is None or not text.isascii() or not text.isdigit() or int(text) == 0:
+    if text is None or not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+        return None
+    if int(text) == 0:
         return None  # zero means never (graph-api-facts, question 7)
     seconds = int(text) / 1000 if int(text) >= _MILLISECONDS_FROM else int(text)
     try:

@@ -17,6 +17,9 @@ from mm_pipelines.warehouse.webhook_event import UPLOAD_STATUS
 CLOCKS_DIFFER_BY = timedelta(minutes=10)
 """A webhook may outrun our acknowledgement, never our request: as far as clocks agree."""
 
+BIGINT_DIGITS = 18
+"""Every number of so many digits fits into a bigint; Meta's counts have at most eleven."""
+
 LEFT_OVER_IS_NEWS_FOR = timedelta(days=7)
 """What was left over earlier was reported for long enough."""
 
@@ -125,7 +128,7 @@ def assign(
     for event in events:
         if event.is_assigned or event.id in told_before:
             settled.append(event.id)
-        elif batch := free.take(_count(event.num_rows), event.received_at):
+        elif batch := free.take(count_of(event.num_rows), event.received_at):
             pairs.append((batch, event.id))
         else:
             left_over.append(event.id)
@@ -201,5 +204,8 @@ def _store(connection: Connection, pairs: Sequence[tuple[_Batch, int]]) -> None:
     )
 
 
-def _count(text_: str | None) -> int | None:
-    return int(text_) if text_ is not None and text_.isascii() and text_.isdigit() else None
+def count_of(text_: str | None) -> int | None:
+    """A count as the webhook has it; None for what is none, or could not be stored."""
+    if text_ is None or not (text_.isascii() and text_.isdigit() and len(text_) <= BIGINT_DIGITS):
+        return None
+    return int(text_)

@@ -361,15 +361,11 @@ def _webhook(row: Row[Any]) -> _Report:
         told_at=row.event_time or row.received_at,
         event_id=row.event_id,
         source="webhook",
-        lower_bound=_bound(row.lower_bound),
-        upper_bound=_bound(row.upper_bound),
+        # -1 says that there is none (graph-api-facts 2.3), and is no count.
+        lower_bound=batch_report.count_of(row.lower_bound),
+        upper_bound=batch_report.count_of(row.upper_bound),
         succeeded=row.uploading_status == _SUCCESS,
     )
-
-
-def _bound(digits: str | None) -> int | None:
-    """A bound as the webhook has it; -1 says that there is none (graph-api-facts 2.3)."""
-    return int(digits) if digits is not None and digits.isascii() and digits.isdigit() else None
 
 
 def _rows(batches: Sequence[_Batch]) -> int:

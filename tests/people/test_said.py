@@ -1,6 +1,8 @@
 """What people said: every order of their webhooks ends where their times say."""
 
 import itertools
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -150,3 +152,12 @@ def test_a_message_opens_the_window_and_its_words_are_nowhere(page: Page) -> Non
     ((kept,),) = page.rows(f"select last_message_at from mm.conversation where psid = '{psid}'")
     assert abs(datetime.now(UTC) - kept) < timedelta(minutes=1)
     assert not page.rows("select from mm.webhook_event where payload::text like '%secret%'")
+
+
+@pytest.mark.parametrize("expiry", [5000 * "9", "99999999999999999", "-1", "soon"])
+def test_a_time_that_is_none_keeps_nobody_waiting(page: Page, expiry: str) -> None:
+    event = optin_event(1, "5551", "8123", T0)
+    payload = json.loads(event.payload)
+    payload["optin"]["token_expiry_timestamp"] = expiry
+    page.store(replace(event, payload=json.dumps(payload)))
+    assert take_in_optins(page.database, PAGE_ID, "run").granted == 1

@@ -61,6 +61,14 @@ def test_the_row_returned_is_the_row_stored(ledger: Ledger) -> None:
         assert match_status.find(connection, row.audience, row.day) == row
 
 
+@pytest.mark.parametrize("digits", [10**30, -1])
+def test_a_bound_that_is_no_count_is_none(ledger: Ledger, digits: int) -> None:
+    ledger.delivers(1000)
+    ledger.hears(1000, lower=digits, upper=digits)
+    row = ledger.status()
+    assert (row.status, row.lower_bound, row.upper_bound) == ("complete", None, None)
+
+
 def test_a_report_other_than_success_is_a_failure(ledger: Ledger) -> None:
     ledger.delivers(1000)
     ledger.delivers(500)
