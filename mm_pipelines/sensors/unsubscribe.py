@@ -35,20 +35,18 @@ def unsubscribe_sensor(
     """Ask for everything that somebody's leaving is still to be followed by."""
     today = datetime.now(CONFIG.zone).date()
     notes: list[str] = []
+    due: dict[PageDay, list[datetime]] = {}
     with database.get().transaction() as connection:
-        due = list(dict.fromkeys(_due(connection, today, notes, context.log)))
+        for partition, changed_at in _due(connection, today, notes, context.log):
+            due.setdefault(partition, []).extend([changed_at] if changed_at else [])
         stale = unsubscribe_request.pages_with_stale_tokens(
             connection,
             list(_PAGE_KEYS),
             at_most_every=timedelta(minutes=CONFIG.settings.token_pull_minutes),
         )
     leaving = [
-        Work(
-            "unsubscribes",
-            partition.key,
-            last_done(context.instance, "unsubscribes", partition.key),
-        )
-        for partition in due
+        Work("unsubscribes", partition.key, _tried_since(context.instance, partition, changes))
+        for partition, changes in due.items()
         if PAGE_BY_DAY.has_partition_key(partition.key)
     ]
     tokens = [
@@ -60,12 +58,24 @@ def unsubscribe_sensor(
     return asked.result(context)
 
 
+def _tried_since(
+    instance: dg.DagsterInstance, partition: PageDay, changes: list[datetime]
+) -> datetime | None:
+    """From when on failures count: a list that cannot be read must not set aside who asks later."""
+    now = datetime.now(CONFIG.zone)
+    done_at = last_done(instance, "unsubscribes", partition.key)
+    # A file's time may lie ahead of every failure to come.
+    known = [changed_at for changed_at in changes if changed_at <= now]
+    return max([*known, *([done_at] if done_at else [])], default=None)
+
+
 def _due(
     connection: Connection, today: date, notes: list[str], log: logging.Logger
-) -> Iterator[PageDay]:
+) -> Iterator[tuple[PageDay, datetime | None]]:
+    """The partitions to run, each as often as it is due, and when the reason came up or changed."""
     for waiting in unsubscribe_request.open_by_page(connection):
         if waiting.page_id in _PAGE_KEYS:
-            yield PageDay(_PAGE_KEYS[waiting.page_id], today)
+            yield PageDay(_PAGE_KEYS[waiting.page_id], today), waiting.newest_at
         else:
             notes.append(
                 f"{waiting.requests} requests to leave name page_id {waiting.page_id}, which "
@@ -73,7 +83,7 @@ def _due(
             )
     for sweep in suppression_sweep.due(connection):
         if sweep.audience in CONFIG.audiences:
-            yield PageDay(CONFIG.audiences[sweep.audience].page, today)
+            yield PageDay(CONFIG.audiences[sweep.audience].page, today), None
         else:
             notes.append(
                 f"people who left may stand in {sweep.audience}, which mm.yaml no longer has: "
@@ -85,7 +95,7 @@ def _due(
 
 def _changed_lists(
     connection: Connection, page: str, today: date, log: logging.Logger
-) -> Iterator[PageDay]:
+) -> Iterator[tuple[PageDay, datetime | None]]:
     configured = CONFIG.pages[page]
     first = max(today - timedelta(days=DAYS_WATCHED - 1), CONFIG.start_date)
     known = unsubscribe_list.marks(connection, configured.page_id, first)
@@ -98,7 +108,7 @@ def _changed_lists(
             log.warning(f"the unsubscribe list {url} cannot be looked at: {type(error).__name__}")
             continue
         if stat is not None and stat.mark != known.get(day):
-            yield PageDay(page, day)
+            yield PageDay(page, day), stat.modified_at
 
 
 def _is_served_by(run: dg.DagsterRun, work: Work) -> bool:

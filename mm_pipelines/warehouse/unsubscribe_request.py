@@ -93,7 +93,7 @@ order by state, why nulls first
 """)
 
 _COUNT_OPEN = text("""
-select page_id, count(*) as requests
+select page_id, count(*) as requests, max(received_at) as newest_at
 from mm.unsubscribe_request
 where state in ('received', 'sent')
 group by page_id
@@ -147,10 +147,11 @@ class OpenRequest:
 
 @dataclass(frozen=True)
 class PageRequests:
-    """How many requests of a Page are open."""
+    """How many requests of a Page are open, and when the newest of them came."""
 
     page_id: str
     requests: int
+    newest_at: datetime
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import httpx
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
 from assets.conversations import conversations
 from assets.growth_report import growth_report
@@ -17,6 +18,7 @@ from assets.unsubscribes import unsubscribes
 from mm_pipelines.delivery.upload import upload
 from mm_pipelines.partitions import CONFIG, PageDay
 from mm_pipelines.sensors import optin_sensor, unsubscribe_sensor
+from mm_pipelines.sensors.asking import ASKED_FOR_TAG, MAX_ATTEMPTS
 from mm_pipelines.storage import Storage
 from resources.database import DatabaseResource
 from resources.graph_api import GraphApiResource
@@ -146,6 +148,22 @@ def test_a_list_is_asked_for_until_it_was_read(
         path.unlink()
         folder.rmdir()
         folder.parent.rmdir()
+
+
+def test_what_failed_again_and_again_does_not_set_aside_who_asks_later(
+    page: Page, instance: dg.DagsterInstance
+) -> None:
+    page.request("table", email="mary@example.com")
+    for _ in range(MAX_ATTEMPTS):
+        create_run_for_test(
+            instance,
+            job_name="any",
+            status=dg.DagsterRunStatus.FAILURE,
+            tags={ASKED_FOR_TAG: "unsubscribes", "dagster/partition": PARTITION},
+        )
+    assert asked_for(page, instance, unsubscribe_sensor) == set()
+    page.request("table", email="john@example.com")
+    assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
 
 
 def test_a_sensor_claims_nothing(page: Page, instance: dg.DagsterInstance) -> None:
