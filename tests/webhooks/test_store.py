@@ -1,11 +1,11 @@
 """Commits shared by many requests, in the face of faults."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.webhook_event import WebhookEvent
@@ -58,6 +58,34 @@ def test_a_request_that_cannot_be_stored_spoils_no_other(database: Database) -> 
         n for n in range(100) if n % 10 == 3
     ]
     assert stored(database) == 90
+
+
+class Failing(Database):
+    """A database whose first transaction ends in a fault that no driver knows."""
+
+    faults = 1
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        if self.faults:
+            self.faults -= 1
+            raise RuntimeError("cannot start new thread")
+        with super().transaction() as connection:
+            yield connection
+
+
+def test_no_fault_whatever_ends_the_writing(database: Database) -> None:
+    failing = Failing(database.url)
+
+    async def post_twice() -> None:
+        async with writing(failing) as save:
+            with pytest.raises(StoreUnavailable):
+                await save([event(1)])
+            await save([event(1)])
+
+    asyncio.run(post_twice())
+    failing.dispose()
+    assert stored(database) == 1
 
 
 def test_a_request_is_stored_whole_or_not_at_all(database: Database) -> None:
