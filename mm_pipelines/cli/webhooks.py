@@ -46,7 +46,7 @@ def subscribe(
         str, typer.Option(help="Public https:// address of the receiver, ending in /webhooks.")
     ],
 ) -> None:
-    """Subscribe app, Pages and ad accounts to what this project lives by.
+    """Subscribe app and Pages to what this project lives by.
 
     The receiver must be reachable there already: Meta calls it before it agrees.
     """
@@ -62,7 +62,7 @@ def subscribe(
     tokens = Tokens(environment)
     app_id = tokens.require("MM_APP_ID")
     with tokens.client(tokens.app_token()) as client:
-        subscribe_app(
+        done = subscribe_app(
             client,
             app_id,
             object_type="page",
@@ -70,10 +70,14 @@ def subscribe(
             fields=PAGE_FIELDS,
             verify_token=tokens.require("MM_WEBHOOK_VERIFY_TOKEN"),
         )
+    if not done:
+        fail(f"Meta did not subscribe app {app_id}: see `mm webhooks status`, then try again")
     typer.echo(f"app {app_id}: {', '.join(PAGE_FIELDS)} to {callback_url}")
     for key, page in config.pages.items():
         with tokens.client(tokens.require(page.access_token_env)) as client:
-            subscribe_page(client, page.page_id)
+            done = subscribe_page(client, page.page_id)
+        if not done:
+            fail(f"Meta did not subscribe Page {key}: see `mm webhooks status`, then try again")
         typer.echo(f"Page {key}: {', '.join(PAGE_FIELDS)}")
 
 
