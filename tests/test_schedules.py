@@ -47,6 +47,21 @@ def test_yesterdays_list_is_uploaded_where_there_is_one(newsletter_list: Path) -
     assert [other.run_key for other in again] == [request.run_key]
 
 
+# Dagster names its own tags of multi-partition keys so.
+@pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning")
+def test_a_place_out_of_reach_keeps_no_other_audience_from_its_upload(
+    newsletter_list: Path,
+) -> None:
+    out_of_reach = CONFIG.directory / "customers" / "acme_loyalty"
+    out_of_reach.write_text("a file where a folder should be", encoding="utf-8")
+    try:
+        answer = daily_upload_schedule.evaluate_tick(tick(daily_upload_schedule))
+    finally:
+        out_of_reach.unlink()
+    [request] = answer.run_requests or []
+    assert request.partition_key == "acme_newsletter|2026-11-20"
+
+
 def test_a_day_without_lists_is_skipped_with_the_reason() -> None:
     answer = daily_upload_schedule.evaluate_tick(tick(daily_upload_schedule))
     assert not answer.run_requests
