@@ -1,5 +1,6 @@
 """Servers of ours on real sockets, for as long as a test needs them."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -23,3 +24,10 @@ def serving(server: uvicorn.Server) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, for servers that must come back to it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,6 +1,5 @@
 """A sandbox on a socket, matching when told to and telling a receiver."""
 
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from mm_pipelines.sandbox import Settings
 from mm_pipelines.sandbox.server import server
+from tests import servers
 from tests.sandbox import meta
 from tests.sandbox.meta import Meta, Receiver
 from tests.servers import serving
@@ -86,7 +86,5 @@ def sandbox(every_sandbox: Meta, receiver: Receiver) -> Meta:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that was free a moment ago, for a process that must come back to it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port for a process that must come back to it."""
+    return servers.free_port()

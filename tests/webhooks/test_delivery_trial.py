@@ -24,8 +24,9 @@ from mm_pipelines.warehouse import match_status
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.match_status_due import match_status_due
 from mm_pipelines.warehouse.migrate import upgrade
+from tests.servers import free_port
 from tests.webhooks.meta import UPLOAD_STATUS, signed, upload_status
-from tests.webhooks.test_process import free_port, receiver
+from tests.webhooks.test_process import receiver
 
 AUDIENCES = ("acme_newsletter", "acme_loyalty", "globex_customers")
 DAYS = [date(2026, 11, 1) + timedelta(days=days) for days in range(5)]

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ import httpx
 from sqlalchemy import text
 
 from mm_pipelines.warehouse.database import Database
+from tests.servers import free_port
 from tests.webhooks.meta import SECRET, VERIFY_TOKEN, body, changes, signed, upload_status
 
 PROCESS = Path(__file__).parent / "receiver_process.py"
@@ -39,12 +39,6 @@ def receiver(url: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Sender(threading.Thread):
