@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from mm_pipelines.graph_api.redaction import redact
 from mm_pipelines.lists import ListError, ListReport, inspect_list
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 
@@ -56,7 +57,10 @@ def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
         "columns": dg.MetadataValue.md(
             "\n".join(["| key | header | filled |", "|---|---|---|", *recognised])
         ),
-        "columns_not_read": dg.MetadataValue.text(", ".join(report.unrecognised) or "none"),
+        # A list turned on its side, or keyed by person, has people among the names of its columns.
+        "columns_not_read": dg.MetadataValue.text(
+            ", ".join(redact(name) for name in report.unrecognised) or "none"
+        ),
     }
     metadata |= {
         f"share_with_{key}": dg.MetadataValue.float(report.share(key)) for key in report.columns

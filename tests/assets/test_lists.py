@@ -183,3 +183,13 @@ def test_a_range_of_partitions_in_one_run_is_refused_clearly(
         raise_on_error=False,
     )
     assert "launch it as a backfill" in failure_of(result)
+
+
+def test_a_person_among_the_column_names_is_not_shown(
+    the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    header = "email,shoe_size,mary@example.com,+15559876543"
+    the_list.write_text(f"{header}\njohn@example.com,38,1,2\n", encoding="utf-8")
+    (event,) = run(instance, resources, customer_list).get_asset_materialization_events()
+    told = event.materialization.metadata["columns_not_read"].value
+    assert told == "shoe_size, [redacted], [redacted]"
