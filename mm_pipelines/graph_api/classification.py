@@ -6,9 +6,8 @@ Marketing Messages.
 """
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
-
-import httpx
 
 from mm_pipelines.graph_api.errors import (
     AmbiguousOutcomeError,
@@ -140,18 +139,18 @@ def _kind(envelope: ErrorEnvelope, status: int) -> Kind:
         if kind is not None:
             return kind
     if envelope.is_transient:
-        return TransientError if status < httpx.codes.INTERNAL_SERVER_ERROR else _by_status(status)
+        return TransientError if status < HTTPStatus.INTERNAL_SERVER_ERROR else _by_status(status)
     return _by_status(status)
 
 
 def _by_status(status: int) -> Kind:
-    if status == httpx.codes.TOO_MANY_REQUESTS:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         return ThrottledError
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.REQUEST_TIMEOUT:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
         return AmbiguousOutcomeError
-    if status == httpx.codes.UNAUTHORIZED:
+    if status == HTTPStatus.UNAUTHORIZED:
         return TokenError
-    if status == httpx.codes.FORBIDDEN:
+    if status == HTTPStatus.FORBIDDEN:
         return PermissionDeniedError
     return PermanentError
 

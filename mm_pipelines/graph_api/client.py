@@ -12,29 +12,27 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-import httpx
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mm_pipelines.graph_api.answer import Answer, as_document
 from mm_pipelines.graph_api.classification import (
     ErrorEnvelope,
     classify,
-    unreadable,
     without_envelope,
 )
 from mm_pipelines.graph_api.errors import (
-    AmbiguousOutcomeError,
     GraphApiError,
-    PermanentError,
     ThrottledError,
-    TransientError,
     UnreadableAnswerError,
 )
-from mm_pipelines.graph_api.redaction import redact, redact_httpx_log
+from mm_pipelines.graph_api.redaction import redact
 from mm_pipelines.graph_api.retry import RetryPolicy
 from mm_pipelines.graph_api.throttle import MemoryThrottle, Throttle, Usage, parse_usage
+
+if TYPE_CHECKING:
+    import httpx
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +42,7 @@ Params = Mapping[str, str | int | bool]
 DEFAULT_BASE_URL = "https://graph.facebook.com"
 DEFAULT_VERSION = "v26.0"
 
-# Taking 10,000 rows can last; connecting never should.
-_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
-_LIMITS = httpx.Limits(max_connections=16, max_keepalive_connections=16)
-
 _STARTS_AS_ERROR = re.compile(rb'\s*\{\s*"error"\s*:')
-
-# Nothing was sent yet: the call was surely not carried out.
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class GraphApiClient:
@@ -68,7 +59,6 @@ class GraphApiClient:
         retries: when a failed call is made again.
         transport: what sends; HTTP/1.1 over the network by default (HTTP/2 costs ten times the
             CPU for bodies of this size).
-        timeout: seconds for each part of a call.
         sleep: how to wait.
 
     Raises:
@@ -84,8 +74,7 @@ class GraphApiClient:
         app_secret: str | None = None,
         throttle: Throttle | None = None,
         retries: RetryPolicy | None = None,
-        transport: httpx.BaseTransport | None = None,
-        timeout: httpx.Timeout = _TIMEOUT,
+        transport: "httpx.BaseTransport | None" = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         token = access_token.strip()
@@ -100,17 +89,15 @@ class GraphApiClient:
         self._sleep = sleep
         self._version_used: str | None = None
         self._version_lock = threading.Lock()
-        redact_httpx_log()
-        self._http = httpx.Client(
-            base_url=f"{base_url.rstrip('/')}/{version}/",
-            headers={"Authorization": f"Bearer {token}", "User-Agent": "mm_pipelines"},
-            timeout=timeout,
-            limits=_LIMITS,
-            transport=transport,
-        )
+        # httpx takes a tenth of a second to import, and most processes of the code location never
+        # make a call.
+        from mm_pipelines.graph_api.transport import HttpTransport
+
+        self._url = f"{base_url.rstrip('/')}/{version}/"
+        self._http = HttpTransport(self._url, token, transport=transport)
 
     def __repr__(self) -> str:
-        return f"GraphApiClient({str(self._http.base_url)!r})"
+        return f"GraphApiClient({self._url!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -198,29 +185,12 @@ class GraphApiClient:
         query = {name: _parameter(value) for name, value in (params or {}).items()}
         if self._proof:
             query["appsecret_proof"] = self._proof
-        headers = {"Content-Type": "application/json"} if body is not None else None
-        try:
-            response = self._http.request(method, path, params=query, content=body, headers=headers)
-        except _NEVER_SENT as error:
-            raise TransientError(
-                f"The Graph API cannot be reached ({type(error).__name__})"
-            ) from None
-        except httpx.DecodingError:
-            raise unreadable("its compression is broken") from None
-        except httpx.UnsupportedProtocol:
-            raise PermanentError("The base URL of the Graph API is no http address") from None
-        except httpx.TransportError as error:
-            # Its text may quote bytes of the answer: only its kind is told.
-            raise AmbiguousOutcomeError(
-                f"The connection failed before the answer ({type(error).__name__})"
-            ) from None
-        return self._judge(response)
+        return self._judge(self._http.exchange(method, path, query, body))
 
-    def _judge(self, response: httpx.Response) -> Answer:
+    def _judge(self, answer: Answer) -> Answer:
         """The answer if it is a success, with its usage and version remembered either way."""
-        usage = parse_usage(response.headers)
-        self._notice_version(response.headers.get("facebook-api-version"))
-        answer = Answer(response.status_code, response.content, response.headers)
+        usage = parse_usage(answer.headers)
+        self._notice_version(answer.headers.get("facebook-api-version"))
         error = self._error(answer, usage)
         # A refusal tells more than its headers do, and is remembered where it is caught.
         if usage is not None and not isinstance(error, ThrottledError):
@@ -235,7 +205,7 @@ class GraphApiClient:
         Pages of tokens are parsed in a faster way than the one here. But an error may come with
         HTTP 200.
         """
-        succeeded = httpx.codes.is_success(answer.status)
+        succeeded = HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
         if succeeded and not _STARTS_AS_ERROR.match(answer.raw):
             return None
         try:
