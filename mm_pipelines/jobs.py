@@ -14,7 +14,9 @@ from assets.subscription_tokens import subscription_tokens
 from assets.token_details import token_details
 from assets.token_snapshot import token_snapshot
 from mm_pipelines.partitions import CONFIG
+from mm_pipelines.people.said import MESSAGE_FIELDS, OPTIN_FIELDS
 from mm_pipelines.retention import sweep
+from mm_pipelines.warehouse.webhook_event import UPLOAD_STATUS
 from resources.database import DatabaseResource
 from resources.storage import StorageResource
 
@@ -38,6 +40,9 @@ daily_report = dg.define_asset_job(
     description="One Page's day in numbers: its tokens and its growth.",
 )
 
+# Each by exactly one asset: match_status, messaging_optins, conversations.
+ACKNOWLEDGED_FIELDS = (UPLOAD_STATUS, *OPTIN_FIELDS, *MESSAGE_FIELDS)
+
 
 @dg.op(out=None)
 def remove_what_is_old(
@@ -45,7 +50,9 @@ def remove_what_is_old(
 ) -> None:
     """Remove hashed files and processed events that are older than settings.retention_days."""
     before = datetime.now(UTC) - timedelta(days=CONFIG.settings.retention_days)
-    swept = sweep(database.get(), storage.get(), before=before)
+    swept = sweep(
+        database.get(), storage.get(), before=before, acknowledged_fields=ACKNOWLEDGED_FIELDS
+    )
     context.log.info(f"{swept.files:,} files and {swept.events:,} events removed")
 
 

@@ -4,11 +4,12 @@ Nothing goes that something still stands on: a file that a delivery or an audien
 needs, an event that a match status was computed from.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse import upload_delta, webhook_event
+from mm_pipelines.warehouse import hashed_payload, upload_delta, webhook_event
 from mm_pipelines.warehouse.database import Database
 
 HASHED_FOLDERS = ("hashed_payload", "deltas", "members", "removals")
@@ -27,10 +28,27 @@ class Swept:
     events: int
 
 
-def sweep(database: Database, storage: Storage, *, before: datetime) -> Swept:
-    """Remove what is older than ``before`` and no longer needed; run again, it finds nothing."""
+def sweep(
+    database: Database,
+    storage: Storage,
+    *,
+    before: datetime,
+    acknowledged_fields: Collection[str],
+) -> Swept:
+    """Remove what is older than ``before`` and no longer needed; run again, it finds nothing.
+
+    Args:
+        database: Where the events are, and what says which files are needed.
+        storage: Where the files are.
+        before: The youngest age that goes.
+        acknowledged_fields: The webhook fields that an asset acknowledges: their pending events
+            stay.
+    """
     storage.clear_scratch(datetime.now(UTC) - _LONGEST_WRITE)
-    return Swept(files=_files(database, storage, before), events=_events(database, before))
+    return Swept(
+        files=_files(database, storage, before),
+        events=_events(database, before, acknowledged_fields),
+    )
 
 
 def _files(database: Database, storage: Storage, before: datetime) -> int:
@@ -42,18 +60,28 @@ def _files(database: Database, storage: Storage, before: datetime) -> int:
         if modified_at < before
     ]
     with database.transaction() as connection:
-        needed = upload_delta.paths_in_use(connection)
-    unneeded = [path for path in old if path not in needed]
-    for path in unneeded:
-        storage.delete(path)
-    return len(unneeded)
+        needed = upload_delta.paths_in_use(connection) | hashed_payload.undelivered_paths(
+            connection
+        )
+    removed = 0
+    for path in old:
+        # Publishing the same content again renews its time: it may be about to be used.
+        if path not in needed and storage.modified_at(path) < before:
+            storage.delete(path)
+            removed += 1
+    return removed
 
 
-def _events(database: Database, before: datetime) -> int:
+def _events(database: Database, before: datetime, acknowledged_fields: Collection[str]) -> int:
     removed = 0
     while True:
         with database.transaction() as connection:
-            found = webhook_event.forget(connection, before=before, limit=_EVENTS_A_TRANSACTION)
+            found = webhook_event.forget(
+                connection,
+                before=before,
+                acknowledged_fields=acknowledged_fields,
+                limit=_EVENTS_A_TRANSACTION,
+            )
         removed += found
         if found < _EVENTS_A_TRANSACTION:
             return removed

@@ -1,4 +1,4 @@
-"""Schedules: yesterday's lists, and the Pages' tokens."""
+"""Schedules: what is done every day or hour, whether or not a webhook tells of it."""
 
 from datetime import date, timedelta
 
@@ -28,7 +28,7 @@ def daily_upload_schedule(
     requests, missing = [], []
     for audience in CONFIG.audiences:
         partition = AudienceDay(audience, day)
-        if _is_there(partition, context):
+        if _is_there(partition.list_url, context):
             requests.append(dg.RunRequest(run_key=partition.key, partition_key=partition.key))
         else:
             missing.append(audience)
@@ -55,20 +55,10 @@ def daily_removals_schedule(
     requests = [
         dg.RunRequest(run_key=partition.key, partition_key=partition.key)
         for partition in partitions
-        if day >= CONFIG.start_date and any(stat_list(url) for _, url in partition.removal_lists)
+        if day >= CONFIG.start_date
+        and any(_is_there(url, context) for _, url in partition.removal_lists)
     ]
     return requests or dg.SkipReason(f"No removal list of {day} is there")
-
-
-def _is_there(partition: AudienceDay, context: dg.ScheduleEvaluationContext) -> bool:
-    try:
-        return stat_list(partition.list_url) is not None
-    except OSError as error:
-        # One place out of reach does not keep the other audiences from their uploads.
-        context.log.warning(
-            f"the list of {partition.key} cannot be looked at: {type(error).__name__}"
-        )
-        return False
 
 
 @dg.schedule(
@@ -118,3 +108,12 @@ retention_schedule = dg.ScheduleDefinition(
 
 def _yesterday(context: dg.ScheduleEvaluationContext) -> date:
     return (context.scheduled_execution_time.astimezone(CONFIG.zone) - timedelta(days=1)).date()
+
+
+def _is_there(url: str, context: dg.ScheduleEvaluationContext) -> bool:
+    try:
+        return stat_list(url) is not None
+    except OSError as error:
+        # One place out of reach does not keep the other audiences waiting.
+        context.log.warning(f"{url} cannot be looked at: {type(error).__name__}")
+        return False

@@ -37,15 +37,17 @@ class Storage:
     def publish(self, folder: str, suffix: str, write: Callable[[Path], None]) -> Published:
         """Write a file by its content's address: ``{folder}/{sha256}{suffix}``.
 
-        ``write`` fills a local scratch file. A file that is there already is left as it is: the
-        same address is the same content, so publishing twice is publishing once.
+        ``write`` fills a local scratch file. The same address is the same content, so publishing
+        twice is publishing once; only the file's time is renewed, so that retention leaves it.
         """
         with self._scratch() as scratch:
             local = Path(scratch) / f"file{suffix}"
             write(local)
             sha256 = _sha256(local)
             path = f"{folder}/{sha256}{suffix}"
-            if not self.exists(path):
+            if self._is_local and self.exists(path):
+                os.utime(f"{self._root}/{path}")
+            else:
                 self._put(local, path)
         return Published(path=path, sha256=sha256)
 
@@ -68,8 +70,13 @@ class Storage:
     def files(self, folder: str) -> Iterator[tuple[str, datetime]]:
         """The files below a folder, each with the time of its last change."""
         for full in self._filesystem.find(f"{self._root}/{folder}"):
-            modified_at = self._filesystem.modified(full)
-            yield full.removeprefix(f"{self._root}/"), modified_at.astimezone(UTC)
+            path = full.removeprefix(f"{self._root}/")
+            yield path, self.modified_at(path)
+
+    def modified_at(self, path: str) -> datetime:
+        """When a file was last published (UTC)."""
+        modified_at: datetime = self._filesystem.modified(f"{self._root}/{path}")
+        return modified_at.astimezone(UTC)
 
     def delete(self, path: str) -> None:
         """Remove a published file; one that is not there is no error."""

@@ -19,9 +19,10 @@ LONG_AGO = NOW - timedelta(days=100)
 BEFORE = NOW - timedelta(days=90)
 
 EVENTS = """
-insert into mm.webhook_event (dedupe_key, field, payload, processed_at)
-values ('old', 'messages', '{}', :long_ago), ('new', 'messages', '{}', :now),
-       ('pending', 'messages', '{}', null)
+insert into mm.webhook_event (dedupe_key, field, payload, received_at, processed_at)
+values ('old', 'messages', '{}', :long_ago, :long_ago), ('new', 'messages', '{}', :now, :now),
+       ('pending', 'messages', '{}', :long_ago, null),
+       ('nobody''s', 'message_reads', '{}', :long_ago, null)
 """
 
 DELTAS = """
@@ -51,8 +52,12 @@ def test_old_files_and_events_go_and_the_rest_stays(database: Database, storage:
     with database.transaction() as connection:
         connection.execute(text(EVENTS), {"long_ago": LONG_AGO, "now": NOW})
 
-    assert sweep(database, storage, before=BEFORE) == Swept(files=1, events=1)
-    assert sweep(database, storage, before=BEFORE) == Swept(files=0, events=0)
+    assert sweep(database, storage, before=BEFORE, acknowledged_fields=["messages"]) == Swept(
+        files=1, events=2
+    )
+    assert sweep(database, storage, before=BEFORE, acknowledged_fields=["messages"]) == Swept(
+        files=0, events=0
+    )
 
     assert not storage.exists("hashed_payload/acme/old.parquet")
     assert storage.exists("hashed_payload/acme/new.parquet")
@@ -73,9 +78,28 @@ def test_a_file_that_a_delivery_or_a_membership_stands_on_stays(
         publish(storage, path, LONG_AGO)
     with database.transaction() as connection:
         connection.execute(text(DELTAS))
-    assert sweep(database, storage, before=BEFORE).files == 1
+    assert sweep(database, storage, before=BEFORE, acknowledged_fields=["messages"]).files == 1
     assert storage.exists("deltas/1/unfinished.parquet")
     assert storage.exists("members/1/old.parquet")
+
+
+def test_a_payload_that_was_never_delivered_stays(database: Database, storage: Storage) -> None:
+    publish(storage, "hashed_payload/acme/waiting.parquet", LONG_AGO)
+    with database.transaction() as connection:
+        connection.execute(
+            text(
+                "insert into mm.hashed_payload (audience, day, sha256, path, rows) values "
+                "('acme', '2026-08-01', 'x', 'hashed_payload/acme/waiting.parquet', 1)"
+            )
+        )
+    assert sweep(database, storage, before=BEFORE, acknowledged_fields=["messages"]).files == 0
+
+
+def test_publishing_again_renews_a_file(storage: Storage) -> None:
+    published = storage.publish("deltas/1", ".parquet", lambda file: file.touch())
+    os.utime(storage.url(published.path), (LONG_AGO.timestamp(),) * 2)
+    assert storage.publish("deltas/1", ".parquet", lambda file: file.touch()) == published
+    assert storage.modified_at(published.path) > BEFORE
 
 
 def test_what_a_killed_process_left_in_the_storage_goes_after_a_day(
@@ -85,7 +109,7 @@ def test_what_a_killed_process_left_in_the_storage_goes_after_a_day(
     for name, changed_at in ((".scratch-dead", LONG_AGO), (".scratch-alive", datetime.now(UTC))):
         (root / name).mkdir(parents=True)
         os.utime(root / name, (changed_at.timestamp(),) * 2)
-    sweep(database, storage, before=BEFORE)
+    sweep(database, storage, before=BEFORE, acknowledged_fields=["messages"])
     assert [folder.name for folder in root.iterdir()] == [".scratch-alive"]
 
 

@@ -14,6 +14,8 @@ from mm_pipelines.graph_api.paging import iter_rows
 
 PAGE_FIELDS = (
     "messages",
+    "messaging_postbacks",
+    "messaging_referrals",
     "messaging_optins",
     "messaging_optouts",
     "marketing_messages_subscriber_upload_status",

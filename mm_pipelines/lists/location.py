@@ -45,7 +45,11 @@ def list_url(template: str, *, audience: str, day: date | str, directory: Path) 
 
 
 def stat_list(url: str) -> ListStat | None:
-    """What is known of a list without reading it; None if there is none."""
+    """What is known of a list without reading it; None if there is none.
+
+    Raises:
+        OSError: The place cannot be looked at.
+    """
     filesystem, path = url_to_fs(url)
     # Object stores keep listings; a sensor must see what was put there since.
     filesystem.invalidate_cache()
@@ -53,6 +57,10 @@ def stat_list(url: str) -> ListStat | None:
         info = filesystem.info(path)
     except FileNotFoundError:
         return None
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each store's client has errors of its own
+        raise OSError(f"the list cannot be looked at: {type(error).__name__}") from None
     if info.get("type") == "directory":
         return None
     etag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or info.get("content_md5")

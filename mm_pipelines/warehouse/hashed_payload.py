@@ -17,6 +17,15 @@ _CURRENT = text("""
 select sha256, path, rows from mm.hashed_payload where audience = :audience and day = :day
 """)
 
+_UNDELIVERED_PATHS = text("""
+select path from mm.hashed_payload as payload
+where not exists (
+    select 1 from mm.upload_delta
+    where audience = payload.audience and day = payload.day and origin = 'payload'
+      and source_sha256 = payload.sha256 and completed_at is not null
+)
+""")
+
 
 @dataclass(frozen=True)
 class HashedPayload:
@@ -49,3 +58,8 @@ def current(connection: Connection, audience: str, day: date) -> HashedPayload |
     if row is None:
         return None
     return HashedPayload(audience, day, sha256=row.sha256, path=row.path, rows=row.rows)
+
+
+def undelivered_paths(connection: Connection) -> set[str]:
+    """The files of current payloads that no finished delivery was made from."""
+    return set(connection.scalars(_UNDELIVERED_PATHS))

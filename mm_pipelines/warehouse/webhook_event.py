@@ -5,7 +5,7 @@ so that a run killed anywhere leaves the events pending or their effect done, ne
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -47,7 +47,8 @@ _FORGET = text("""
 delete from mm.webhook_event
 where id in (
     select id from mm.webhook_event as event
-    where processed_at < :before
+    where (processed_at < :before
+           or processed_at is null and received_at < :before and field <> all (:acknowledged))
       and not exists (select 1 from mm.upload_batch where reported_event_id = event.id)
     limit :limit
 )
@@ -133,13 +134,24 @@ def replay(connection: Connection, *, since: datetime, only_field: str | None = 
     return connection.execute(_REPLAY, {"since": since, "field": only_field}).rowcount
 
 
-def forget(connection: Connection, *, before: datetime, limit: int = 10_000) -> int:
+def forget(
+    connection: Connection,
+    *,
+    before: datetime,
+    acknowledged_fields: Collection[str],
+    limit: int = 10_000,
+) -> int:
     """Remove events processed before a time, but none that a match status was computed from.
+
+    Events of fields that no asset acknowledges are never processed; they go by their age.
 
     Returns:
         How many were removed: at most ``limit``, so call it until it is fewer.
     """
-    return connection.execute(_FORGET, {"before": before, "limit": limit}).rowcount
+    return connection.execute(
+        _FORGET,
+        {"before": before, "acknowledged": list(acknowledged_fields), "limit": limit},
+    ).rowcount
 
 
 def counts(connection: Connection) -> list[FieldCounts]:

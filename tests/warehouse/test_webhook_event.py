@@ -23,7 +23,12 @@ def ages(ledger: Ledger) -> None:
 
 def forget(ledger: Ledger, limit: int = 10_000) -> int:
     with ledger.database.transaction() as connection:
-        return webhook_event.forget(connection, before=A_DAY_AGO, limit=limit)
+        return webhook_event.forget(
+            connection,
+            before=A_DAY_AGO,
+            acknowledged_fields=[webhook_event.UPLOAD_STATUS],
+            limit=limit,
+        )
 
 
 def test_retention_takes_what_was_processed_but_nothing_a_status_stands_on(
