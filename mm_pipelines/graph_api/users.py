@@ -123,7 +123,24 @@ def users_payload(rows: pl.DataFrame) -> bytes:
     if not 1 <= rows.height <= MAX_ROWS:
         raise ValueError(f"a batch holds 1 to {MAX_ROWS} rows, not {rows.height}")
     texts = rows.select(pl.col(keys).cast(pl.String).fill_null(""))
-    return orjson.dumps({"schema": keys, "data": texts.rows()})
+    return b'{"schema":' + orjson.dumps(keys) + b',"data":[' + _json_rows(texts) + b"]}"
+
+
+def _json_rows(texts: pl.DataFrame) -> bytes:
+    """The rows as JSON arrays with commas between, without spaces.
+
+    Polars joins them columnwise, four times as fast as orjson and without holding up the threads
+    that send. It does not escape; but hashes, codes and years never need it.
+    """
+    row = '["' + '","'.join(["{}"] * texts.width) + '"]'
+    joined: str = texts.select(pl.format(row, *texts.columns).str.join(",")).item()
+    data = joined.encode()
+    # Escaped as one text, it grows by a byte for each quote of ours, and by more if there is
+    # anything else to escape.
+    grown = len(orjson.dumps(joined)) - len(b'""') - len(data)
+    if grown == 2 * texts.height * texts.width:
+        return data
+    return orjson.dumps(texts.rows())[1:-1]
 
 
 def in_session(payload: bytes, session: UploadSession) -> bytes:
