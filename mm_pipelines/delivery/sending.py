@@ -9,11 +9,13 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
 import polars as pl
+from sqlalchemy import Connection
 
 from mm_pipelines.delivery.errors import PayloadUnreadable, RowsNotReceived
 from mm_pipelines.delivery.people import slices
@@ -159,12 +161,17 @@ class Sender:
         except BaseException:
             self._stop.set()
             raise
+        finally:
+            if lane.answered is not None:
+                with self._acknowledging(delta, lane.answered):
+                    pass
 
     def _send_slice(self, delta: Delta, lane: "_Lane", part: "_Slice") -> None:
         session = lane.session
         if session is not None and self._age(session) >= EXPIRED_AFTER:
             session = None
-        with self._database.transaction() as connection:
+        # One transaction, for a commit waits for the disk: the batch before is acknowledged in it.
+        with self._acknowledging(delta, lane.answered) as connection:
             if session is None:
                 lane.batch_seq = 0
                 session = Session(_new_session_id(), lane.rows_left, opened_at=self._now())
@@ -180,8 +187,9 @@ class Sender:
                 last_batch=part.is_last or self._age(session) >= CLOSE_AFTER,
             )
             upload_batch.record_sent(connection, delta, batch)
+        lane.answered = None
         try:
-            self._send(delta, batch, part)
+            lane.answered = self._send(delta, batch, part)
         except PermanentError as error:
             if (error.code, error.subcode) not in _SESSION_OVER or lane.batch_seq == 1:
                 raise
@@ -205,13 +213,16 @@ class Sender:
             self._supersede(delta, batch)
             return
         try:
-            self._send(delta, batch, part)
+            answered = self._send(delta, batch, part)
         except PermanentError as error:
             if (error.code, error.subcode) not in _SESSION_OVER:
                 raise
             self._supersede(delta, batch)
+            return
+        with self._acknowledging(delta, answered):
+            pass
 
-    def _send(self, delta: Delta, batch: Batch, part: "_Slice") -> None:
+    def _send(self, delta: Delta, batch: Batch, part: "_Slice") -> "_Answered":
         place = UploadSession(
             session_id=batch.session.session_id,
             batch_seq=batch.batch_seq,
@@ -227,11 +238,6 @@ class Sender:
             receipt = remove_users(
                 self._client, target, part.rows, place, via_post=via_post, body=body
             )
-        self._take_receipt(delta, batch, part.rows, receipt)
-
-    def _take_receipt(
-        self, delta: Delta, batch: Batch, rows: pl.DataFrame, receipt: UploadReceipt
-    ) -> None:
         if receipt.num_received + receipt.num_invalid_entries < batch.row_count:
             # Less than this batch alone, though it counts the whole session.
             self._supersede(delta, batch)
@@ -239,20 +245,18 @@ class Sender:
                 f"{delta.audience}, {delta.day}: Meta took {receipt.num_received} rows where a "
                 f"batch of {batch.row_count} was sent; run this again to send it in a new session"
             )
-        received = Received(receipt.num_received, receipt.num_invalid_entries)
+        return _Answered(batch, part.rows, receipt)
+
+    @contextmanager
+    def _acknowledging(self, delta: Delta, answered: "_Answered | None") -> Iterator[Connection]:
+        """A transaction for more, in which the batch that was answered is acknowledged."""
         with self._database.transaction() as connection:
-            upload_batch.acknowledge(connection, delta, batch, received)
-            if receipt.invalid_rows and delta.origin == "payload":
-                numbers = rows["row_number"].gather(list(receipt.invalid_rows)).to_list()
-                rejected_row.add(
-                    connection,
-                    delta.audience,
-                    delta.day,
-                    "audience_upload",
-                    numbers,
-                    REJECTED_BY_META,
-                )
-        self._progress.acknowledged(batch.row_count, receipt.num_invalid_entries)
+            if answered is not None:
+                answered.acknowledge(connection, delta)
+            yield connection
+        if answered is not None:
+            invalid = answered.receipt.num_invalid_entries
+            self._progress.acknowledged(answered.batch.row_count, invalid)
 
     def _supersede(self, delta: Delta, batch: Batch) -> None:
         with self._database.transaction() as connection:
@@ -289,12 +293,35 @@ class _Slice:
         return cls(first_row, rows, payload, hashlib.sha256(payload).hexdigest(), is_last)
 
 
+@dataclass(frozen=True)
+class _Answered:
+    """A batch that Meta took: to be acknowledged."""
+
+    batch: Batch
+    rows: pl.DataFrame = field(repr=False)
+    receipt: UploadReceipt
+
+    def acknowledge(self, connection: Connection, delta: Delta) -> None:
+        """Note it in the ledger, and which rows Meta calls invalid."""
+        received = Received(self.receipt.num_received, self.receipt.num_invalid_entries)
+        upload_batch.acknowledge(connection, delta, self.batch, received)
+        if self.receipt.invalid_rows and delta.origin == "payload":
+            numbers = self.rows["row_number"].gather(list(self.receipt.invalid_rows)).to_list()
+            rejected_row.add(
+                connection, delta.audience, delta.day, "audience_upload", numbers, REJECTED_BY_META
+            )
+
+
 class _Lane:
-    """A share of a delta's rows, sent one batch after the other in one session at a time."""
+    """A share of a delta's rows, sent one batch after the other in one session at a time.
+
+    ``answered`` is the batch sent last, until it is acknowledged.
+    """
 
     def __init__(self, shares: Sequence[range], session: Session | None, batch_seq: int) -> None:
         self.session = session
         self.batch_seq = batch_seq
+        self.answered: _Answered | None = None
         self.rows_left = sum(map(len, shares))
         self._shares = shares
 
