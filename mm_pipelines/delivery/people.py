@@ -109,12 +109,12 @@ def slices(frame: pl.LazyFrame, rows: range, size: int) -> Iterator[tuple[int, p
         held = sum(part.height for part in waiting)
         if held < size:
             continue
-        joined = pl.concat(waiting)
+        joined = pl.concat(waiting) if len(waiting) > 1 else chunk
         whole = held - held % size
         for start in range(0, whole, size):
             yield position, joined[start : start + size]
             position += size
-        waiting = [joined[whole:]]
+        waiting = [joined[whole:]] if held > whole else []
     rest = pl.concat(waiting) if waiting else pl.DataFrame()
     if rest.height:
         yield position, rest
