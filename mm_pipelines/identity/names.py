@@ -9,8 +9,9 @@ import polars as pl
 from mm_pipelines.identity.outcome import outcome
 from mm_pipelines.identity.text import composed
 
-#: Names that are as they should be once trimmed and in lower case; nulls are written so too.
-PLAIN_NAME_PATTERN = r"^[a-z0-9]+$"
+#: Names that are as they should be once trimmed and in lower case; nulls are written so too. The
+#: letters with accents are single code points, which NFC leaves alone.
+PLAIN_NAME_PATTERN = r"^[a-z0-9\x{DF}-\x{F6}\x{F8}-\x{17F}\x{1EA0}-\x{1EFF}]+$"
 
 _NOT_LETTERS = r"[^\p{L}\p{M}\p{N}]+"
 

@@ -69,7 +69,8 @@ class Delimited:
             data = following
 
     def _take_header(self) -> list[str]:
-        text = io.StringIO(self._first.decode(), newline="")
+        # Decoded as far as the header goes; the block is a hundred thousand times as long.
+        text = io.TextIOWrapper(io.BytesIO(self._first), encoding="utf-8", newline="")
         reader = csv.reader(text, delimiter=self.delimiter, strict=True)
         try:
             header = next(fields for fields in reader if _holds_something(fields))
@@ -179,22 +180,27 @@ def sniff_delimiter(sample: str) -> str:
 def _whole_records(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Blocks that end where a record ends: at a line's end outside quotes."""
     carry = b""
-    for block in blocks:
-        carry += _with_newlines(block)
-        end = _end_of_records(carry)
-        if end == 0 and len(carry) > _LONGEST_RECORDS:
+    for block in map(_with_newlines, blocks):
+        end = _end_of_records(block, carry.count(b'"'))
+        if end > 0:
+            # Joined as they are cut: a block is long enough for each copy of it to be felt.
+            yield b"".join((carry, memoryview(block)[:end]))
+            carry = block[end:]
+            continue
+        carry += block
+        if len(carry) > _LONGEST_RECORDS:
             # A quote that stands within a field, or one that is never closed: the exact reading
             # knows the one and names the row of the other.
             end = carry.rfind(b"\n") + 1
-        if end > 0:
-            yield carry[:end]
-            carry = carry[end:]
+            if end > 0:
+                yield carry[:end]
+                carry = carry[end:]
     if carry:
         yield carry
 
 
-def _end_of_records(data: bytes) -> int:
-    quotes, end = data.count(b'"'), len(data)
+def _end_of_records(data: bytes, quotes_before: int) -> int:
+    quotes, end = quotes_before + data.count(b'"'), len(data)
     for _ in range(_LINES_TRIED):
         line_end = data.rfind(b"\n", 0, end)
         if line_end < 0:

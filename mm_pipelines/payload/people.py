@@ -98,7 +98,10 @@ class People:
                 for chunk in self._keys_of_rows.frames()
             ]
             if keys:
-                shared.append(pl.concat(keys).filter(pl.col(_KEY).is_duplicated()))
+                # Sorting finds equal keys with less memory than a table of them all.
+                ordered = pl.concat(chunk[_KEY] for chunk in keys).sort()
+                twice = ordered.filter(ordered == ordered.shift(1))
+                shared += [chunk.filter(pl.col(_KEY).is_in(twice.implode())) for chunk in keys]
         return pl.concat(shared)
 
     def _fullest(self, rows: pl.DataFrame) -> pl.DataFrame:

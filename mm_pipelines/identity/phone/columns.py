@@ -34,6 +34,7 @@ _EXTENSION = r"(?i)[ \t,]*(?:e?xt(?:ension|n)?|x)[:.]?[ \t,\-]*[0-9]{1,9}$"
 
 # A decision as one integer: -1 undecided, 0 rejected, else the country code and the digits kept.
 _UNDECIDED, _REJECTED, _RADIX = -1, 0, 32
+_UNREADABLE = -1  # the shape of what is no plain number
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _POWERS_OF_TEN = pl.Series([10**power for power in range(19)], dtype=pl.Int64)
 
@@ -105,8 +106,9 @@ def _by_shape(cells: pl.DataFrame) -> pl.DataFrame:
         )
         .collect()
     )
-    decision = pl.Series("decision", [_UNDECIDED], dtype=pl.Int64).new_from_index(0, cells.height)
-    for leading in shapes.LEADING_DIGITS:
+    first, *further = shapes.LEADING_DIGITS
+    decision = _decisions(numbers, first)
+    for leading in further:
         asked = numbers["readable"] & (decision == _UNDECIDED) & (numbers["length"] >= leading)
         if asked.any():
             decision = put(decision, asked, _decisions(numbers.filter(asked), leading))
@@ -126,15 +128,17 @@ def _region_number(regions: pl.Series) -> pl.Series:
     """0 for no region, else a number made of the code's two letters."""
     names = regions.unique()
     numbers = [_number_of(name) for name in names]
-    found: pl.Series = regions.replace_strict(names, numbers, return_dtype=pl.Int64)
-    return found
+    # Cast, because of no regions at all Polars makes text in spite of the type asked for.
+    return regions.replace_strict(names, numbers, return_dtype=pl.Int64).cast(pl.Int64)
 
 
 def _decisions(numbers: pl.DataFrame, leading: int) -> pl.Series:
     """The decision for each number by its region, sign, length and first digits."""
-    rest = _POWERS_OF_TEN.gather(numbers["length"] - leading)
+    rest = _POWERS_OF_TEN.gather((numbers["length"] - leading).clip(0, shapes.LONGEST))
     outline = (numbers["region"] * 2 + numbers["plus"]) * _RADIX + numbers["length"]
-    shape = (outline * 10**leading + numbers["digits"] // rest).alias("shape")
+    shape = (outline * 10**leading + numbers["digits"] // rest).set(
+        ~numbers["readable"], _UNREADABLE
+    )
     distinct = shape.unique()
     answers = [_decision(one, leading) for one in distinct]
     decisions: pl.Series = shape.replace_strict(distinct, answers, return_dtype=pl.Int64)
@@ -143,6 +147,8 @@ def _decisions(numbers: pl.DataFrame, leading: int) -> pl.Series:
 
 @lru_cache(maxsize=500_000)
 def _decision(shape: int, leading: int) -> int:
+    if shape == _UNREADABLE:
+        return _UNDECIDED
     outline, digits = divmod(shape, 10**leading)
     where, length = divmod(outline, _RADIX)
     number, plus = divmod(where, 2)
