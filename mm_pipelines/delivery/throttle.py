@@ -21,9 +21,8 @@ REFUSAL_HOLDS = timedelta(minutes=10)
 without a new token (a checkpoint passed, an account confirmed)."""
 
 GLANCE_HOLDS_SECONDS = 0.1
-"""How long the others' state is not looked at again where nobody queued: against a service that
-answers faster than that, looking took a tenth of an upload. What a run is told itself counts at
-once."""
+"""How long a run that found nobody queueing does not look again: a service that answers at once
+would be kept waiting by PostgreSQL. What the run itself is told counts from its next call on."""
 
 
 @dataclass

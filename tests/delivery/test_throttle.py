@@ -46,6 +46,16 @@ def test_below_three_quarters_nobody_waits(database: Database) -> None:
     assert shared.waiting.highest_usage_percent == 85.0
 
 
+def test_a_run_sees_what_another_was_told_an_eighth_of_a_second_later(database: Database) -> None:
+    clock = [NOON]
+    told, other = (SharedThrottle(database, ACCOUNT, TOKEN, now=lambda: clock[0]) for _ in range(2))
+    assert other.before() == told.before() == 0.0
+    told.after(Usage(percent=96.0, regain_seconds=300.0))
+    assert told.before() == 300.0
+    clock[0] += 0.125
+    assert other.before() > 299.0
+
+
 def refuse(shared: SharedThrottle) -> None:
     with pytest.raises(TokenError), shared.remembering_refusals():
         raise TokenError("expired", code=190, subcode=463, status=401)
