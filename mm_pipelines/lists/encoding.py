@@ -89,9 +89,7 @@ class Text:
             block = following
 
     def _check(self, block: bytes, lines: int) -> None:
-        # Polars checks ten times as fast as Python decodes, but does not tell the place.
-        with suppress(pl.exceptions.PolarsError):
-            pl.Series([block]).cast(pl.String)
+        if _is_utf8(block):
             return
         try:
             block.decode()
@@ -111,15 +109,21 @@ def _wide(sample: bytes) -> str | None:
     return None
 
 
+def _is_utf8(block: bytes) -> bool:
+    # Polars checks ten times as fast as Python decodes, but does not tell the place.
+    with suppress(pl.exceptions.PolarsError):
+        pl.Series([block]).cast(pl.String)
+        return True
+    return False
+
+
 def _looks_like_utf8(block: bytes) -> bool:
-    try:
-        block.decode()
-    except UnicodeDecodeError:
-        broken = block.decode(errors="replace").count("\ufffd")
-        sound = len(_SOUND.findall(block))
-        # One damaged byte in a UTF-8 list is a fault to name, not another encoding.
-        return sound > 10 * broken
-    return True
+    if _is_utf8(block):
+        return True
+    broken = block.decode(errors="replace").count("\ufffd")
+    sound = len(_SOUND.findall(block))
+    # One damaged byte in a UTF-8 list is a fault to name, not another encoding.
+    return sound > 10 * broken
 
 
 def _unfinished(block: bytes) -> bytes:
