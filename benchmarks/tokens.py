@@ -143,7 +143,7 @@ def _empty(database: Database) -> None:
     with database.transaction() as connection:
         connection.execute(text("drop table if exists plain_token"))
         connection.execute(text(_PLAIN_TABLE))
-        connection.execute(text("truncate mm.subscription_token, mm.token_event, mm.token_pull"))
+        connection.execute(text("truncate mm.subscription_token, mm.token_change, mm.token_pull"))
 
 
 def _our_pull(database: Database, url: str) -> tuple[float, float]:

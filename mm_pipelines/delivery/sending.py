@@ -19,7 +19,6 @@ from sqlalchemy import Connection
 
 from mm_pipelines.delivery.errors import PayloadUnreadable, RowsNotReceived
 from mm_pipelines.delivery.people import slices
-from mm_pipelines.delivery.prefetch import ahead
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import PermanentError
@@ -31,6 +30,7 @@ from mm_pipelines.graph_api.users import (
     remove_users,
     users_payload,
 )
+from mm_pipelines.prefetch import ahead
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse import rejected_row, upload_batch, upload_delta
 from mm_pipelines.warehouse.database import Database

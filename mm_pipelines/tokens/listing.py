@@ -8,6 +8,7 @@ import polars as pl
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import CursorExpiredError
 from mm_pipelines.graph_api.tokens import iter_token_pages
+from mm_pipelines.prefetch import ahead
 from mm_pipelines.tokens.errors import ListingUnstable
 from mm_pipelines.warehouse.subscription_token import LISTED_TOKEN, Staging
 
@@ -37,7 +38,8 @@ class Listing:
                 self._client, self._page_id, do_not_return_duplicates=do_not_return_duplicates
             )
             try:
-                for frame in frames(pages):
+                # The next pages are read while these are staged.
+                for frame in ahead(frames(pages)):
                     self.rows += frame.height
                     named = frame["custom_audience_ids"].explode().drop_nulls().unique()
                     self.audiences_named.update(named)

@@ -55,7 +55,7 @@ marked as (
       and known.stopped_at is distinct from consent.stopped_at
     returning known.page_id, known.token, known.stopped_at
 )
-insert into mm.token_event (page_id, token, event, happened_at)
+insert into mm.token_change (page_id, token, event, happened_at)
 select page_id, token, case when stopped_at is null then 'resumed' else 'stopped' end, now()
 from marked
 """)

@@ -53,13 +53,9 @@ merged as (
                    held.last_seen_at, held.gone_at
             where excluded.last_seen_at <= held.last_seen_at
         )
-    returning token, gone_at, user_token_status, expires_at, last_seen_at
+    returning token, gone_at, user_token_status, expires_at
 )
-insert into mm.token_event (page_id, token, event, happened_at, old_value, new_value)
-select :page_id, merged.token, 'appeared', merged.last_seen_at, null, null
-from merged left join known using (token)
-where known.token is null
-union all
+insert into mm.token_change (page_id, token, event, happened_at, old_value, new_value)
 select :page_id, merged.token, 'returned', now(), null, null
 from merged join known using (token)
 where known.gone_at is not null and merged.gone_at is null

@@ -208,6 +208,7 @@ select $1, token, recipient_id, topic_title, reoptin, user_token_status, timezon
     expires_at, next_eligible_at, custom_audience_ids, source, $2, $2
 from token_difference
 where fate = 'appeared'
+order by token
 """
 
 _UPDATE_CHANGED = """
@@ -257,11 +258,11 @@ with renewed as (
 select count(*) from renewed
 """
 
-_RECORD_EVENTS = """
-insert into mm.token_event (page_id, token, event, happened_at, pull_id, old_value, new_value)
+_RECORD_CHANGES = """
+insert into mm.token_change (page_id, token, event, happened_at, pull_id, old_value, new_value)
 select $1, token, fate, $2::timestamptz, nullif($3::bigint, 0), null, null
 from token_difference
-where fate <> 'changed'
+where fate in ('returned', 'vanished')
 union all
 select $1, token, 'status_changed', $2, nullif($3, 0), old_status, user_token_status
 from token_difference
@@ -370,16 +371,21 @@ class Staging:
     def merge(self, page_id: str, differences: Differences, pull: Pull | None = None) -> Merged:
         """Write the differences, their events and the pull's end, and commit: all or nothing."""
         now = self._row(_NOW)["now"]
+        d = differences
         with self._connection.cursor() as cursor:
-            cursor.execute(_INSERT_APPEARED, (page_id, now))
-            cursor.execute(_UPDATE_CHANGED, (page_id, now))
-            cursor.execute(_UPDATE_VANISHED, (page_id, now))
-            cursor.execute(_RECORD_EVENTS, (page_id, now, _id(pull)))
+            if d.changed or d.returned or d.vanished:
+                # What is told of few tokens must find them one by one, and of many in one pass.
+                cursor.execute("analyze token_difference")
+                cursor.execute(_UPDATE_CHANGED, (page_id, now))
+                cursor.execute(_UPDATE_VANISHED, (page_id, now))
+                cursor.execute(_RECORD_CHANGES, (page_id, now, _id(pull)))
+        # Before the new ones come, which need no renewal.
         if pull is not None and pull.complete:
             renewed = self._row(_RENEW_ALL, page_id, now, pull.pull_id)["count"]
         else:
             renewed = self._row(_RENEW_LISTED, page_id, now)["count"]
-        d = differences
+        with self._connection.cursor() as cursor:
+            cursor.execute(_INSERT_APPEARED, (page_id, now))
         listed = renewed + d.appeared + d.changed + d.returned
         if pull is not None:
             end = (pull.pull_id, pull.complete, pull.method, listed)

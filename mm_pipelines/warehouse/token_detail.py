@@ -11,8 +11,8 @@ select token
 from mm.subscription_token as known
 left join (
     select token, max(happened_at) as happened_at
-    from mm.token_event
-    where page_id = :page_id and event <> 'appeared' and happened_at > now() - interval '7 days'
+    from mm.token_change
+    where page_id = :page_id and happened_at > now() - interval '7 days'
     group by token
 ) as event using (token)
 where page_id = :page_id and gone_at is null and recipient_id is not null

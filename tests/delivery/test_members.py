@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mm_pipelines.delivery import members
 from mm_pipelines.delivery import people as frames
 from mm_pipelines.delivery.people import PeopleQuery, slices
-from mm_pipelines.delivery.prefetch import ahead
+from mm_pipelines.prefetch import ahead
 from mm_pipelines.warehouse import custom_audience, membership
 from tests.delivery.desk import DAY, Desk, keys, people
 

@@ -47,7 +47,7 @@ class Trial:
 
 def empty(database: Database) -> None:
     with database.transaction() as connection:
-        connection.execute(text("truncate mm.subscription_token, mm.token_event, mm.token_pull"))
+        connection.execute(text("truncate mm.subscription_token, mm.token_change, mm.token_pull"))
 
 
 def counts(database: Database) -> tuple[int, int, int]:

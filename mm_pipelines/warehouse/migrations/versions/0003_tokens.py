@@ -33,11 +33,14 @@ create table mm.subscription_token (
 ) with (fillfactor = 50)
 """
 
-# Both serve the views by the index alone: one leaf per recipient, and one per token whose
-# recipient Meta does not tell.
+# Both serve the views by the index alone. The first holds each recipient's tokens from the best to
+# the worst, in the very order that the views ask for, so that nothing is sorted; they find it only
+# while they name the same expressions.
 SUBSCRIPTION_TOKEN_BY_RECIPIENT = """
-create index subscription_token_by_recipient on mm.subscription_token (page_id, recipient_id)
-include (reoptin, expires_at, next_eligible_at, stopped_at, created_at, token)
+create index subscription_token_by_recipient on mm.subscription_token (
+    page_id, recipient_id, ((reoptin = 'ENABLED') is not true), expires_at desc nulls first,
+    created_at desc nulls last, token
+) include (reoptin, next_eligible_at, stopped_at)
 where gone_at is null and recipient_id is not null
 """
 
@@ -67,13 +70,13 @@ TOKEN_PULL_NEWEST = """
 create index token_pull_newest on mm.token_pull (page_id, started_at desc)
 """
 
-# No foreign key to the pull: it would be checked a million times in a first pull's merge.
-TOKEN_EVENT = """
-create table mm.token_event (
+# No foreign key to the pull: it would be checked a million times in a large merge.
+TOKEN_CHANGE = """
+create table mm.token_change (
     page_id     text not null,
     token       text not null,
     event       text not null check (event in (
-        'appeared', 'vanished', 'returned', 'stopped', 'resumed',
+        'vanished', 'returned', 'stopped', 'resumed',
         'status_changed', 'reoptin_changed', 'expiry_changed'
     )),
     happened_at timestamptz not null,
@@ -83,9 +86,22 @@ create table mm.token_event (
 )
 """
 
-# Events are only ever appended, so time follows the blocks, and a summary of each range is enough.
-TOKEN_EVENT_BY_TIME = """
-create index token_event_by_time on mm.token_event using brin (happened_at)
+# Changes are only ever appended, so time follows the blocks, and a summary of each range is enough.
+TOKEN_CHANGE_BY_TIME = """
+create index token_change_by_time on mm.token_change using brin (happened_at)
+"""
+
+# All that ever happened to a token. That it appeared its own row tells: a first pull brings
+# millions at once, and would otherwise write each of them twice.
+TOKEN_EVENT = """
+create view mm.token_event as
+select
+    page_id, token, 'appeared' as event, first_seen_at as happened_at, null::bigint as pull_id,
+    null as old_value, null as new_value
+from mm.subscription_token
+union all
+select page_id, token, event, happened_at, pull_id, old_value, new_value
+from mm.token_change
 """
 
 TOKEN_SNAPSHOT = """
@@ -107,41 +123,61 @@ create table mm.token_snapshot (
 )
 """
 
-# Of a recipient's tokens the best: neither stopped nor expired, re-opt-in enabled, latest expiry
-# (null is never), latest created, and then the token itself, so that the choice is stable.
-DEDUPLICATED_TOKEN = """
-create view mm.deduplicated_token as
-select
+_COLUMNS = """
     page_id, token, recipient_id, topic_title, reoptin, user_token_status, timezone, created_at,
     expires_at, next_eligible_at, custom_audience_ids, source, first_seen_at, last_seen_at,
     gone_at, stopped_at
+"""
+
+# Re-opt-in enabled, latest expiry (null is never), latest created, and then the token itself, so
+# that the choice is stable. The index by recipient has this order.
+_BEST_FIRST = """
+    page_id, recipient_id, (reoptin = 'ENABLED') is not true, expires_at desc nulls first,
+    created_at desc nulls last, token
+"""
+
+# Neither gone, stopped nor expired; of each recipient's tokens the best.
+USABLE_TOKEN = f"""
+create view mm.usable_token as
+select {_COLUMNS}
 from mm.subscription_token
 where gone_at is null and recipient_id is null
+    and stopped_at is null and (expires_at is null or expires_at > now())
 union all
 (
-    select distinct on (page_id, recipient_id)
-        page_id, token, recipient_id, topic_title, reoptin, user_token_status, timezone,
-        created_at, expires_at, next_eligible_at, custom_audience_ids, source, first_seen_at,
-        last_seen_at, gone_at, stopped_at
+    select distinct on (page_id, recipient_id) {_COLUMNS}
     from mm.subscription_token
     where gone_at is null and recipient_id is not null
-    order by
-        page_id,
-        recipient_id,
-        (stopped_at is not null or coalesce(expires_at <= now(), false)),
-        (reoptin = 'ENABLED') is not true,
-        expires_at desc nulls first,
-        created_at desc nulls last,
-        token
+        and stopped_at is null and (expires_at is null or expires_at > now())
+    order by {_BEST_FIRST}
 )
 """
 
-SENDABLE_TOKEN = """
-create view mm.sendable_token as
-select * from mm.deduplicated_token
-where stopped_at is null
-    and coalesce(expires_at > now(), true)
-    and coalesce(next_eligible_at <= now(), true)
+# Every token whose recipient Meta does not tell, and each recipient's best: a usable one, and only
+# where there is none one that is stopped or expired.
+DEDUPLICATED_TOKEN = f"""
+create view mm.deduplicated_token as
+select {_COLUMNS}
+from mm.subscription_token
+where gone_at is null and recipient_id is null
+union all
+select {_COLUMNS}
+from mm.usable_token
+where recipient_id is not null
+union all
+(
+    select distinct on (page_id, recipient_id) {_COLUMNS}
+    from mm.subscription_token as spent
+    where gone_at is null and recipient_id is not null
+        and (stopped_at is not null or expires_at <= now())
+        and not exists (
+            select from mm.subscription_token as other
+            where other.page_id = spent.page_id and other.recipient_id = spent.recipient_id
+                and other.gone_at is null and other.stopped_at is null
+                and (other.expires_at is null or other.expires_at > now())
+        )
+    order by {_BEST_FIRST}
+)
 """
 
 # A token's state at a moment is what it is now, unless something happened to it since: then it is
@@ -158,7 +194,7 @@ language sql stable as $$
         from (
             select *, case when event in ('vanished', 'returned') then 'presence' else event end
                 as what
-            from mm.token_event
+            from mm.token_change
             where page_id = page and happened_at > moment
         ) as later
         order by token, what, happened_at
@@ -190,9 +226,10 @@ def upgrade() -> None:
     op.execute(SUBSCRIPTION_TOKEN_WITHOUT_RECIPIENT)
     op.execute(TOKEN_PULL)
     op.execute(TOKEN_PULL_NEWEST)
+    op.execute(TOKEN_CHANGE)
+    op.execute(TOKEN_CHANGE_BY_TIME)
     op.execute(TOKEN_EVENT)
-    op.execute(TOKEN_EVENT_BY_TIME)
     op.execute(TOKEN_SNAPSHOT)
+    op.execute(USABLE_TOKEN)
     op.execute(DEDUPLICATED_TOKEN)
-    op.execute(SENDABLE_TOKEN)
     op.execute(TOKEN_AT)

@@ -163,11 +163,9 @@ where stopped_at is not null
 # still be listed by Meta, and be merged again: so it is looked up, not only marked. The three
 # questions are put one by one, for each alone is a hash of a few against the scan of the many.
 SENDABLE_TOKEN = """
-create or replace view mm.sendable_token as
-select * from mm.deduplicated_token token
-where stopped_at is null
-    and coalesce(expires_at > now(), true)
-    and coalesce(next_eligible_at <= now(), true)
+create view mm.sendable_token as
+select * from mm.usable_token as token
+where (next_eligible_at is null or next_eligible_at <= now())
     and not exists (
         select from mm.messenger_consent consent
         where consent.page_id = token.page_id and consent.contact_kind = 'token'
@@ -183,15 +181,6 @@ where stopped_at is null
         where left_by_another.page_id = token.page_id
             and left_by_another.psid = token.recipient_id
     )
-"""
-
-# The view now asks for the token too; with it in the index the table need not be read.
-DROP_WITHOUT_RECIPIENT = "drop index mm.subscription_token_without_recipient"
-
-SUBSCRIPTION_TOKEN_WITHOUT_RECIPIENT = """
-create index subscription_token_without_recipient on mm.subscription_token (page_id)
-include (expires_at, next_eligible_at, stopped_at, token)
-where gone_at is null and recipient_id is null
 """
 
 # Who wrote to the Page and when last; never what.
@@ -281,8 +270,6 @@ def upgrade() -> None:
     op.execute(SUPPRESSED_RECIPIENT)
     op.execute(SUBSCRIPTION_TOKEN_STOPPED)
     op.execute(SENDABLE_TOKEN)
-    op.execute(DROP_WITHOUT_RECIPIENT)
-    op.execute(SUBSCRIPTION_TOKEN_WITHOUT_RECIPIENT)
     op.execute(CONVERSATION)
     op.execute(CONVERSATION_RECENT)
     op.execute(OPTIN_REQUEST)
