@@ -9,7 +9,7 @@ from mm_pipelines.tokens.listing import Listing
 from mm_pipelines.tokens.sources import attribute_sources
 from mm_pipelines.warehouse import custom_audience
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.subscription_token import Differences, Merged, staging
+from mm_pipelines.warehouse.subscription_token import Differences, Merged, staging, tidy
 from mm_pipelines.warehouse.token_pull import Pull, start_pull
 
 # Fewer vanished tokens than this are never too many: one of three would be 33 %.
@@ -91,6 +91,7 @@ def pull_tokens(
             _check_losses(differences, removal_share)
         merged = staged.merge(page_id, differences, pull)
         told = attribute_sources(client, database, page_id) if differences.opted_in else 0
+        tidy(database)
     return PullReport(pull, listing.rows, listing.restarts, len(silent), told, merged)
 
 

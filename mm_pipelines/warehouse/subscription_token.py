@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
+from sqlalchemy import text
 
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.token_pull import Pull
@@ -87,8 +88,8 @@ create temporary table token_difference (
 # Merges of one Page, a pull's and a webhook's, follow one another.
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('subscription_token:' || $1, 0))::text"
 
-# Sorting 10 million tokens spills to disk in runs of this size.
-_SORT_MEMORY = "set local work_mem = '128MB'"
+# Sorting and joining 10 million tokens spills to disk in runs of this size.
+_SORT_MEMORY = "set local work_mem = '256MB'"
 
 # $1 page_id, $2 pull_id, $3 whether the listing was whole.
 #
@@ -208,7 +209,6 @@ select $1, token, recipient_id, topic_title, reoptin, user_token_status, timezon
     expires_at, next_eligible_at, custom_audience_ids, source, $2, $2
 from token_difference
 where fate = 'appeared'
-order by token
 """
 
 _UPDATE_CHANGED = """
@@ -276,6 +276,8 @@ select $1, token, 'expiry_changed', $2, nullif($3, 0), old_expires_at::text, exp
 from token_difference
 where fate in ('changed', 'returned') and expires_at is distinct from old_expires_at
 """
+
+_TIDY = text("vacuum (analyze, skip_locked) mm.subscription_token")
 
 _FINISH_PULL = """
 update mm.token_pull
@@ -411,6 +413,16 @@ class Staging:
             cursor.execute(statement, parameters or None)
             row: dict[str, Any] = cursor.fetch_polars().row(0, named=True)
         return row
+
+
+def tidy(database: Database) -> None:
+    """Let the views read by their indexes alone again, after a pull has renewed every row.
+
+    The server's autovacuum would do it too, minutes later; where it is at it, it is left to it.
+    """
+    with database.engine.connect() as connection:
+        # VACUUM runs in no transaction.
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(_TIDY)
 
 
 def _id(pull: Pull | None) -> int:

@@ -46,7 +46,7 @@ where gone_at is null and recipient_id is not null
 
 SUBSCRIPTION_TOKEN_WITHOUT_RECIPIENT = """
 create index subscription_token_without_recipient on mm.subscription_token (page_id)
-include (expires_at, next_eligible_at, stopped_at, token)
+include (recipient_id, expires_at, next_eligible_at, stopped_at, token)
 where gone_at is null and recipient_id is null
 """
 
