@@ -67,6 +67,7 @@ _SETTINGS = {
     "log_timezone": "UTC",
     # The defaults suit a machine of the nineties; merging a million tokens writes gigabytes of WAL.
     "shared_buffers": "256MB",
+    "wal_buffers": "64MB",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
     # Statements and DETAIL lines carry people's data, so the server's log gets neither.

@@ -38,8 +38,7 @@ class Listing:
                 self._client, self._page_id, do_not_return_duplicates=do_not_return_duplicates
             )
             try:
-                # The next pages are read while these are staged.
-                for frame in ahead(frames(pages)):
+                for frame in frames(pages):
                     self.rows += frame.height
                     named = frame["custom_audience_ids"].explode().drop_nulls().unique()
                     self.audiences_named.update(named)
@@ -60,17 +59,24 @@ class Listing:
 
 
 def frames(pages: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Pages of the Graph API gathered into larger frames of `LISTED_TOKEN`."""
+    """Pages of the Graph API gathered into larger frames of `LISTED_TOKEN`.
+
+    The next pages are read while the caller stages a frame.
+    """
+    return map(as_listed, ahead(_gathered(pages)))
+
+
+def _gathered(pages: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     gathered: list[pl.DataFrame] = []
     rows = 0
     for page in pages:
         gathered.append(page)
         rows += page.height
         if rows >= _STAGED_ROWS:
-            yield as_listed(pl.concat(gathered))
+            yield pl.concat(gathered)
             gathered, rows = [], 0
     if rows:
-        yield as_listed(pl.concat(gathered))
+        yield pl.concat(gathered)
 
 
 def as_listed(tokens: pl.DataFrame) -> pl.DataFrame:
@@ -80,6 +86,7 @@ def as_listed(tokens: pl.DataFrame) -> pl.DataFrame:
     eligible = pl.max_horizontal("next_eligible_at", "next_eligible_paid_at")
     return tokens.with_columns(
         eligible.alias("next_eligible_at"),
-        # As a set: Meta's order means nothing, and must not look like a change.
-        pl.col("custom_audience_ids").list.unique().list.sort(),
+        # As a set: Meta's order means nothing, and must not look like a change. (`list.sort` takes
+        # ten times as long.)
+        pl.col("custom_audience_ids").list.eval(pl.element().unique().sort()),
     ).select(LISTED_TOKEN.names())

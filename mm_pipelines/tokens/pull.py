@@ -90,7 +90,7 @@ def pull_tokens(
         if not accept_losses:
             _check_losses(differences, removal_share)
         merged = staged.merge(page_id, differences, pull)
-        told = attribute_sources(client, database, page_id) if differences.opted_in else 0
+        told = attribute_sources(client, database, page_id) if merged.opted_in else 0
         tidy(database)
     return PullReport(pull, listing.rows, listing.restarts, len(silent), told, merged)
 

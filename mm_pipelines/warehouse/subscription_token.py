@@ -14,6 +14,7 @@ import polars as pl
 from sqlalchemy import text
 
 from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.token_difference import DIFFERENCES, TABLES
 from mm_pipelines.warehouse.token_pull import Pull
 
 if TYPE_CHECKING:
@@ -41,154 +42,20 @@ LISTED_TOKEN: Final = pl.Schema(
 """A token as Meta lists it. Null is what Meta does not tell: of a token made from a Custom
 Audience that is the recipient and every time (graph-api-facts 2.8)."""
 
-_STAGED = """
-create temporary table listed_token (
-    token               text collate "C" not null,
-    recipient_id        text collate "C",
-    topic_title         text,
-    reoptin             text,
-    user_token_status   text,
-    timezone            text,
-    created_at          timestamptz,
-    expires_at          timestamptz,
-    next_eligible_at    timestamptz,
-    custom_audience_ids text[]
-)
-"""
-
-# What the listing's filters tell of a token beyond its fields.
-_FILTERED = """
-create temporary table filtered_token (
-    token              text collate "C" not null,
-    custom_audience_id text,
-    source             text
-)
-"""
-
-_DIFFERENCE = """
-create temporary table token_difference (
-    token               text collate "C" not null,
-    fate                text not null,
-    recipient_id        text collate "C",
-    topic_title         text,
-    reoptin             text,
-    user_token_status   text,
-    timezone            text,
-    created_at          timestamptz,
-    expires_at          timestamptz,
-    next_eligible_at    timestamptz,
-    custom_audience_ids text[],
-    source              text,
-    old_status          text,
-    old_reoptin         text,
-    old_expires_at      timestamptz
-) on commit delete rows
-"""
-
 # Merges of one Page, a pull's and a webhook's, follow one another.
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('subscription_token:' || $1, 0))::text"
 
 # Sorting and joining 10 million tokens spills to disk in runs of this size.
 _SORT_MEMORY = "set local work_mem = '256MB'"
 
-# $1 page_id, $2 pull_id, $3 whether the listing was whole.
-#
-# A token listed twice counts once, by an order over all its values, so that the order of the pages
-# does not matter. What a listing does not tell never erases what is known from elsewhere, with one
-# exception: where Meta tells the recipient it tells every time there is, so that a missing expiry
-# means that the token does not expire. How a person came is decided by Meta's filters, else by the
-# first listing that had them.
-_COMPARE = """
-insert into token_difference
-with listed as (
-    select distinct on (token) *
-    from listed_token
-    order by token, recipient_id, created_at desc nulls last, expires_at desc,
-        next_eligible_at desc nulls last, user_token_status, reoptin, topic_title, timezone,
-        custom_audience_ids desc nulls last
-),
-known as (
-    select * from mm.subscription_token
-    where page_id = $1 and ($3 or token in (select token from listed_token))
-),
-filtered as (
-    select token, array_agg(distinct custom_audience_id) as custom_audience_ids,
-        min(source) as source
-    from filtered_token
-    group by token
-)
-select
-    token, fate, merged.recipient_id, merged.topic_title, merged.reoptin,
-    merged.user_token_status, merged.timezone, merged.created_at, merged.expires_at,
-    merged.next_eligible_at, merged.custom_audience_ids, merged.source,
-    known.user_token_status, known.reoptin, known.expires_at
-from listed
-full join known using (token)
-left join filtered using (token)
-cross join lateral (
-    select
-        case
-            when known.page_id is null then 'appeared'
-            when listed.token is null then 'vanished'
-            when known.gone_at is not null then 'returned'
-            else 'changed'
-        end as fate,
-        coalesce(listed.recipient_id, known.recipient_id) as recipient_id,
-        coalesce(listed.topic_title, known.topic_title) as topic_title,
-        coalesce(listed.reoptin, known.reoptin) as reoptin,
-        coalesce(listed.user_token_status, known.user_token_status) as user_token_status,
-        coalesce(listed.timezone, known.timezone) as timezone,
-        coalesce(listed.created_at, known.created_at) as created_at,
-        case when listed.recipient_id is null
-            then coalesce(listed.expires_at, known.expires_at)
-            else listed.expires_at
-        end as expires_at,
-        case when listed.recipient_id is null
-            then coalesce(listed.next_eligible_at, known.next_eligible_at)
-            else listed.next_eligible_at
-        end as next_eligible_at,
-        case when filtered.custom_audience_ids is null
-            then coalesce(listed.custom_audience_ids, known.custom_audience_ids, '{}')
-            else array(
-                select distinct id
-                from unnest(
-                    coalesce(listed.custom_audience_ids, known.custom_audience_ids, '{}')
-                    || filtered.custom_audience_ids
-                ) as id
-                where id is not null
-                order by id
-            )
-        end as custom_audience_ids,
-        coalesce(
-            filtered.source,
-            known.source,
-            case when listed.recipient_id is null or listed.custom_audience_ids is not null
-                then 'custom_audience' else 'opt_in' end
-        ) as source
-) as merged
-where case fate
-    when 'vanished' then
-        -- A webhook may have brought it since its place in the listing was read.
-        known.gone_at is null
-        and known.last_seen_at < (select started_at from mm.token_pull where pull_id = $2)
-    when 'changed' then
-        (merged.recipient_id, merged.topic_title, merged.reoptin, merged.user_token_status,
-            merged.timezone, merged.created_at, merged.expires_at, merged.next_eligible_at,
-            merged.custom_audience_ids, merged.source)
-        is distinct from
-        (known.recipient_id, known.topic_title, known.reoptin, known.user_token_status,
-            known.timezone, known.created_at, known.expires_at, known.next_eligible_at,
-            known.custom_audience_ids, known.source)
-    else true
-end
-"""
+_IS_KNOWN = "select exists (select from mm.subscription_token where page_id = $1) as known"
+
+_COMPARE = f"insert into token_difference {DIFFERENCES}"
 
 _NOW = "select clock_timestamp() as now"
 
 _COUNT_DIFFERENCES = """
 select
-    count(*) filter (where fate = 'appeared') as appeared,
-    count(*) filter (where fate = 'appeared' and source = 'opt_in') as opted_in,
     count(*) filter (where fate = 'changed') as changed,
     count(*) filter (where fate = 'returned') as returned,
     count(*) filter (where fate = 'vanished') as vanished
@@ -199,18 +66,25 @@ _COUNT_LIVE = """
 select count(*) as live from mm.subscription_token where page_id = $1 and gone_at is null
 """
 
-# $1 page_id, $2 the time of the merge, the same in every statement.
+# $1 page_id. A Page's first tokens, which may be millions, go straight to their place.
 _INSERT_APPEARED = """
-insert into mm.subscription_token (
-    page_id, token, recipient_id, topic_title, reoptin, user_token_status, timezone, created_at,
-    expires_at, next_eligible_at, custom_audience_ids, source, first_seen_at, last_seen_at
+with appeared as (
+    insert into mm.subscription_token (
+        page_id, token, recipient_id, topic_title, reoptin, user_token_status, timezone, created_at,
+        expires_at, next_eligible_at, custom_audience_ids, source, first_seen_at, last_seen_at
+    )
+    select $1, token, recipient_id, topic_title, reoptin, user_token_status, timezone, created_at,
+        expires_at, next_eligible_at, custom_audience_ids, source, {now}, {now}
+    from {differences}
+    where fate = 'appeared'
+    returning source
 )
-select $1, token, recipient_id, topic_title, reoptin, user_token_status, timezone, created_at,
-    expires_at, next_eligible_at, custom_audience_ids, source, $2, $2
-from token_difference
-where fate = 'appeared'
+select count(*) as appeared, count(*) filter (where source = 'opt_in') as opted_in from appeared
 """
+_INSERT_COMPARED = _INSERT_APPEARED.format(differences="token_difference", now="$2")
+_INSERT_FIRST = _INSERT_APPEARED.format(differences=f"({DIFFERENCES}) as first", now="$4")
 
+# $1 page_id, $2 the time of the merge, the same in every statement.
 _UPDATE_CHANGED = """
 update mm.subscription_token as known
 set recipient_id = new.recipient_id,
@@ -292,16 +166,14 @@ class Differences:
     """What a listing means for the tokens known of its Page, in tokens.
 
     Attributes:
-        appeared: listed and never seen before.
-        opted_in: of them, those of people who came without an audience, as far as is told.
+        first: the Page has no tokens yet, so that all are new.
         changed: listed with other values.
         returned: listed though they had been gone.
         vanished: live and no longer listed by a complete pull.
         live_before: live until this listing; counted only where tokens vanished.
     """
 
-    appeared: int
-    opted_in: int
+    first: bool
     changed: int
     returned: int
     vanished: int
@@ -310,10 +182,20 @@ class Differences:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did, in tokens; `listed` counts each distinct token once."""
+    """What a merge did, in tokens.
+
+    Attributes:
+        listed: distinct tokens that were listed.
+        appeared: of them, those never seen before.
+        opted_in: of those, the ones of people who came without an audience, as far as is told.
+        changed: listed with other values.
+        returned: listed though they had been gone.
+        vanished: live and no longer listed by a complete pull.
+    """
 
     listed: int
     appeared: int
+    opted_in: int
     changed: int
     returned: int
     vanished: int
@@ -359,16 +241,18 @@ class Staging:
             pull: the pull that listed them; None for tokens asked for one by one. Only what a
                 complete pull lacks has vanished.
         """
-        complete = pull is not None and pull.complete
         with self._connection.cursor() as cursor:
             for table in ("listed_token", "filtered_token"):
-                cursor.execute(f"analyze {table}")
+                cursor.execute(f"analyze {table} (token)")
             cursor.execute(_SORT_MEMORY)
             cursor.execute(_LOCK, (page_id,))
-            cursor.execute(_COMPARE, (page_id, _id(pull), complete))
+        if not self._row(_IS_KNOWN, page_id)["known"]:
+            return Differences(first=True, changed=0, returned=0, vanished=0, live_before=0)
+        with self._connection.cursor() as cursor:
+            cursor.execute(_COMPARE, (page_id, _id(pull), _complete(pull)))
         counts = self._row(_COUNT_DIFFERENCES)
         live = self._row(_COUNT_LIVE, page_id)["live"] if counts["vanished"] else 0
-        return Differences(**counts, live_before=live)
+        return Differences(first=False, **counts, live_before=live)
 
     def merge(self, page_id: str, differences: Differences, pull: Pull | None = None) -> Merged:
         """Write the differences, their events and the pull's end, and commit: all or nothing."""
@@ -382,25 +266,30 @@ class Staging:
                 cursor.execute(_UPDATE_VANISHED, (page_id, now))
                 cursor.execute(_RECORD_CHANGES, (page_id, now, _id(pull)))
         # Before the new ones come, which need no renewal.
-        if pull is not None and pull.complete:
-            renewed = self._row(_RENEW_ALL, page_id, now, pull.pull_id)["count"]
+        if _complete(pull):
+            renewed = self._row(_RENEW_ALL, page_id, now, _id(pull))["count"]
         else:
             renewed = self._row(_RENEW_LISTED, page_id, now)["count"]
-        with self._connection.cursor() as cursor:
-            cursor.execute(_INSERT_APPEARED, (page_id, now))
-        listed = renewed + d.appeared + d.changed + d.returned
-        if pull is not None:
-            end = (pull.pull_id, pull.complete, pull.method, listed)
-            with self._connection.cursor() as cursor:
-                cursor.execute(_FINISH_PULL, (*end, d.appeared, d.changed, d.returned, d.vanished))
-        self._connection.commit()
-        return Merged(
-            listed=listed,
-            appeared=d.appeared,
+        if d.first:
+            new = self._row(_INSERT_FIRST, page_id, _id(pull), _complete(pull), now)
+        else:
+            new = self._row(_INSERT_COMPARED, page_id, now)
+        merged = Merged(
+            listed=renewed + new["appeared"] + d.changed + d.returned,
+            **new,
             changed=d.changed,
             returned=d.returned,
             vanished=d.vanished,
         )
+        if pull is not None:
+            self._finish(pull, merged)
+        self._connection.commit()
+        return merged
+
+    def _finish(self, pull: Pull, m: Merged) -> None:
+        end = (pull.pull_id, pull.complete, pull.method, m.listed)
+        with self._connection.cursor() as cursor:
+            cursor.execute(_FINISH_PULL, (*end, m.appeared, m.changed, m.returned, m.vanished))
 
     def _ingest(self, table: str, frame: pl.DataFrame) -> None:
         with self._connection.cursor() as cursor:
@@ -425,6 +314,10 @@ def tidy(database: Database) -> None:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(_TIDY)
 
 
+def _complete(pull: Pull | None) -> bool:
+    return pull is not None and pull.complete
+
+
 def _id(pull: Pull | None) -> int:
     return pull.pull_id if pull else 0  # ADBC binds no null; ids begin at 1
 
@@ -434,7 +327,7 @@ def staging(database: Database) -> Iterator[Staging]:
     """Open a session with empty staging tables; they are gone with it."""
     with database.bulk() as connection:
         with connection.cursor() as cursor:
-            for statement in (_STAGED, _FILTERED, _DIFFERENCE):
+            for statement in TABLES:
                 cursor.execute(statement)
         connection.commit()
         yield Staging(connection)

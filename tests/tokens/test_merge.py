@@ -209,7 +209,7 @@ def test_merging_a_listing_again_changes_only_when_tokens_were_last_seen(
     merge(database, "1", [rows])
     before, seen_before = table(database, "1"), last_seen(database, "1")
     again = merge(database, "1", [rows, rows])
-    assert again == Merged(listed=2, appeared=0, changed=0, returned=0, vanished=0)
+    assert again == Merged(listed=2, appeared=0, opted_in=0, changed=0, returned=0, vanished=0)
     assert table(database, "1") == before
     seen = last_seen(database, "1")
     assert all(seen_before[token] < seen[token] for token in ("a", "b"))
