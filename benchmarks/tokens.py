@@ -106,9 +106,9 @@ def _against_the_plain_script(database: Database) -> Iterator[Figure]:
             first["ours"].append(_our_pull(database, url)[0])
             again["plain"].append(_plain_script(database, url))
             again["ours"].append(_our_pull(database, url)[0])
-    for name, seconds in (("first", first), ("unchanged", again)):
+    for name, seconds in (("a first", first), ("an unchanged", again)):
         yield Figure(
-            f"a {name} pull of 1 M tokens",
+            f"{name} pull of 1 M tokens",
             statistics.median(seconds["ours"]),
             "s",
             against=statistics.median(seconds["plain"]),
@@ -120,9 +120,9 @@ def _against_the_plain_script(database: Database) -> Iterator[Figure]:
 def _large_page(database: Database) -> Iterator[Figure]:
     _empty(database)
     with _stub(LARGE * MILLION) as url:
-        for name in ("first", "unchanged"):
+        for name in ("a first", "an unchanged"):
             seconds, peak = _our_pull(database, url)
-            yield Figure(f"a {name} pull of {LARGE} M tokens", seconds, "s")
+            yield Figure(f"{name} pull of {LARGE} M tokens", seconds, "s")
             yield Figure(
                 "its peak memory", peak, "MB", against=1536, peer="limit", target="below it"
             )

@@ -242,13 +242,14 @@ class Staging:
                 complete pull lacks has vanished.
         """
         with self._connection.cursor() as cursor:
-            for table in ("listed_token", "filtered_token"):
-                cursor.execute(f"analyze {table} (token)")
+            cursor.execute("analyze filtered_token (token)")
             cursor.execute(_SORT_MEMORY)
             cursor.execute(_LOCK, (page_id,))
         if not self._row(_IS_KNOWN, page_id)["known"]:
             return Differences(first=True, changed=0, returned=0, vanished=0, live_before=0)
         with self._connection.cursor() as cursor:
+            # A few answers are looked up among the known; a whole listing is joined with them.
+            cursor.execute("analyze listed_token (token)")
             cursor.execute(_COMPARE, (page_id, _id(pull), _complete(pull)))
         counts = self._row(_COUNT_DIFFERENCES)
         live = self._row(_COUNT_LIVE, page_id)["live"] if counts["vanished"] else 0
