@@ -5,6 +5,7 @@ import dagster as dg
 from mm_pipelines.graph_api.redaction import redact
 from mm_pipelines.lists import ListError, ListReport, inspect_list
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
+from mm_pipelines.storage import without_credentials
 
 FEWEST_PEOPLE = 100
 """Meta withholds the tokens of an audience with fewer matches (seed, Best practices)."""
@@ -49,7 +50,7 @@ def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
     ]
     metadata: dict[str, dg.MetadataValue] = {
         "dagster/row_count": dg.MetadataValue.int(report.rows),
-        "dagster/uri": dg.MetadataValue.path(report.url),
+        "dagster/uri": dg.MetadataValue.path(without_credentials(report.url)),
         "fingerprint": dg.MetadataValue.text(report.fingerprint),
         "bytes": dg.MetadataValue.int(report.size or 0),
         "format": dg.MetadataValue.text(_format(report)),

@@ -7,6 +7,7 @@ from mm_pipelines.identity import KEYS
 from mm_pipelines.lists import ListError
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.payload import HashedPayload, Suppression, build_hashed_payload
+from mm_pipelines.storage import without_credentials
 from mm_pipelines.warehouse import hashed_payload as payloads
 from mm_pipelines.warehouse import rejected_row
 from mm_pipelines.warehouse.suppression import SuppressionKeyChanged, suppressed_digests
@@ -123,7 +124,7 @@ def _metadata(payload: HashedPayload) -> dict[str, dg.MetadataValue]:
     reasons = payload.rejection_reasons
     metadata: dict[str, dg.MetadataValue] = {
         "dagster/row_count": dg.MetadataValue.int(payload.accepted),
-        "dagster/uri": dg.MetadataValue.path(payload.url),
+        "dagster/uri": dg.MetadataValue.path(without_credentials(payload.url)),
         "dagster/column_schema": dg.MetadataValue.table_schema(_column_schema(payload.keys)),
         "rows_read": dg.MetadataValue.int(payload.read),
         "rows_merged": dg.MetadataValue.int(payload.merged),

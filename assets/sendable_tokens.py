@@ -5,6 +5,7 @@ from pydantic import Field
 
 from assets.subscription_tokens import subscription_tokens
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
+from mm_pipelines.storage import without_credentials
 from mm_pipelines.tokens.export import FileFormat, publish_sendable
 from resources.database import DatabaseResource
 from resources.storage import StorageResource
@@ -62,7 +63,7 @@ def sendable_tokens(
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": manifest.rows,
-            "file": dg.MetadataValue.path(storage.get().url(manifest.path)),
+            "file": dg.MetadataValue.path(without_credentials(storage.get().url(manifest.path))),
             "sha256": manifest.sha256,
             "format": manifest.format.value,
         }

@@ -9,6 +9,7 @@ from assets.audiences_at_meta import audiences_at_meta
 from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
 from mm_pipelines.lists.location import stat_list
 from mm_pipelines.partitions import CONFIG, AudienceDay, PageDay
+from mm_pipelines.storage import without_credentials
 
 
 @dg.schedule(
@@ -115,5 +116,7 @@ def _is_there(url: str, context: dg.ScheduleEvaluationContext) -> bool:
         return stat_list(url) is not None
     except OSError as error:
         # One place out of reach does not keep the other audiences waiting.
-        context.log.warning(f"{url} cannot be looked at: {type(error).__name__}")
+        context.log.warning(
+            f"{without_credentials(url)} cannot be looked at: {type(error).__name__}"
+        )
         return False

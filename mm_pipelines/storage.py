@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +14,15 @@ import fsspec
 from fsspec.core import url_to_fs
 
 _SCRATCH = ".scratch-"
+_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@|\?.*$")
+
+
+def without_credentials(url: str) -> str:
+    """An address for people: without the user name, password or signature that it may carry.
+
+    A local path, in which the same signs mean nothing, is left as it is.
+    """
+    return _CREDENTIALS.sub("", url) if "://" in url else url
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,39 @@
-"""Files that are published whole, for their owner alone."""
+"""Files published whole, and addresses fit to be shown."""
 
-import stat
 from pathlib import Path
 
-from mm_pipelines.storage import Storage
+import pytest
+
+from mm_pipelines.lists import ListMissingError
+from mm_pipelines.storage import Storage, without_credentials
 
 
-def test_what_is_stored_of_people_is_closed_to_other_users(tmp_path: Path) -> None:
-    Storage(str(tmp_path / "storage")).publish("hashed", ".txt", lambda file: file.touch())
-    assert stat.S_IMODE((tmp_path / "storage").stat().st_mode) == 0o700
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ftp://user:pw@host/lists/a.csv", "ftp://host/lists/a.csv"),
+        ("https://host/a.csv?X-Amz-Signature=abc&x=1", "https://host/a.csv"),
+        ("simplecache::sftp://me:p-w@host/a.csv", "simplecache::sftp://host/a.csv"),
+        ("s3://bucket/people@home/a.csv", "s3://bucket/people@home/a.csv"),
+        ("/data/me@home/what?.csv", "/data/me@home/what?.csv"),
+    ],
+)
+def test_an_address_is_shown_without_what_opens_it(url: str, shown: str) -> None:
+    assert without_credentials(url) == shown
 
 
-def test_the_same_content_is_published_once_at_the_same_address(tmp_path: Path) -> None:
-    storage = Storage(str(tmp_path / "storage"))
-    first = storage.publish("hashed", ".txt", lambda file: file.touch())
-    again = storage.publish("hashed", ".txt", lambda file: file.touch())
-    assert again == first
-    assert [path for path, _ in storage.files("hashed")] == [first.path]
+def test_a_lists_error_does_not_name_its_password() -> None:
+    error = ListMissingError("ftp://user:hunter2@host/a.csv", "", "there is no such file")
+    assert str(error) == "ftp://host/a.csv: there is no such file"
+    assert "hunter2" not in error.file
+
+
+def test_a_write_that_fails_leaves_no_file(storage: Storage) -> None:
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        storage.publish("deltas/1", ".parquet", fail)
+    assert list(storage.files("deltas")) == []
+    assert list(Path(storage.url("")).iterdir()) == []

@@ -100,12 +100,12 @@ def _database(environment: Environment) -> str:
 
 
 def _storage(environment: Environment) -> str:
-    from mm_pipelines.storage import Storage
+    from mm_pipelines.storage import Storage, without_credentials
 
     storage = Storage(environment.storage_url)
     storage.replace(_PROBE, _write_probe)
     storage.delete(_PROBE)
-    return f"{environment.storage_url} can be written"
+    return f"{without_credentials(environment.storage_url)} can be written"
 
 
 def _write_probe(path: Path) -> None:

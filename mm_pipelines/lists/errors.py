@@ -10,19 +10,21 @@
 A message names the file, the place and the fault, never what a cell holds.
 """
 
+from mm_pipelines.storage import without_credentials
+
 
 class ListError(Exception):
     """A customer list cannot be used.
 
     Attributes:
-        file: The list's path or URL.
+        file: The list's path or URL, without credentials.
         place: Where in the list: ``row 1,204`` (the first data row is 1), ``header``, or ``""``.
         fault: What is wrong there.
     """
 
     def __init__(self, file: str, place: str, fault: str) -> None:
-        self.file, self.place, self.fault = file, place, fault
-        super().__init__(": ".join(part for part in (file, place, fault) if part))
+        self.file, self.place, self.fault = without_credentials(file), place, fault
+        super().__init__(": ".join(part for part in (self.file, place, fault) if part))
 
 
 class ListMissingError(ListError):

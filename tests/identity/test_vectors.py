@@ -32,12 +32,13 @@ def test_a_published_example_gives_its_published_value(
 
 
 @pytest.mark.parametrize(
-    "vector", VECTORS, ids=lambda vector: f"{vector['key']} {vector['source']}"
+    "vector",
+    # An external id is sent as it is, whatever it looks like.
+    [vector for vector in VECTORS if vector["key"] != "EXTERN_ID"],
+    ids=lambda vector: f"{vector['key']} {vector['source']}",
 )
 def test_a_value_hashed_beforehand_passes_through_in_lower_case(vector: dict[str, str]) -> None:
     digest = hashlib.sha256(vector["normalised"].encode()).hexdigest()
-    if vector["key"] == "EXTERN_ID":
-        pytest.skip("an external id is sent as it is, whatever it looks like")
     frame = pl.DataFrame(
         {vector["key"]: [digest, digest.upper(), f"  {digest}\t", f"\xa0{digest}"]}
     )
