@@ -1,6 +1,7 @@
 """`mm unsubscribe`: somebody asks to leave a Page."""
 
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -21,15 +22,17 @@ def unsubscribe(
 ) -> None:
     """Record a request to leave; `unsubscribe_sensor` asks for the run that carries it out.
 
-    Whoever is named by PSID or token is not sendable any more when this command ends.
+    Whoever is named by PSID or token is not sendable any more when this command ends. A value given
+    as - is read from standard input, where neither the shell's history nor `ps` shows it.
     """
     from mm_pipelines.local.environment import Environment
     from mm_pipelines.warehouse import unsubscribe_request
     from mm_pipelines.warehouse.unsubscribe_request import NewRequest
 
-    named = NewRequest(phone=phone, email=email, psid=psid, subscriber_token=token)
-    if not any(value and value.strip() for value in (phone, email, psid, token)):
+    email, phone, psid, token = (_given(value) for value in (email, phone, psid, token))
+    if not any(value and value.strip() for value in (email, phone, psid, token)):
         fail("name somebody: --email, --phone, --psid or --token")
+    named = NewRequest(phone=phone, email=email, psid=psid, subscriber_token=token)
     environment = Environment.resolve()
     pages = environment.config().pages
     if page not in pages:
@@ -45,3 +48,7 @@ def unsubscribe(
         typer.echo(json.dumps({"page": page, "recorded": 1, "open": waiting}))
     else:
         typer.echo(f"recorded; {waiting:,} requests to leave {page} are open")
+
+
+def _given(value: str | None) -> str | None:
+    return sys.stdin.readline().strip() if value == "-" else value

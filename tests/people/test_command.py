@@ -20,14 +20,20 @@ def installation(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MM_DATABASE_URL", page.database.url)
 
 
-def mm(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["unsubscribe", *arguments])
+def mm(*arguments: str, said: str = "") -> Result:
+    return CliRunner().invoke(app, ["unsubscribe", *arguments], input=said)
 
 
 def test_a_request_is_recorded_and_carried_out_like_any_other(page: Page) -> None:
     done = mm("--page", "acme", "--email", "mary@example.com", "--json")
     assert json.loads(done.stdout) == {"page": "acme", "recorded": 1, "open": 1}
     assert page.unsubscribe().confirmed == 1
+
+
+def test_an_address_may_be_said_on_standard_input(page: Page) -> None:
+    assert mm("--page", "acme", "--email", "-", said="mary@example.com\n").exit_code == 0
+    assert page.rows("select email from mm.unsubscribe_request") == [("mary@example.com",)]
+    assert "name somebody" in mm("--page", "acme", "--email", "-", said="").stderr
 
 
 def test_a_request_for_nobody_and_an_unknown_page_are_refused(page: Page) -> None:
