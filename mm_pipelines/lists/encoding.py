@@ -6,8 +6,9 @@ UTF-8 and Windows-1252 share: the first block that holds another byte decides be
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 
 import polars as pl
 
@@ -32,13 +33,17 @@ _WINDOWS_1252 = "".join(
 class Text:
     """Blocks of bytes as blocks of UTF-8.
 
+    Args:
+        url: The list, for messages.
+        read: Gives the list's blocks; called again only to tell the line of a fault.
+
     Attributes:
         encoding: ``ascii`` until a byte tells more, then ``utf-8``, ``windows-1252``,
             ``utf-16-le``…
     """
 
-    def __init__(self, url: str, blocks: Iterator[bytes]) -> None:
-        self._url, self._blocks = url, blocks
+    def __init__(self, url: str, read: Callable[[], Iterator[bytes]]) -> None:
+        self._url, self._read = url, read
         self.encoding = "ascii"
 
     def blocks(self) -> Iterator[bytes]:
@@ -47,56 +52,67 @@ class Text:
         Raises:
             ListUnreadableError: The bytes are not text of the encoding that they began in.
         """
-        first = next(self._blocks, b"")
+        blocks = self._read()
+        first, done = next(blocks, b""), 0
         for mark, encoding in _MARKS:
             if first.startswith(mark):
-                self.encoding, first = encoding, first[len(mark) :]
+                self.encoding, first, done = encoding, first[len(mark) :], len(mark)
                 break
         else:
             self.encoding = _wide(first[:_SAMPLE_BYTES]) or "ascii"
         if self.encoding.startswith("utf-16") or self.encoding.startswith("utf-32"):
-            yield from self._wide(first)
+            yield from self._wide(first, blocks)
         else:
-            yield from self._narrow(first)
+            yield from self._narrow(first, blocks, done)
 
-    def _wide(self, first: bytes) -> Iterator[bytes]:
+    def _wide(self, first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
         decoder = codecs.getincrementaldecoder(self.encoding)()
         try:
             yield decoder.decode(first).encode()
-            for block in self._blocks:
+            for block in blocks:
                 yield decoder.decode(block).encode()
             yield decoder.decode(b"", final=True).encode()
         except UnicodeError:
             fault = f"the text is not {self.encoding} to its end; save the list as UTF-8"
             raise ListUnreadableError(self._url, "", fault) from None
 
-    def _narrow(self, block: bytes) -> Iterator[bytes]:
+    def _narrow(self, first: bytes, blocks: Iterator[bytes], done: int) -> Iterator[bytes]:
         carry = b""
-        lines = 0
-        while block or carry:
-            following = next(self._blocks, b"")
-            block = carry + block
-            carry = b"" if not following else _unfinished(block)
-            block = block[: len(block) - len(carry)]
-            if self.encoding == "ascii" and not block.isascii():
-                self.encoding = "utf-8" if _looks_like_utf8(block) else "windows-1252"
-            if self.encoding == "utf-8" and not block.isascii():
-                self._check(block, lines)
-            lines += block.count(b"\n")
-            if self.encoding == "windows-1252":
-                block = _from_windows_1252(block)
-            yield block
-            block = following
+        for block in chain((first,), blocks):
+            whole = carry + block
+            carry = _unfinished(whole)
+            text = whole[: len(whole) - len(carry)]
+            yield self._as_utf8(text, done)
+            done += len(text)
+        if carry:
+            yield self._as_utf8(carry, done)
 
-    def _check(self, block: bytes, lines: int) -> None:
+    def _as_utf8(self, block: bytes, done: int) -> bytes:
+        if not block.isascii():
+            if self.encoding == "ascii":
+                self.encoding = "utf-8" if _looks_like_utf8(block) else "windows-1252"
+            if self.encoding == "windows-1252":
+                return _from_windows_1252(block)
+            self._check(block, done)
+        return block
+
+    def _check(self, block: bytes, done: int) -> None:
         if _is_utf8(block):
             return
         try:
             block.decode()
         except UnicodeDecodeError as error:
-            line = lines + block.count(b"\n", 0, error.start) + 1
+            place = f"line {self._line_at(done + error.start):,}"
             fault = "a byte that is not UTF-8, though the list began in UTF-8; save it as UTF-8"
-            raise ListUnreadableError(self._url, f"line {line:,}", fault) from None
+            raise ListUnreadableError(self._url, place, fault) from None
+
+    def _line_at(self, place: int) -> int:
+        # Counted only now: counting the lines of every list costs as much as hashing its bytes.
+        line, left = 1, place
+        for block in self._read():
+            line += block.count(b"\n", 0, max(left, 0))
+            left -= len(block)
+        return line
 
 
 def _wide(sample: bytes) -> str | None:

@@ -73,7 +73,7 @@ class CustomerList:
             self._fingerprint = fingerprint(url)
             self._table = ParquetList(url)
         else:
-            self._text = Text(url, self._content.blocks())
+            self._text = Text(url, self._content.blocks)
             if self.format.name == "ndjson":
                 self._table = NdJson(url, self._text.blocks())
             else:

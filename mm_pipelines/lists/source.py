@@ -11,6 +11,7 @@ from fsspec.core import url_to_fs
 from mm_pipelines.lists.errors import ListMissingError, ListUnreadableError
 
 BLOCK_BYTES = 8 << 20
+_FIRST_BLOCK_BYTES = 1 << 20
 
 
 class Bytes:
@@ -42,15 +43,18 @@ class Bytes:
 
     def raw(self) -> Iterator[bytes]:
         """The file's blocks as they lie there."""
+        # The first are small, so that those who work on them begin at once.
+        size = _FIRST_BLOCK_BYTES
         with open_binary(self._url) as file:
-            while block := self._read(file):
+            while block := self._read(file, size):
                 self._digest.update(block)
                 self.size += len(block)
                 yield block
+                size = min(2 * size, BLOCK_BYTES)
 
-    def _read(self, file: BinaryIO) -> bytes:
+    def _read(self, file: BinaryIO, size: int) -> bytes:
         try:
-            return file.read(BLOCK_BYTES)
+            return file.read(size)
         except OSError as error:
             fault = f"cannot be read: {error.strerror or type(error).__name__}"
             raise ListUnreadableError(self._url, "", fault) from None

@@ -80,7 +80,7 @@ def read_unsubscribe_list(url: str, suppression_key: bytes) -> UnsubscribeList:
         ListRowError: The quotes are broken, so that nobody can say where a row ends.
     """
     source = Bytes(url)
-    lines = _lines(Text(url, source.blocks()).blocks())
+    lines = _lines(Text(url, source.blocks).blocks())
     header = next(lines, "")
     delimiter = max(",;\t", key=header.count)
     places = _places(url, next(_records(url, iter([header]), delimiter), []))

@@ -1,5 +1,6 @@
 """Lists that cannot be used, each with the error that a person must be able to act upon."""
 
+import csv
 import gzip
 import io
 from collections.abc import Callable
@@ -8,8 +9,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from mm_pipelines.lists import (
+    CustomerList,
     ListError,
     ListHeaderError,
     ListMissingError,
@@ -218,3 +222,50 @@ def test_a_message_holds_no_value(tmp_path: Path) -> None:
             inspect_list(str(path), case.columns)
         for value in ("a@b.co", "mary@", "6505551212"):
             assert value not in str(caught.value)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.lists(st.sampled_from(["a", "", "b c", " ", 'q"', "x,y", "l\nm"]), max_size=6),
+            st.sampled_from(["\n", "\n", "\r\n"]),
+        ),
+        max_size=6,
+    ),
+    before=st.sampled_from([0, 300]),
+    after=st.sampled_from([0, 2]),
+)
+@example(rows=[(["a"] * 5, "\n"), (["a"] * 3, "\n")], before=300, after=2)
+@example(rows=[(["a"] * 3, "\r\n"), (["a"] * 3, "\n")], before=300, after=2)
+@example(rows=[(["a"] * 3, "\n"), ([], "\r\n")], before=300, after=0)
+def test_a_row_is_read_whole_or_named(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[list[str], str]],
+    before: int,
+    after: int,
+) -> None:
+    """Columns nobody asks for count too: a row too long and one too short are two faults."""
+    header = ["email", "phone", "fn", "nothing"]
+    whole = [(["e", "p", "f", "n"], "\n")]
+    written = io.StringIO(newline="")
+    for fields, end in [(header, "\n"), *whole * before, *rows, *whole * after]:
+        csv.writer(written, lineterminator=end).writerow(fields)
+    path = tmp_path_factory.mktemp("list") / "list.csv"
+    path.write_text(written.getvalue(), newline="")
+
+    expected = [
+        fields
+        for fields in csv.reader(io.StringIO(written.getvalue(), newline=""))
+        if fields and (len(fields) > 1 or fields[0].strip())
+    ][1:]
+    broken = [number for number, fields in enumerate(expected, start=1) if len(fields) != 4]
+    if broken:
+        with pytest.raises(ListRowError) as caught:
+            list(CustomerList(str(path)).chunks())
+        assert caught.value.place == f"row {broken[0]:,}"
+    else:
+        read = [
+            frame.select("EMAIL", "PHONE", "FN").rows()
+            for frame in CustomerList(str(path)).chunks()
+        ]
+        assert [list(row) for frame in read for row in frame] == [fields[:3] for fields in expected]
