@@ -6,14 +6,19 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
+from typing import BinaryIO
 
 import fsspec
 from fsspec.core import url_to_fs
 
 _SCRATCH = ".scratch-"
+_BLOCK_BYTES = 1 << 20
+_LOOK_AGAIN_SECONDS = 0.005
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]*@|\?.*$")
 
 
@@ -52,8 +57,7 @@ class Storage:
         """
         with self._scratch() as scratch:
             local = Path(scratch) / f"file{suffix}"
-            write(local)
-            sha256 = _sha256(local)
+            sha256 = _digest_while_written(local, write)
             path = f"{folder}/{sha256}{suffix}"
             if self._is_local and self.exists(path):
                 os.utime(f"{self._root}/{path}")
@@ -145,6 +149,34 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _sha256(path: Path) -> str:
+def _digest_while_written(path: Path, write: Callable[[Path], None]) -> str:
+    """SHA-256 of the file that ``write`` makes, which is read as it grows, on a core of its own.
+
+    Files of ours are written from their beginning to their end; one that was put in the place of
+    the file begun with is read again.
+    """
+    path.touch()
+    written = Event()
+    with path.open("rb") as growing, ThreadPoolExecutor(1, "digest") as thread:
+        digest = thread.submit(_follow, growing, written)
+        try:
+            write(path)
+        finally:
+            written.set()
+        if os.path.samestat(os.fstat(growing.fileno()), path.stat()):
+            return digest.result()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _follow(growing: BinaryIO, written: Event) -> str:
+    digest = hashlib.sha256()
+    finished = False
+    while not finished:
+        # Asked before reading: what is written later is not the last of the file.
+        finished = written.wait(_LOOK_AGAIN_SECONDS)
+        while block := growing.read(_BLOCK_BYTES):
+            digest.update(block)
+        # On its way to the disk already, so that the sync at the end has little left to wait for.
+        os.fdatasync(growing.fileno())
+    return digest.hexdigest()

@@ -1,5 +1,7 @@
 """Files published whole, and addresses fit to be shown."""
 
+import hashlib
+import random
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,25 @@ def test_a_write_that_fails_leaves_no_file(storage: Storage) -> None:
         storage.publish("deltas/1", ".parquet", fail)
     assert list(storage.files("deltas")) == []
     assert list(Path(storage.url("")).iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [0, 5, 3_000_000])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_file_has_the_digest_of_its_bytes_for_its_name(
+    storage: Storage, tmp_path: Path, size: int, moved: bool
+) -> None:
+    content = random.Random(size).randbytes(size)
+
+    def write(path: Path) -> None:
+        if moved:
+            elsewhere = tmp_path / "elsewhere"
+            elsewhere.write_bytes(content)
+            elsewhere.replace(path)
+        else:
+            with path.open("wb") as file:
+                for start in range(0, size, 100_000):
+                    file.write(content[start : start + 100_000])
+
+    published = storage.publish("payloads", ".parquet", write)
+    assert published.sha256 == hashlib.sha256(content).hexdigest()
+    assert Path(storage.url(published.path)).read_bytes() == content

@@ -7,7 +7,7 @@ from mm_pipelines.identity.text import trimmed
 
 #: A value that was hashed before it came to us (graph-api-facts 2.7: 64 hex digits).
 HASHED_PATTERN = r"^[0-9a-fA-F]{64}$"
-_HASH_DIGITS = 64
+HASH_DIGITS = 64
 
 
 def hashed_already(value: pl.Expr) -> pl.Expr:
@@ -18,7 +18,7 @@ def hashed_already(value: pl.Expr) -> pl.Expr:
 
 def is_hash(value: pl.Expr) -> pl.Expr:
     """Whether a value is 64 hex digits; the length is asked first because it costs nothing."""
-    return (value.str.len_bytes() == _HASH_DIGITS) & value.str.contains(HASHED_PATTERN)
+    return (value.str.len_bytes() == HASH_DIGITS) & value.str.contains(HASHED_PATTERN)
 
 
 def sha256(values: pl.Series) -> pl.Series:
@@ -27,10 +27,14 @@ def sha256(values: pl.Series) -> pl.Series:
     ``""`` stays ``""`` (the hash of the empty string would be uploaded as somebody), null stays
     null, and what is 64 hex digits already passes through.
     """
-    digests = values.to_frame().select(CryptographicHashingNameSpace(pl.all()).sha2_256())
-    lengths = values.str.len_bytes()
-    as_it_is = (lengths == 0) | (lengths == _HASH_DIGITS)
-    if not as_it_is.any():
-        return digests.to_series()
-    as_it_is = (lengths == 0) | values.to_frame().select(is_hash(pl.all())).to_series()
-    return values.zip_with(as_it_is.fill_null(value=False), digests.to_series())
+    value = pl.col("value")
+    hashed = values.to_frame("value").select(
+        "value",
+        digest=CryptographicHashingNameSpace(value).sha2_256(),
+        kept=value.str.len_bytes().is_in([0, HASH_DIGITS]).fill_null(value=False),
+    )
+    digests = hashed["digest"].alias(values.name)
+    if not hashed["kept"].any():
+        return digests
+    kept = hashed.select(pl.col("kept") & ((value == "") | is_hash(value))).to_series()
+    return values.zip_with(kept, digests)

@@ -12,6 +12,8 @@ from mm_pipelines.identity.blank import WRITTEN_OUT_NULLS, is_blank
 from mm_pipelines.identity.hashing import hashed_already
 from mm_pipelines.identity.text import put
 
+_NULLS = sorted(WRITTEN_OUT_NULLS)
+
 
 def outcome(value: pl.Expr, normalised: pl.Expr) -> pl.Expr:
     """What becomes of a cell, given what its key's rule makes of it.
@@ -40,10 +42,16 @@ def by_rule(
         plain_pattern: What a trimmed value in lower case matches only if it is the rule's own
             outcome, unless it is a written-out null.
     """
-    text = values.str.strip_chars().str.to_lowercase()
-    plain = text.str.contains(plain_pattern) & ~text.is_in(sorted(WRITTEN_OUT_NULLS))
-    rest = ~plain.fill_null(value=False)
-    if not rest.any():
-        return text
-    others = values.filter(rest).to_frame("value").select(rule(pl.col("value"))).to_series()
-    return put(text, rest, others)
+    text = pl.col("value").str.strip_chars().str.to_lowercase()
+    plain = pl.col("text").str.contains(plain_pattern) & ~pl.col("text").is_in(_NULLS)
+    read = (
+        values.to_frame("value")
+        .lazy()
+        .select("value", text=text)
+        .select("value", "text", rest=~plain.fill_null(value=False))
+        .collect()
+    )
+    if not read["rest"].any():
+        return read["text"]
+    others = read.filter("rest").select(rule(pl.col("value"))).to_series()
+    return put(read["text"], read["rest"], others)

@@ -39,7 +39,5 @@ def _composed(values: pl.Series) -> pl.Series:
 
 def put(values: pl.Series, where: pl.Series, replacements: pl.Series) -> pl.Series:
     """``values`` with those marked by ``where`` replaced, in order."""
-    if replacements.is_empty():
-        return values
-    places = where.cum_sum().cast(pl.Int64) - 1
-    return replacements.gather(places.clip(0)).zip_with(where, values)
+    # The copy is of the reference: what is written to a shared column goes to a column of its own.
+    return values.clone().scatter(where.arg_true(), replacements)

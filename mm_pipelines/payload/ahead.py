@@ -8,9 +8,9 @@ from typing import TypeVar
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
 
-#: Polars leaves Python's lock alone while it works, so that threads are enough. A column at a time
-#: keeps one core busy; two chunks keep a second one busy, and more would only hold more memory.
-SIDE_BY_SIDE = 2
+#: Polars leaves Python's lock alone while it works, so that threads are enough. Each waits now and
+#: then for the others' Python: a third keeps two cores busy, more would only hold more memory.
+SIDE_BY_SIDE = 3
 
 
 def in_order(work: Callable[[Chunk], Result], chunks: Iterable[Chunk]) -> Iterator[Result]:

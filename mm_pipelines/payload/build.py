@@ -8,18 +8,13 @@ from pathlib import Path
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from mm_pipelines.identity import (
-    DATE_OF_BIRTH,
-    IDENTIFIERS,
-    KEYS,
-    normalise_and_hash,
-    regions,
-)
+from mm_pipelines.identity import DATE_OF_BIRTH, KEYS
 from mm_pipelines.lists.errors import ListChangedError
 from mm_pipelines.lists.reading import ROW_NUMBER, CustomerList
 from mm_pipelines.payload.ahead import in_order
+from mm_pipelines.payload.chunk import ChunkOutcome, outcome_of
 from mm_pipelines.payload.people import People, payload_schema
-from mm_pipelines.payload.report import HashedPayload, Reason, RejectedRows
+from mm_pipelines.payload.report import HashedPayload, RejectedRows
 from mm_pipelines.payload.suppression import Suppression
 from mm_pipelines.storage import Storage
 
@@ -62,12 +57,12 @@ def build_hashed_payload(
     tally = _Tally(keys)
     with tempfile.TemporaryDirectory(prefix="mm-hashed-") as scratch:
         people = People(keys, Path(scratch))
-        hashing = partial(_hashed_chunk, default_country=default_country)
-        for chunk, hashed, region in in_order(hashing, reading.chunks()):
-            accepted = tally.count(chunk, hashed, region)
-            kept = suppression.without_suppressed(accepted) if suppression else accepted
-            tally.suppressed += accepted.height - kept.height
-            people.add(kept)
+        work = partial(
+            outcome_of, keys=keys, default_country=default_country, suppression=suppression
+        )
+        for outcome in in_order(work, reading.chunks()):
+            tally.add(outcome)
+            people.add(outcome.people)
         if expected_fingerprint is not None and reading.fingerprint != expected_fingerprint:
             fault = "the list changed; materialise customer_list again"
             raise ListChangedError(url, "", fault)
@@ -90,73 +85,27 @@ def build_hashed_payload(
     )
 
 
-def _hashed_chunk(
-    chunk: pl.DataFrame, *, default_country: str | None
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-    hashed = normalise_and_hash(chunk, default_country=default_country)
-    return chunk, hashed, regions(chunk, default_country=default_country)
-
-
 class _Tally:
-    """Counts rows and values, and tells the rows of somebody from those of nobody."""
+    """Sums up the chunks' counts and keeps which rows were rejected."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.read = self.rejected = self.suppressed = 0
         self.usable = dict.fromkeys(keys, 0)
         self.blanked = dict.fromkeys(keys, 0)
-        self._identifiers = [key for key in IDENTIFIERS if key in keys]
         self._rejected: list[pl.DataFrame] = []
 
-    def count(self, raw: pl.DataFrame, hashed: pl.DataFrame, region: pl.Series) -> pl.DataFrame:
-        """Count a chunk; return the rows with a usable identifier, unusable values blanked."""
-        self.read += raw.height
-        somebody = hashed.select(
-            pl.any_horizontal(
-                (pl.col(key) != "").fill_null(value=False) for key in self._identifiers
-            )
-        ).to_series()
-        rows = hashed.with_columns(raw[ROW_NUMBER])
-        if not somebody.all():
-            nobody = ~somebody
-            self._reject(raw.filter(nobody), hashed.filter(nobody), region.filter(nobody))
-            usable = hashed.filter(nobody)
-            self._add(self.usable, usable.select((pl.all() != "").sum()))
-            rows = rows.filter(somebody)
-        values = rows.select(pl.exclude(ROW_NUMBER))
-        self._add(self.usable, values.select((pl.all() != "").sum()))
-        self._add(self.blanked, values.null_count())
-        return rows.with_columns(pl.exclude(ROW_NUMBER).fill_null(""))
+    def add(self, outcome: ChunkOutcome) -> None:
+        self.read += outcome.read
+        self.rejected += outcome.rejected.height
+        self.suppressed += outcome.suppressed
+        self._rejected.append(outcome.rejected)
+        for total, counts in ((self.usable, outcome.usable), (self.blanked, outcome.blanked)):
+            for key, count in counts.items():
+                total[key] += count
 
     def rejected_rows(self) -> RejectedRows:
         schema = {ROW_NUMBER: pl.Int64, "reasons": pl.UInt8}
         return RejectedRows(pl.concat([pl.DataFrame(schema=schema), *self._rejected]))
-
-    def _reject(self, raw: pl.DataFrame, hashed: pl.DataFrame, region: pl.Series) -> None:
-        self.rejected += raw.height
-        reasons = pl.lit(0, dtype=pl.UInt8)
-        cells = {ROW_NUMBER: raw[ROW_NUMBER], "region": region}
-        if "EMAIL" in self._identifiers:
-            cells["email"] = hashed["EMAIL"]
-            reasons += _code(pl.col("email").is_null(), Reason.invalid_email)
-        if "PHONE" in self._identifiers:
-            cells |= {"phone": hashed["PHONE"], "raw": raw["PHONE"]}
-            national = (pl.col("region") == "") & pl.col("raw").str.contains(
-                r"^[^+\x{FF0B}\p{Nd}]*\p{Nd}"
-            )
-            unusable = pl.col("phone").is_null()
-            reasons += _code(unusable & national, Reason.phone_without_country)
-            reasons += _code(unusable & ~national, Reason.invalid_phone)
-        reasons = pl.when(reasons == 0).then(Reason.no_identifier.value).otherwise(reasons)
-        coded = pl.DataFrame(cells).select(ROW_NUMBER, reasons.cast(pl.UInt8).alias("reasons"))
-        self._rejected.append(coded)
-
-    def _add(self, counts: dict[str, int], row: pl.DataFrame) -> None:
-        for key, count in row.row(0, named=True).items():
-            counts[key] += count
-
-
-def _code(holds: pl.Expr, reason: Reason) -> pl.Expr:
-    return pl.when(holds).then(reason.value).otherwise(0).cast(pl.UInt8)
 
 
 def _payload_keys(reading: CustomerList) -> tuple[str, ...]:

@@ -16,11 +16,20 @@ from mm_pipelines.identity import IDENTIFIERS
 from mm_pipelines.identity.text import put
 from mm_pipelines.lists.reading import ROW_NUMBER
 
-_KEY = "key"
+_KEY = "person"
 _KEYS_AT_ONCE = 8_000_000
 _SHARED_BYTES_AT_ONCE = 128 << 20
-_HELD_BYTES = 192 << 20
+_HELD_BYTES = 256 << 20
 _VALUE_BYTES = 80  # of a hash as text, in memory
+
+
+def with_person(rows: pl.DataFrame, identifiers: Sequence[str]) -> pl.DataFrame:
+    """The rows with a number that is the same wherever the identifiers are."""
+    first, *others = (pl.col(key).hash(seed) for seed, key in enumerate(identifiers))
+    person = first
+    for other in others:
+        person = person.xor(other)
+    return rows.with_columns(person.alias(_KEY))
 
 
 class People:
@@ -43,12 +52,11 @@ class People:
         self.merged = 0
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Take rows of ``row_number`` and the keys, hashed, ``""`` where absent; in order."""
+        """Take rows of ``row_number``, the keys and ``with_person``'s column; in their order."""
         if rows.is_empty():
             return
-        keys = [pl.col(key).hash(seed) for seed, key in enumerate(self._identifiers)]
-        self._keys_of_rows.put(rows.select(_either(keys).alias(_KEY), ROW_NUMBER))
-        self._rows.put(rows)
+        self._keys_of_rows.put(rows.select(_KEY, ROW_NUMBER))
+        self._rows.put(rows.select(*self._keys, ROW_NUMBER))
         self.added += rows.height
 
     def merge(self) -> None:
@@ -60,8 +68,7 @@ class People:
         for part in range(parts if shared.height else 0):
             numbers = shared.filter(pl.col(_KEY) % parts == part)[ROW_NUMBER]
             rows = pl.concat(
-                _detached(chunk.filter(_among(numbers)).select(*self._keys, ROW_NUMBER))
-                for chunk in self._rows.frames()
+                _detached(chunk.filter(_among(numbers))) for chunk in self._rows.frames()
             )
             people = self._fullest(rows)
             superfluous.append(rows.filter(~_among(people[ROW_NUMBER]))[ROW_NUMBER])
@@ -72,13 +79,13 @@ class People:
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """One row per person, ordered by ``row_number``: the keys, then ``row_number``."""
-        for chunk in self._rows.frames():
-            rows = chunk.select(*self._keys, ROW_NUMBER)
+        for rows in self._rows.frames():
             first, last = rows[ROW_NUMBER][0], rows[ROW_NUMBER][-1]
             here = self._superfluous.filter(self._superfluous.is_between(first, last))
             if not here.is_empty():
-                rows = self._with_filled_in(rows.filter(~_among(here)), first, last)
-            yield rows
+                yield self._with_filled_in(rows.filter(~_among(here)), first, last)
+            else:
+                yield rows
 
     def _with_filled_in(self, rows: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
         here = pl.col(ROW_NUMBER).is_between(first, last)
@@ -153,10 +160,3 @@ def _among(numbers: pl.Series) -> pl.Expr:
 def _detached(rows: pl.DataFrame) -> pl.DataFrame:
     """The same rows in memory of their own: a few rows would hold the file they are read from."""
     return rows.select(pl.col(pl.String) + pl.lit(""), ROW_NUMBER)
-
-
-def _either(keys: Sequence[pl.Expr]) -> pl.Expr:
-    key = keys[0]
-    for other in keys[1:]:
-        key = key.xor(other)
-    return key

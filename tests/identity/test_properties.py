@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm_pipelines.identity import COLUMNS, KEYS, normalise, normalise_and_hash
+from mm_pipelines.identity import COLUMNS, KEYS, names, normalise, normalise_and_hash
+from mm_pipelines.identity.email import email
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 PADDING = st.sampled_from(["", " ", "\t", "\xa0", "\ufeff", "\u200b", " \u3000"])
@@ -87,3 +88,17 @@ def test_an_upload_is_the_hash_of_the_normalised_value(key: str, values: list[st
         if not value or key in ("MADID", "EXTERN_ID") or len(value) == 64:
             continue
         assert upload == hashlib.sha256(value.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("key", ["FN", "LN", "EMAIL"])
+def test_the_short_way_of_plain_values_is_the_rule(key: str) -> None:
+    """Each sign of the common scripts, alone and within a value, as the whole rule has it."""
+    rule = {"FN": names.name, "LN": names.name, "EMAIL": email}[key]
+    signs = [chr(code) for code in range(0x2100) if chr(code).isprintable()]
+    form = "{}" if key != "EMAIL" else "{}@b.cd"
+    values = [
+        form.format(value) for sign in signs for value in (sign, f"a{sign}b", f"{sign}\u0301")
+    ]
+    cells = pl.DataFrame({key: values})
+    by_the_rule = cells.select(rule(pl.col(key))).to_series()
+    assert normalise(cells)[key].to_list() == by_the_rule.to_list()

@@ -14,7 +14,7 @@ from functools import lru_cache
 import polars as pl
 
 from mm_pipelines.identity.blank import is_blank
-from mm_pipelines.identity.hashing import hashed_already
+from mm_pipelines.identity.hashing import HASH_DIGITS, hashed_already
 from mm_pipelines.identity.phone import shapes
 from mm_pipelines.identity.phone.reference import normalise_phone
 from mm_pipelines.identity.text import put
@@ -51,97 +51,122 @@ def normalise_phones(values: pl.Series, regions: pl.Series) -> pl.Series:
     left = found["decision"] == _UNDECIDED
     if not left.any():
         return found["number"]
-    rest = cells.filter(left)
-    distinct = rest.unique()
-    answers = distinct.with_columns(answer=_what_is_left(distinct))
-    rest = rest.join(answers, on=["value", "region"], how="left", maintain_order="left")
-    return put(found["number"], left, rest["answer"])
+    return put(found["number"], left, _without_surroundings(cells.filter(left)))
 
 
-def _what_is_left(cells: pl.DataFrame) -> pl.Series:
-    """Ways 2 and 3 over distinct values, after the cells that hold no number at all."""
+def _without_surroundings(cells: pl.DataFrame) -> pl.Series:
+    """Way 2, and way 3 for what it leaves."""
     value = pl.col("value")
     stripped = value.str.replace(_BEFORE, "").str.replace(_BEHIND, "").str.replace(_EXTENSION, "")
+    length = value.str.len_bytes()
     bare = cells.select(
         # Taking signs off must not make a text readable that was too long before.
-        pl.when(value.str.len_bytes() <= _LONGEST_TEXT)
+        pl.when(length <= _LONGEST_TEXT)
         .then(stripped.str.replace_all(_OTHER_SEPARATORS, " "))
         .otherwise(pl.lit(""))
         .alias("value"),
         "region",
+        # Without its first letters a hash could pass for a number.
+        perhaps_hashed=length >= HASH_DIGITS,
     )
+    found = _by_shape(bare)
+    left = (found["decision"] == _UNDECIDED) | bare["perhaps_hashed"]
+    if not left.any():
+        return found["number"]
+    return put(found["number"], left, _one_by_one(cells.filter(left)))
+
+
+def _one_by_one(cells: pl.DataFrame) -> pl.Series:
+    """Way 3, after the cells that hold no number at all."""
+    value = pl.col("value")
     known = pl.when(is_blank(value)).then(pl.lit("")).otherwise(hashed_already(value))
-    cells = cells.with_columns(_by_shape(bare)).with_columns(known.alias("known"))
-    asked = (pl.col("decision") == _UNDECIDED) & pl.col("known").is_null()
-    one_by_one = cells.filter(asked).select("value", "region")
-    one_by_one = one_by_one.with_columns(
-        asked=pl.Series(
-            [normalise_phone(value, region.upper()) for value, region in one_by_one.iter_rows()],
-            dtype=pl.String,
-        )
-    )
-    cells = cells.join(one_by_one, on=["value", "region"], how="left", maintain_order="left")
-    return cells.select(pl.coalesce("known", "number", "asked")).to_series()
+    distinct = cells.unique().with_columns(answer=known)
+    asked = distinct["answer"].is_null()
+    answers = [
+        normalise_phone(value, region.upper())
+        for value, region in distinct.filter(asked).select("value", "region").iter_rows()
+    ]
+    answer = put(distinct["answer"], asked, pl.Series(answers, dtype=pl.String))
+    distinct = distinct.with_columns(answer=answer)
+    found = cells.join(distinct, on=["value", "region"], how="left", maintain_order="left")
+    return found["answer"]
 
 
 def _by_shape(cells: pl.DataFrame) -> pl.DataFrame:
     """Way 1: the columns ``number`` and ``decision``; what is no plain number is undecided."""
-    plain = cells["value"].str.replace_many(_SEPARATORS, [""] * len(_SEPARATORS))
-    numbers = (
-        pl.LazyFrame(
-            {
-                "region": _region_number(cells["region"]),
-                # Only digits, with at most a plus sign before them, are read as an integer.
-                "digits": plain.cast(pl.Int64, strict=False),
-                "plus": plain.str.starts_with("+").cast(pl.Int64),
-                "length": plain.str.len_bytes().cast(pl.Int64),
-                "readable": cells["value"].str.len_bytes() <= _LONGEST_TEXT,
-            }
-        )
-        .with_columns(length=pl.col("length") - pl.col("plus"))
-        .with_columns(
-            readable=pl.col("readable")
-            & pl.col("digits").is_not_null()
-            & pl.col("length").is_between(shapes.SHORTEST, shapes.LONGEST)
-        )
-        .collect()
-    )
     first, *further = shapes.LEADING_DIGITS
-    decision = _decisions(numbers, first)
+    numbers = cells.select("value", region=_region_numbers(cells["region"])).lazy()
+    numbers = numbers.pipe(_read).with_columns(shape=_shape(first)).collect()
+    decision = _decisions(numbers["shape"], first)
     for leading in further:
         asked = numbers["readable"] & (decision == _UNDECIDED) & (numbers["length"] >= leading)
         if asked.any():
-            decision = put(decision, asked, _decisions(numbers.filter(asked), leading))
-    kept = _POWERS_OF_TEN.gather(decision.clip(0) % _RADIX)
-    number = (decision // _RADIX) * kept + numbers["digits"].fill_null(0) % kept
-    return pl.select(
-        number=pl.when(decision > _REJECTED).then(number).cast(pl.String),
-        decision=decision,
+            longer = numbers.filter(asked).select(_shape(leading)).to_series()
+            decision = put(decision, asked, _decisions(longer, leading))
+    usable = pl.col("decision").clip(_REJECTED)
+    # The digits kept are the remainder by a power of ten.
+    power = pl.lit(_POWERS_OF_TEN).gather(usable % _RADIX)
+    number = (usable // _RADIX * power + pl.col("digits") % power).cast(pl.String)
+    return (
+        numbers.lazy()
+        .select("digits", decision=decision)
+        .select("decision", number=pl.when(pl.col("decision") > _REJECTED).then(number))
+        .collect()
     )
+
+
+def _read(cells: pl.LazyFrame) -> pl.LazyFrame:
+    """The numbers as integers: their digits, how many they are, and the plus sign as 0 or 1."""
+    value, plain = pl.col("value"), pl.col("plain")
+    readable = pl.col("digits").is_not_null() & (pl.col("bytes") <= _LONGEST_TEXT)
+    return (
+        cells.select(
+            "region",
+            bytes=value.str.len_bytes(),
+            plain=value.str.replace_many(_SEPARATORS, [""] * len(_SEPARATORS)),
+        )
+        .select(
+            "region",
+            "bytes",
+            # Only digits, with at most a plus sign before them, are read as an integer.
+            digits=plain.cast(pl.Int64, strict=False),
+            plus=plain.str.starts_with("+").cast(pl.Int64),
+            signs=plain.str.len_bytes().cast(pl.Int64),
+        )
+        .select("region", "digits", "plus", "bytes", length=pl.col("signs") - pl.col("plus"))
+        .select(
+            pl.exclude("bytes"),
+            readable=readable & pl.col("length").is_between(shapes.SHORTEST, shapes.LONGEST),
+        )
+    )
+
+
+def _shape(leading: int) -> pl.Expr:
+    """Region, plus sign, length and first digits of a number, as one integer."""
+    outline = (pl.col("region") * 2 + pl.col("plus")) * _RADIX + pl.col("length")
+    behind = pl.lit(_POWERS_OF_TEN).gather((pl.col("length") - leading).clip(0, shapes.LONGEST))
+    shape = outline * 10**leading + pl.col("digits") // behind
+    return pl.when("readable").then(shape).otherwise(_UNREADABLE)
+
+
+def _region_numbers(regions: pl.Series) -> pl.Series:
+    """0 for no region, else a number made of the code's two letters."""
+    names = regions.unique()
+    numbers = pl.Series([_number_of(name) for name in names], dtype=pl.Int64)
+    if len(names) == 1:
+        return numbers.new_from_index(0, regions.len())
+    return regions.replace_strict(names, numbers, return_dtype=pl.Int64).cast(pl.Int64)
 
 
 def _number_of(region: str) -> int:
     return 1 + _LETTERS.index(region[0]) * 26 + _LETTERS.index(region[1]) if region else 0
 
 
-def _region_number(regions: pl.Series) -> pl.Series:
-    """0 for no region, else a number made of the code's two letters."""
-    names = regions.unique()
-    numbers = [_number_of(name) for name in names]
-    # Cast, because of no regions at all Polars makes text in spite of the type asked for.
-    return regions.replace_strict(names, numbers, return_dtype=pl.Int64).cast(pl.Int64)
-
-
-def _decisions(numbers: pl.DataFrame, leading: int) -> pl.Series:
-    """The decision for each number by its region, sign, length and first digits."""
-    rest = _POWERS_OF_TEN.gather((numbers["length"] - leading).clip(0, shapes.LONGEST))
-    outline = (numbers["region"] * 2 + numbers["plus"]) * _RADIX + numbers["length"]
-    shape = (outline * 10**leading + numbers["digits"] // rest).set(
-        ~numbers["readable"], _UNREADABLE
-    )
-    distinct = shape.unique()
+def _decisions(numbers: pl.Series, leading: int) -> pl.Series:
+    """The decision for each number by its shape."""
+    distinct = numbers.unique()
     answers = [_decision(one, leading) for one in distinct]
-    decisions: pl.Series = shape.replace_strict(distinct, answers, return_dtype=pl.Int64)
+    decisions: pl.Series = numbers.replace_strict(distinct, answers, return_dtype=pl.Int64)
     return decisions
 
 
