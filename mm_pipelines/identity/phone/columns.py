@@ -95,8 +95,8 @@ def _one_by_one(cells: pl.DataFrame) -> pl.Series:
 def _by_shape(cells: pl.DataFrame) -> pl.DataFrame:
     """Way 1: the columns ``number`` and ``decision``; what is no plain number is undecided."""
     first, *further = shapes.LEADING_DIGITS
-    numbers = cells.select("value", region=_region_numbers(cells["region"])).lazy()
-    numbers = numbers.pipe(_read).with_columns(shape=_shape(first)).collect()
+    written = cells.select("value", region=_region_numbers(cells["region"])).lazy()
+    numbers = _read(written).with_columns(shape=_shape(first)).collect()
     decision = _decisions(numbers["shape"], first)
     for leading in further:
         asked = numbers["readable"] & (decision == _UNDECIDED) & (numbers["length"] >= leading)
