@@ -5,6 +5,7 @@ module of its family with its source, and blank cells never reach the hash.
 """
 
 from mm_pipelines.identity.keys import COLUMNS, DATE_OF_BIRTH, IDENTIFIERS, KEYS
+from mm_pipelines.identity.repeated import Remembered
 from mm_pipelines.identity.rows import normalise, normalise_and_hash, regions
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "DATE_OF_BIRTH",
     "IDENTIFIERS",
     "KEYS",
+    "Remembered",
     "normalise",
     "normalise_and_hash",
     "regions",

@@ -1,8 +1,4 @@
-"""A frame of raw cells to a frame of normalised or hashed values, key by key.
-
-Most columns hold few distinct values (names, cities, countries…), so each distinct value is
-normalised and hashed once and then looked up, which costs a tenth of doing it row by row.
-"""
+"""A frame of raw cells to a frame of normalised or hashed values, key by key."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +12,7 @@ from mm_pipelines.identity.hashing import sha256
 from mm_pipelines.identity.keys import COLUMNS, DATE_OF_BIRTH, KEYS, PLAIN
 from mm_pipelines.identity.outcome import by_rule
 from mm_pipelines.identity.phone import normalise_phones
+from mm_pipelines.identity.repeated import Remembered
 
 _REGION = "region"
 
@@ -58,12 +55,20 @@ def normalise(frame: pl.DataFrame, *, default_country: str | None = None) -> pl.
         One column per key in the order of ``KEYS``; ``""`` where the cell is blank, null where
         what is written there cannot be used.
     """
-    return _columns(frame, default_country, hashed=False)
+    return _columns(frame, default_country, Remembered(), hashed=False)
 
 
-def normalise_and_hash(frame: pl.DataFrame, *, default_country: str | None = None) -> pl.DataFrame:
-    """The values as they are uploaded: ``normalise``, then SHA-256 but for MADID and EXTERN_ID."""
-    return _columns(frame, default_country, hashed=True)
+def normalise_and_hash(
+    frame: pl.DataFrame,
+    *,
+    default_country: str | None = None,
+    remembered: Remembered | None = None,
+) -> pl.DataFrame:
+    """The values as they are uploaded: ``normalise``, then SHA-256 but for MADID and EXTERN_ID.
+
+    ``remembered`` is for the chunks of one list, with one ``default_country``.
+    """
+    return _columns(frame, default_country, remembered or Remembered(), hashed=True)
 
 
 def regions(frame: pl.DataFrame, *, default_country: str | None = None) -> pl.Series:
@@ -72,10 +77,13 @@ def regions(frame: pl.DataFrame, *, default_country: str | None = None) -> pl.Se
     if "COUNTRY" not in frame.columns:
         return pl.Series([default], dtype=pl.String).new_from_index(0, frame.height)
     code = region_of(country(pl.col("COUNTRY"))).replace("", default)
-    return _by_distinct(frame.select("COUNTRY"), lambda cells: cells.select(code)).to_series()
+    cells = frame.select("COUNTRY")
+    return Remembered().by_distinct(_REGION, cells, lambda cells: cells.select(code)).to_series()
 
 
-def _columns(frame: pl.DataFrame, default_country: str | None, *, hashed: bool) -> pl.DataFrame:
+def _columns(
+    frame: pl.DataFrame, default_country: str | None, remembered: Remembered, *, hashed: bool
+) -> pl.DataFrame:
     region = regions(frame, default_country=default_country)
     columns: dict[str, pl.Series] = {}
     for key in set(frame.columns).intersection(COLUMNS):
@@ -88,25 +96,13 @@ def _columns(frame: pl.DataFrame, default_country: str | None, *, hashed: bool) 
             # Only these two are read by the country; others have fewer distinct cells without it.
             inputs = [key, _REGION] if key in _BY_COUNTRY else [key]
             rule = partial(_frame, key, hashed=hashed)
-            columns[key] = _by_distinct(cells.select(inputs), rule).to_series()
+            columns[key] = remembered.by_distinct(key, cells.select(inputs), rule).to_series()
     if DATE_OF_BIRTH in frame.columns:
         cells = frame.select(pl.col(DATE_OF_BIRTH).fill_null(""), region.alias(_REGION))
-        born = _by_distinct(cells, partial(_birth, hashed=hashed))
+        born = remembered.by_distinct(DATE_OF_BIRTH, cells, partial(_birth, hashed=hashed))
         for key in born.columns:
             columns[key] = _first_known(columns.get(key), born[key])
     return pl.DataFrame([columns[key].alias(key) for key in KEYS if key in columns])
-
-
-def _by_distinct(cells: pl.DataFrame, rule: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
-    """A rule over each distinct row of ``cells``, its results brought back to every row."""
-    distinct = cells.unique()
-    results = rule(distinct)
-    inputs = {name: f"{name} as it stands" for name in cells.columns}
-    looked_up = distinct.rename(inputs).hstack(results)
-    found = cells.rename(inputs).join(
-        looked_up, on=list(inputs.values()), how="left", maintain_order="left"
-    )
-    return found.select(results.columns)
 
 
 def _frame(key: str, cells: pl.DataFrame, *, hashed: bool) -> pl.DataFrame:

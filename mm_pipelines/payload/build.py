@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from mm_pipelines.identity import DATE_OF_BIRTH, KEYS
+from mm_pipelines.identity import DATE_OF_BIRTH, KEYS, Remembered
 from mm_pipelines.lists.errors import ListChangedError
 from mm_pipelines.lists.reading import ROW_NUMBER, CustomerList
 from mm_pipelines.payload.ahead import in_order
@@ -58,7 +58,11 @@ def build_hashed_payload(
     with tempfile.TemporaryDirectory(prefix="mm-hashed-") as scratch:
         people = People(keys, Path(scratch))
         work = partial(
-            outcome_of, keys=keys, default_country=default_country, suppression=suppression
+            outcome_of,
+            keys=keys,
+            default_country=default_country,
+            remembered=Remembered(),
+            suppression=suppression,
         )
         for outcome in in_order(work, reading.chunks()):
             tally.add(outcome)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mm_pipelines.identity import IDENTIFIERS, normalise_and_hash, regions
+from mm_pipelines.identity import IDENTIFIERS, Remembered, normalise_and_hash, regions
 from mm_pipelines.lists.reading import ROW_NUMBER
 from mm_pipelines.payload.people import with_person
 from mm_pipelines.payload.report import Reason
@@ -44,6 +44,7 @@ def outcome_of(
     *,
     keys: Sequence[str],
     default_country: str | None,
+    remembered: Remembered,
     suppression: Suppression | None,
 ) -> ChunkOutcome:
     """Normalise and hash a chunk, and tell the rows of somebody from those of nobody.
@@ -52,9 +53,10 @@ def outcome_of(
         chunk: As ``CustomerList.chunks`` gives it.
         keys: The schema keys of the payload.
         default_country: Alpha-2 code for rows whose COUNTRY tells none.
+        remembered: What the list's repeated cells became until now.
         suppression: People to leave out.
     """
-    hashed = normalise_and_hash(chunk, default_country=default_country)
+    hashed = normalise_and_hash(chunk, default_country=default_country, remembered=remembered)
     identifiers = [key for key in IDENTIFIERS if key in keys]
     usable = (_VALUES != "").sum()
     somebody = hashed.select(

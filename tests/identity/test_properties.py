@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm_pipelines.identity import COLUMNS, KEYS, names, normalise, normalise_and_hash
+from mm_pipelines.identity import (
+    COLUMNS,
+    KEYS,
+    Remembered,
+    names,
+    normalise,
+    normalise_and_hash,
+)
 from mm_pipelines.identity.email import email
 
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -102,3 +109,14 @@ def test_the_short_way_of_plain_values_is_the_rule(key: str) -> None:
     cells = pl.DataFrame({key: values})
     by_the_rule = cells.select(rule(pl.col(key))).to_series()
     assert normalise(cells)[key].to_list() == by_the_rule.to_list()
+
+
+@given(chunks=st.lists(VALUES, max_size=4))
+@pytest.mark.parametrize("key", ["FN", "ZIP", "COUNTRY"])
+@settings(deadline=None)
+def test_what_is_remembered_is_what_would_be_worked_out(key: str, chunks: list[list[str]]) -> None:
+    remembered = Remembered()
+    for values in chunks:
+        frame = pl.DataFrame({key: values})
+        alone = normalise_and_hash(frame, default_country="US")
+        assert normalise_and_hash(frame, default_country="US", remembered=remembered).equals(alone)
