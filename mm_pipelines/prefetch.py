@@ -1,5 +1,6 @@
-"""The next item made while the present one is used."""
+"""The next items made while the present one is used."""
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -8,13 +9,14 @@ T = TypeVar("T")
 _END = object()
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in a thread of its own while the one before is used.
+def ahead(items: Iterator[T], held: int = 1) -> Iterator[T]:
+    """The same items, made in a thread of its own while those before them are used.
 
-    One item is held ahead, so that the memory stays bounded. What making one raises is raised here.
+    At most ``held`` items are ready or in the making, so that the memory stays bounded. What making
+    one raises is raised here.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(next, items, _END)
-        while (item := coming.result()) is not _END:
-            coming = thread.submit(next, items, _END)
+        coming = deque(thread.submit(next, items, _END) for _ in range(held))
+        while (item := coming.popleft().result()) is not _END:
+            coming.append(thread.submit(next, items, _END))
             yield item  # type: ignore[misc]  # it is not the end

@@ -154,7 +154,9 @@ class Sender:
 
     def _send_lane(self, delta: Delta, lane: "_Lane") -> None:
         try:
-            for part in ahead(lane.slices(self._rows(delta), self._sending.batch_size)):
+            parts = lane.slices(self._rows(delta), self._sending.batch_size)
+            # Several, since making one takes as long as sending it and neither always as long.
+            for part in ahead(parts, held=3):
                 if self._stop.is_set():
                     return
                 self._send_slice(delta, lane, part)
@@ -283,14 +285,17 @@ class _Slice:
 
     first_row: int
     rows: pl.DataFrame = field(repr=False)
-    payload: bytes = field(repr=False)
+    payload: Sequence[bytes] = field(repr=False)
     content_sha256: str
     is_last: bool
 
     @classmethod
     def of(cls, first_row: int, rows: pl.DataFrame, *, is_last: bool) -> Self:
         payload = users_payload(rows)
-        return cls(first_row, rows, payload, hashlib.sha256(payload).hexdigest(), is_last)
+        digest = hashlib.sha256()
+        for piece in payload:
+            digest.update(piece)
+        return cls(first_row, rows, payload, digest.hexdigest(), is_last)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from types import TracebackType
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Params = Mapping[str, str | int | bool]
+Body = bytes | Sequence[bytes]
 
 DEFAULT_BASE_URL = "https://graph.facebook.com"
 DEFAULT_VERSION = "v26.0"
@@ -133,7 +134,7 @@ class GraphApiClient:
         read: Callable[[Answer], T],
         *,
         params: Params | None = None,
-        body: bytes | None = None,
+        body: Body | None = None,
         repeatable: bool = True,
     ) -> T:
         """Make one call, again where that can help, and read its answer.
@@ -144,7 +145,7 @@ class GraphApiClient:
             read: turns the answer into what the caller wants; what it raises of `GraphApiError`
                 is handled as if the API had said it.
             params: query parameters; booleans become `true` and `false`.
-            body: JSON, sent unchanged at every attempt.
+            body: JSON, whole or in pieces, sent unchanged at every attempt.
             repeatable: False if doing it twice is not the same as doing it once: then a call whose
                 outcome is unknown is not made again.
 
@@ -181,11 +182,12 @@ class GraphApiClient:
         if wait > 0:
             self._sleep(wait)
 
-    def _send(self, method: str, path: str, params: Params | None, body: bytes | None) -> Answer:
+    def _send(self, method: str, path: str, params: Params | None, body: Body | None) -> Answer:
         query = {name: _parameter(value) for name, value in (params or {}).items()}
         if self._proof:
             query["appsecret_proof"] = self._proof
-        return self._judge(self._http.exchange(method, path, query, body))
+        pieces = [body] if isinstance(body, bytes) else body
+        return self._judge(self._http.exchange(method, path, query, pieces))
 
     def _judge(self, answer: Answer) -> Answer:
         """The answer if it is a success, with its usage and version remembered either way."""

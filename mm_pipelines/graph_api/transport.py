@@ -1,6 +1,6 @@
 """One exchange over HTTP: httpx's client, and its faults as ours."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import httpx
 
@@ -44,7 +44,7 @@ class HttpTransport:
         self._http.close()
 
     def exchange(
-        self, method: str, path: str, query: Mapping[str, str], body: bytes | None
+        self, method: str, path: str, query: Mapping[str, str], body: Sequence[bytes] | None
     ) -> Answer:
         """Send one request and take its whole answer, whatever its status.
 
@@ -54,7 +54,11 @@ class HttpTransport:
             UnreadableAnswerError: the answer cannot be unpacked.
             PermanentError: the base URL is no address.
         """
-        headers = {"Content-Type": "application/json"} if body is not None else None
+        headers = {}
+        if body is not None:
+            # The length is told, because httpx would send pieces chunked.
+            length = str(sum(map(len, body)))
+            headers = {"Content-Type": "application/json", "Content-Length": length}
         try:
             response = self._http.request(
                 method, path, params=dict(query), content=body, headers=headers

@@ -3,7 +3,7 @@
 graph-api-facts 2.4, 2.5; the seed's Steps 2 and 3.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,21 +110,21 @@ def users_body(rows: pl.DataFrame, session: UploadSession) -> bytes:
     Raises:
         ValueError: too few or too many rows, or `schema_of` refuses the columns.
     """
-    return in_session(users_payload(rows), session)
+    return b"".join(in_session(users_payload(rows), session))
 
 
-def users_payload(rows: pl.DataFrame) -> bytes:
+def users_payload(rows: pl.DataFrame) -> list[bytes]:
     """The part of a body that does not depend on the session, to be built ahead of it.
 
     Returns:
-        `{"schema":[…],"data":[[…],…]}`, UTF-8; raises as `users_body`.
+        `{"schema":[…],"data":[[…],…]}`, UTF-8, in pieces, for joining them copies megabytes;
+        raises as `users_body`.
     """
     keys = schema_of(rows)
     if not 1 <= rows.height <= MAX_ROWS:
         raise ValueError(f"a batch holds 1 to {MAX_ROWS} rows, not {rows.height}")
     texts = rows.select(pl.col(keys).cast(pl.String).fill_null(""))
-    # Joined, for each plus would copy megabytes.
-    return b"".join((b'{"schema":', orjson.dumps(keys), b',"data":[', _json_rows(texts), b"]}"))
+    return [b'{"schema":', orjson.dumps(keys), b',"data":[', _json_rows(texts), b"]}"]
 
 
 def _json_rows(texts: pl.DataFrame) -> bytes:
@@ -144,8 +144,8 @@ def _json_rows(texts: pl.DataFrame) -> bytes:
     return orjson.dumps(texts.rows())[1:-1]
 
 
-def in_session(payload: bytes, session: UploadSession) -> bytes:
-    """The whole body of a payload in its place."""
+def in_session(payload: Sequence[bytes], session: UploadSession) -> list[bytes]:
+    """The whole body of a payload in its place, in pieces."""
     place = orjson.dumps(
         {
             "session_id": session.session_id,
@@ -154,7 +154,7 @@ def in_session(payload: bytes, session: UploadSession) -> bytes:
             "estimated_num_total": session.estimated_num_total,
         }
     )
-    return b"".join((b'{"payload":', payload, b',"session":', place, b"}"))
+    return [b'{"payload":', *payload, b',"session":', place, b"}"]
 
 
 def add_users(
@@ -163,7 +163,7 @@ def add_users(
     rows: pl.DataFrame,
     session: UploadSession,
     *,
-    body: bytes | None = None,
+    body: Sequence[bytes] | None = None,
 ) -> UploadReceipt:
     """Put one batch into an audience.
 
@@ -175,7 +175,7 @@ def add_users(
         custom_audience_id: of the audience.
         rows: the batch.
         session: its place.
-        body: `users_body(rows, session)` if it was built already.
+        body: `in_session` of the rows' payload if it was built already.
 
     Raises:
         SubscriptionFailedError: HTTP 200, but no one was subscribed.
@@ -197,7 +197,7 @@ def remove_users(
     session: UploadSession,
     *,
     via_post: bool = False,
-    body: bytes | None = None,
+    body: Sequence[bytes] | None = None,
 ) -> UploadReceipt:
     """Take one batch out of this audience only; it opts nobody out (graph-api-facts 1.8).
 
@@ -207,7 +207,7 @@ def remove_users(
         rows: the batch.
         session: its place.
         via_post: POST with `method=DELETE`, for proxies that drop the body of a DELETE.
-        body: `users_body(rows, session)` if it was built already.
+        body: `in_session` of the rows' payload if it was built already.
 
     Raises:
         ValueError: as `users_body`.
