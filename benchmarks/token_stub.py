@@ -1,6 +1,7 @@
 """A Page's listing of any length on loopback: ``python -m benchmarks.token_stub TOKENS``.
 
-Every second token was made from an audience; of the others three belong to one person.
+Every second token was made from an audience; of the others three belong to one person, and every
+fifth has expired.
 """
 
 import json
@@ -18,15 +19,19 @@ _OPTED_IN = (
     '{"notification_messages_token":"%020d","recipient_id":"%016d",'
     '"topic_title":"Updates and promotions","notification_messages_reoptin":"ENABLED",'
     '"creation_timestamp":1790000000,"user_token_status":"REFRESHED",'
-    '"notification_messages_timezone":"America/New_York","next_eligible_time":1790000000}'
+    '"notification_messages_timezone":"America/New_York","next_eligible_time":1790000000,'
+    '"token_expiry_timestamp":%d}'
 )
+_LONG_AGO, _FAR_AHEAD = 1_790_000_001, 4_000_000_000
 
 
 def page(after: int, tokens: int) -> bytes:
     """One answer: the tokens behind the cursor, in an order that is not the token's."""
     end = min(after + PAGE_LIMIT, tokens)
     rows = (
-        _AUDIENCE_MADE % _scattered(n) if n % 2 else _OPTED_IN % (_scattered(n), n // 6)
+        _AUDIENCE_MADE % _scattered(n)
+        if n % 2
+        else _OPTED_IN % (_scattered(n), n // 6, _FAR_AHEAD if n % 10 else _LONG_AGO)
         for n in range(after, end)
     )
     paging = {"cursors": {"after": str(end)}, **({"next": "-"} if end < tokens else {})}

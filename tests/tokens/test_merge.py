@@ -1,7 +1,9 @@
 """Merging listings, held against a reference model on random histories."""
 
 import itertools
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -107,6 +109,19 @@ def view(database: Database, page_id: str, name: str) -> list[str]:
                 text(f"select token from mm.{name} where page_id = :page_id"), {"page_id": page_id}
             )
         )
+
+
+def indexes(database: Database) -> set[tuple[str, bool]]:
+    with database.transaction() as connection:
+        return {
+            (row.definition, row.indisvalid)
+            for row in connection.execute(
+                text("""
+                select pg_get_indexdef(indexrelid) as definition, indisvalid
+                from pg_index where indrelid = 'mm.subscription_token'::regclass
+                """)
+            )
+        }
 
 
 class Histories(RuleBasedStateMachine):
@@ -227,6 +242,31 @@ def test_a_page_never_touches_another_pages_tokens(database: Database) -> None:
     merge(database, "1", [[Listed("a")]])
     merge(database, "2", [[Listed("b")]])
     assert not table(database, "1")["a"]["gone"]
+
+
+def test_the_first_tokens_of_all_leave_the_table_indexed_as_it_was(database: Database) -> None:
+    before = indexes(database)
+    assert len(before) > 1
+    merge(database, "1", [[Listed("a", recipient_id="p")]])
+    assert indexes(database) == before
+
+
+def test_first_pulls_of_several_pages_at_once_wait_for_one_another(database: Database) -> None:
+    before = indexes(database)
+    at_once = threading.Barrier(6)
+
+    def first_pull(page_id: str) -> Merged:
+        with staging(database) as staged:
+            with database.transaction() as connection:
+                pull = start_pull(connection, page_id, "listing")
+            staged.append(frame([Listed(f"{page_id}-{number}") for number in range(500)]))
+            at_once.wait()
+            return staged.merge(page_id, staged.compare(page_id, pull), pull)
+
+    with ThreadPoolExecutor(6) as threads:
+        merged = list(threads.map(first_pull, "123456"))
+    assert [one.appeared for one in merged] == [500] * 6
+    assert indexes(database) == before
 
 
 def test_a_token_that_a_webhook_brought_during_a_pull_is_not_gone(database: Database) -> None:
