@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._daemon.sensor import MIN_INTERVAL_LOOP_TIME
 
 from mm_pipelines.definitions import defs
 from mm_pipelines.partitions import AUDIENCE, AUDIENCE_BY_DAY, PAGE
@@ -75,6 +76,14 @@ def test_the_schedules_of_the_contract_are_there(name: str) -> None:
 @pytest.mark.parametrize("name", ["upload_status_sensor", "optin_sensor", "customer_list_sensor"])
 def test_the_sensors_of_the_contract_are_there(name: str) -> None:
     assert defs.resolve_sensor_def(name).name == name
+
+
+@pytest.mark.parametrize("name", ["upload_status_sensor", "optin_sensor"])
+def test_what_acts_on_webhooks_looks_at_every_turn_of_the_daemon(name: str) -> None:
+    # A tick is noted later than its turn began: an interval as long as a turn skips every other.
+    interval = defs.resolve_sensor_def(name).minimum_interval_seconds
+    assert interval is not None
+    assert interval <= MIN_INTERVAL_LOOP_TIME / 2
 
 
 def test_one_job_holds_the_days_chain() -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from mm_pipelines.partitions import CONFIG, PageDay
 from mm_pipelines.people.said import MESSAGE_FIELDS, OPTIN_FIELDS
-from mm_pipelines.sensors.asking import Work, ask, does, last_done, partition_of
+from mm_pipelines.sensors.asking import EVERY_TURN_SECONDS, Work, ask, does, last_done, partition_of
 from mm_pipelines.warehouse import optin_request, page_event
 from resources.database import DatabaseResource
 
@@ -18,7 +18,7 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 @dg.sensor(
     asset_selection=dg.AssetSelection.assets("messaging_optins", "conversations", "optin_requests"),
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=EVERY_TURN_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Webhooks of people who agree, stop or write ask for messaging_optins and conversations; "

@@ -5,7 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
-from mm_pipelines.sensors.asking import Work, ask, does, partition_of
+from mm_pipelines.sensors.asking import EVERY_TURN_SECONDS, Work, ask, does, partition_of
 from mm_pipelines.warehouse.match_status_due import Due, match_status_due, token_pulls_due
 from resources.database import DatabaseResource
 
@@ -17,7 +17,7 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 @dg.sensor(
     asset_selection=dg.AssetSelection.assets("match_status", "subscription_tokens"),
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=EVERY_TURN_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Webhooks that wait or deadlines that passed ask for match_status, one run a partition; "
