@@ -70,6 +70,7 @@ class ProcessGroup:
         self._stop_seconds = stop_seconds
         self._record = home / "processes.json"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._parents: set[str] = set()
         self._leaders: list[_Leader] = []
         self._scope = contextlib.ExitStack()
 
@@ -99,8 +100,12 @@ class ProcessGroup:
         environment: Mapping[str, str],
         ready: Callable[[], bool] | None = None,
         seconds: float = 60.0,
+        *,
+        works_in_child: bool = False,
     ) -> None:
         """Start a child and wait until `ready` is true.
+
+        Once it is ready, a child that `works_in_child` has died as soon as it has no child itself.
 
         Raises:
             ChildDied: this or another child ended meanwhile.
@@ -122,8 +127,12 @@ class ProcessGroup:
         self._children[name] = child
         self._leaders.append(_Leader(name, child.pid, psutil.Process(child.pid).create_time()))
         self._write_record()
-        if ready is None:
-            return
+        if ready is not None:
+            self._wait_until(ready, name, seconds)
+        if works_in_child:
+            self._parents.add(name)
+
+    def _wait_until(self, ready: Callable[[], bool], name: str, seconds: float) -> None:
         give_up = time.monotonic() + seconds
         while not ready():
             self.check()
@@ -157,6 +166,8 @@ class ProcessGroup:
             status = child.poll()
             if status is not None:
                 raise ChildDied(f"{name} ended by itself ({_how(status)}); {self._tail(name)}")
+            if name in self._parents and not _has_children(child.pid):
+                raise ChildDied(f"what {name} works in has ended; {self._tail(name)}")
 
     def stop(self) -> None:
         """End every child and whatever it started, in the reverse of the order they started in."""
@@ -164,6 +175,7 @@ class ProcessGroup:
         for child in self._children.values():
             child.wait()
         self._children.clear()
+        self._parents.clear()
         self._leaders.clear()
         self._write_record()
 
@@ -202,6 +214,14 @@ class ProcessGroup:
 
 def _how(status: int) -> str:
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+def _has_children(pid: int) -> bool:
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def _is_ours(leader: _Leader) -> bool:

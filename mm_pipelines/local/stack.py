@@ -193,7 +193,8 @@ class Stack:
         self._report("Dagster's code location")
         socket = self._code_server_socket()
         socket.unlink(missing_ok=True)
-        # One code server for webserver and daemon alike; it is the kind that the UI can reload.
+        # One code server for webserver and daemon alike; it is the kind that the UI can reload. Our
+        # code is loaded and runs are started by a process behind it, which it never starts again.
         self._group.start(
             "code-server",
             self._python(
@@ -203,6 +204,7 @@ class Stack:
             self._variables,
             ready=socket.exists,
             seconds=_START_SECONDS,
+            works_in_child=True,
         )
         self._report("Dagster's UI")
         workspace = self._workspace()

@@ -5,7 +5,6 @@ import socket
 import time
 
 import httpx
-import psutil
 import pytest
 
 from mm_pipelines.local.demo import JOB
@@ -71,6 +70,7 @@ def test_the_real_graph_api_is_not_mixed_into_the_sandboxs_state(
         "sandbox",
         "receiver",
         "code-server",
+        "code location",
         "dagster-webserver",
         "dagster-daemon",
         "mm up",
@@ -89,7 +89,7 @@ def test_kill_any_one_process_and_up_again_loses_and_doubles_nothing(
         assert time.monotonic() < give_up
         time.sleep(0.1)
     ui.close()
-    kill(up, victim)
+    up.kill(victim)
     if victim == "mm up":
         assert up.end() == -signal.SIGKILL
     elif victim == "run worker":
@@ -107,20 +107,3 @@ def test_kill_any_one_process_and_up_again_loses_and_doubles_nothing(
     assert audience["members"] == row["people"]
     assert again.stop() == 0
     assert installation.processes() == []
-
-
-def kill(up: Up, victim: str) -> None:
-    if victim == "mm up":
-        up.process.kill()
-    elif victim == "postgres":
-        pid_file = up.installation.home / "postgres/data/postmaster.pid"
-        psutil.Process(int(pid_file.read_text().split()[0])).kill()
-    elif victim == "run worker":
-        workers = [
-            process
-            for process in up.children()["code-server"].children(recursive=True)
-            if "multiprocessing" in " ".join(process.cmdline())
-        ]
-        workers[-1].kill()
-    else:
-        up.children()[victim].kill()

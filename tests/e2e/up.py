@@ -1,5 +1,6 @@
 """A running stack, as `mm up --sandbox` makes it."""
 
+import contextlib
 import json
 import signal
 import time
@@ -34,8 +35,41 @@ class Up:
         return DagsterUi(f"http://127.0.0.1:{self.ports['--port']}", LOCATION)
 
     def children(self) -> dict[str, psutil.Process]:
+        """The parts that live, by their names."""
         record = json.loads((self.installation.home / "processes.json").read_text())
-        return {entry["name"]: psutil.Process(entry["pid"]) for entry in record}
+        living = {}
+        for entry in record:
+            # What a killed stack left was settled by a process that has ended since.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                living[entry["name"]] = psutil.Process(entry["pid"])
+        return living
+
+    def run_workers(self) -> list[psutil.Process]:
+        """The processes that runs work in, the youngest last."""
+        return sorted(self._below_the_code_server("multiprocessing.spawn"), key=_age)
+
+    def kill(self, part: str) -> None:
+        """Kill a part of the stack outright; `code location` is what the code server works in."""
+        if part == "code location":
+            [process] = self._below_the_code_server(" api grpc ")
+        elif part == "run worker":
+            process = self.run_workers()[-1]
+        elif part == "postgres":
+            pid_file = self.installation.home / "postgres/data/postmaster.pid"
+            process = psutil.Process(int(pid_file.read_text().split()[0]))
+        elif part == "mm up":
+            process = psutil.Process(self.process.pid)
+        else:
+            process = self.children()[part]
+        process.kill()
+
+    def _below_the_code_server(self, words: str) -> list[psutil.Process]:
+        found = []
+        for process in self.children()["code-server"].children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if words in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)
@@ -69,3 +103,7 @@ class Up:
 
     def sandbox(self, path: str) -> Any:
         return httpx.get(f"http://127.0.0.1:{self.ports['--sandbox-port']}/_sandbox/{path}").json()
+
+
+def _age(process: psutil.Process) -> float:
+    return process.create_time()

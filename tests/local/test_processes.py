@@ -123,6 +123,22 @@ def test_a_killed_child_is_reported_with_the_signal(tmp_path: Path) -> None:
     assert not alive(grandchild), "the dead child's own child was left behind"
 
 
+def test_a_child_that_lost_what_it_works_in_is_reported(tmp_path: Path) -> None:
+    with ProcessGroup(tmp_path) as group:
+        log = group.log("parent")
+        group.start(
+            "parent",
+            [PYTHON, "-c", PARENT],
+            environment(),
+            ready=lambda: bool(log.read_text()),
+            works_in_child=True,
+        )
+        group.check()
+        psutil.Process(int(wait_for(log)[0])).kill()
+        with pytest.raises(ChildDied, match="what parent works in"):
+            watch(group)
+
+
 def test_a_child_that_dies_while_it_starts_is_reported_at_once(tmp_path: Path) -> None:
     with ProcessGroup(tmp_path) as group, pytest.raises(ChildDied, match="exit status 7"):
         group.start("frail", [PYTHON, "-c", "exit(7)"], environment(), ready=lambda: False)
