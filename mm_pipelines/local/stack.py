@@ -29,7 +29,7 @@ _SOCKET_PATH_BYTES = 107
 _START_SECONDS = 120.0
 # By default the process behind the code server ends itself after half a minute without a sign of
 # the code server: on a machine that slept, that is both their sleep. It ends with the stack anyway.
-_CODE_SERVER_SILENCE_SECONDS = "86400"
+CODE_SERVER_SILENCE_SECONDS = "86400"
 _WATCH_SECONDS = 2.0
 
 _Report = Callable[[str], None]
@@ -203,7 +203,7 @@ class Stack:
             self._python(
                 *("dagster", "code-server", "start", "--socket", socket),
                 *("--module-name", "mm_pipelines.definitions", "--location-name", LOCATION),
-                *("--heartbeat-ttl", _CODE_SERVER_SILENCE_SECONDS),
+                *("--heartbeat-ttl", CODE_SERVER_SILENCE_SECONDS),
             ),
             self._variables,
             ready=socket.exists,
