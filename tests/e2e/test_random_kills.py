@@ -1,0 +1,195 @@
+"""One flow whose parts are killed at random instants: every event takes effect exactly once."""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import httpx
+import pytest
+
+from mm_pipelines.local.demo import JOB
+from mm_pipelines.local.environment import Environment
+from mm_pipelines.warehouse.webhook_event import UPLOAD_STATUS
+from tests.e2e.installation import Installation
+from tests.e2e.ledger import Ledger
+from tests.e2e.lists import Lists
+from tests.e2e.up import Up
+from tests.e2e.writers import Writers
+
+VICTIMS = ["dagster-daemon", "code-server", "code location", "receiver", "run worker", "run worker"]
+FURTHER_KILLS = 2
+LONGEST_LIFE_SECONDS = 20.0
+"""From asking for uploads to their last match status takes about as long."""
+
+WORKER_SECONDS = 120.0
+SETTLE_SECONDS = 900.0
+"""A partition whose runs were killed again and again is asked for after minutes only."""
+
+STILL_SECONDS = 45.0
+"""Nothing runs, and neither a retry nor a backfill has begun: Dagster has given up."""
+
+
+@pytest.fixture
+def lists(installation: Installation, tmp_path: Path) -> Lists:
+    lists = Lists.write(tmp_path / "lists")
+    installation.variables["MM_CONFIG"] = str(lists.config)
+    return lists
+
+
+class Flow:
+    """The lists on their way through stacks that follow each other, as somebody restarts them."""
+
+    def __init__(
+        self, installation: Installation, ports: list[str], lists: Lists, chance: random.Random
+    ) -> None:
+        self.lists = lists
+        self.relaunched: list[str] = []
+        self._installation = installation
+        self._ports = ports
+        self._chance = chance
+        self.up = Up(installation, ports)
+
+    def __enter__(self) -> Self:
+        """The first stack runs."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.up.process.poll() is None:
+            self.up.stop()
+
+    @property
+    def app_secret(self) -> str:
+        """What webhooks are signed with."""
+        made = json.loads((self._installation.home / "sandbox.json").read_text())["made"]
+        return str(made["MM_APP_SECRET"])
+
+    def launch(self, partitions: list[str]) -> None:
+        """Ask for the uploads of some partitions."""
+        ui = self.up.ui
+        ui.launch_backfill(JOB, partitions)
+        ui.close()
+
+    def redeliver(self) -> None:
+        """Let Meta deliver some webhooks once more that it was told are stored."""
+        wanted = {"last": self._chance.randint(1, 10), "reverse": self._chance.random() < 0.5}
+        self.move("webhooks/redeliver", wanted)
+
+    def kill(self, victim: str) -> None:
+        """Kill a part at a random instant; start the stack again if that was its end."""
+        time.sleep(self._chance.uniform(0, LONGEST_LIFE_SECONDS))
+        if victim == "run worker":
+            _wait_until("a run worker is at work", lambda: bool(self.up.run_workers()))
+            time.sleep(self._chance.uniform(0, 3))
+            # It may have come to its end meanwhile; the next is as good.
+            _wait_until("a run worker is at work", lambda: bool(self.up.run_workers()))
+            self.up.kill(victim)
+            return
+        self.up.kill(victim)
+        assert self.up.end() == 1, f"the stack went on without its {victim}"
+        assert self._installation.processes() == []
+        self.up = Up(self._installation, self._ports)
+
+    def settle(self) -> None:
+        """Wait until nothing is to come any more.
+
+        Dagster starts a killed run again twice. One that was killed once more is for a person to
+        launch, and that is done here: uploads are asked for again where Dagster has given up.
+        """
+        ledger = self.ledger()
+        give_up = time.monotonic() + SETTLE_SECONDS
+        moved_at = time.monotonic()
+        while awaited := self._awaited(ledger):
+            assert time.monotonic() < give_up, f"still to come: {awaited}"
+            assert self.up.process.poll() is None, "the stack ended by itself"
+            if {"runs that wait or work", "backfills under way"} & set(awaited):
+                moved_at = time.monotonic()
+            elif time.monotonic() > moved_at + STILL_SECONDS:
+                given_up = ledger.not_uploaded(self.lists.partitions)
+                assert not set(given_up) & set(self.relaunched), f"{given_up} do not end"
+                if given_up:
+                    self.launch(given_up)
+                self.relaunched += given_up
+                moved_at = time.monotonic()
+            time.sleep(1)
+        ledger.close()
+
+    def move(self, lever: str, value: object) -> None:
+        """Move a lever of the sandbox."""
+        url = f"http://127.0.0.1:{self.up.ports['--sandbox-port']}/_sandbox/{lever}"
+        httpx.post(url, json=value).raise_for_status()
+
+    def ledger(self) -> Ledger:
+        """The stack's database."""
+        return Ledger(Environment.resolve(self._installation.variables).database_url())
+
+    def _awaited(self, ledger: Ledger) -> dict[str, int]:
+        sandbox = self.up.sandbox("idle")
+        awaited = ledger.awaited(len(self.lists.partitions))
+        for name in ("pending_matching", "pending_webhooks"):
+            if sandbox[name]:
+                awaited[name] = sandbox[name]
+        return awaited
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_is_killed_every_event_takes_effect_exactly_once(
+    installation: Installation, ports: list[str], lists: Lists, seed: int
+) -> None:
+    chance = random.Random(seed)
+    victims = VICTIMS + chance.choices(VICTIMS, k=FURTHER_KILLS)
+    partitions = lists.partitions.copy()
+    chance.shuffle(victims)
+    chance.shuffle(partitions)
+    with Flow(installation, ports, lists, chance) as flow:
+        with Writers(flow.up.ports["--receiver-port"], flow.app_secret) as writers:
+            # Every life of the stack has something to upload, so that each kill meets work.
+            for life, victim in enumerate(victims):
+                flow.launch(partitions[life :: len(victims)])
+                flow.redeliver()
+                flow.kill(victim)
+        flow.settle()
+        is_right(flow, writers)
+        # Once more from the beginning, as whoever is unsure would: nothing is left to be doubled.
+        ledger = flow.ledger()
+        kept = ledger.kept()
+        flow.redeliver()
+        flow.launch(partitions)
+        flow.settle()
+        again = ledger.kept()
+        ledger.close()
+        assert [name for name, rows in kept.items() if rows != again[name]] == []
+        is_right(flow, writers)
+        assert flow.up.stop() == 0
+    assert installation.processes() == []
+
+
+def is_right(flow: Flow, writers: Writers) -> None:
+    """Everything was stored once, delivered once and counted once."""
+    ledger = flow.ledger()
+    assert ledger.faults() == {}
+    batches = flow.up.sandbox("calls")["batches"]
+    assert ledger.count(UPLOAD_STATUS) == len(batches) > 0
+    assert writers.unanswered > 0, "no message met a receiver that was away"
+    assert ledger.count("messages") == ledger.writers() == writers.written > 0
+    audiences = flow.up.sandbox("audiences")
+    final = ledger.final()
+    assert len(audiences) == len(final)
+    for audience in audiences:
+        told = final[audience["audience_id"]]
+        sent = [b for b in batches if b["audience_id"] == audience["audience_id"]]
+        assert audience["members"] == flow.lists.people == told.people
+        assert sum(batch["num_rows"] for batch in sent) == flow.lists.people
+        assert told.lower_bound <= audience["matched"] <= told.upper_bound
+    ledger.close()
+
+
+def _wait_until(what: str, is_so: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + WORKER_SECONDS
+    while not is_so():
+        assert time.monotonic() < give_up, f"waited in vain until {what}"
+        time.sleep(0.05)
