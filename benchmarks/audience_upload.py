@@ -1,7 +1,6 @@
 """A million people to a loopback stub: our delivery against a plain script without any ledger."""
 
 import json
-import resource
 import socket
 import statistics
 import subprocess
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
-from benchmarks.figure import Figure
+from benchmarks.figure import Figure, peak_megabytes
 
 PEOPLE = 1_000_000
 RUNS = 3
@@ -150,8 +149,7 @@ def _ours(url: str, payload: str, database_url: str, number: str) -> None:
 
 def _report(begun: float) -> None:
     seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mb": peak}))
+    print(json.dumps({"seconds": seconds, "peak_mb": peak_megabytes()}))
 
 
 if __name__ == "__main__":

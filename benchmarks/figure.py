@@ -1,8 +1,10 @@
 """One measured figure and what it is held against."""
 
+import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 
@@ -40,3 +42,13 @@ def median_seconds(work: Callable[[], object], runs: int = 3) -> float:
         work()
         durations.append(perf_counter() - begun)
     return statistics.median(durations)
+
+
+def peak_megabytes() -> float:
+    """The peak of this process's resident memory.
+
+    Not what getrusage tells: there a process inherits the peak of the one that started it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return int(kilobytes) / 1024

@@ -5,7 +5,6 @@ million rows. Each memory trial is a process of its own, so that its peak is its
 """
 
 import csv
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from unittest.mock import patch
 import polars as pl
 from facebook_business.adobjects.customaudience import CustomAudience
 
-from benchmarks.figure import Figure, median_seconds
+from benchmarks.figure import Figure, median_seconds, peak_megabytes
 from mm_pipelines.identity import rows as identity_rows
 from mm_pipelines.identity.hashing import sha256
 from mm_pipelines.payload import build_hashed_payload
@@ -164,7 +163,7 @@ def _measure_peak(rows: int) -> None:
         begun = perf_counter()
         _build(customers, scratch)
         seconds = perf_counter() - begun
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, rows / seconds)
+    print(peak_megabytes(), rows / seconds)
 
 
 def main(arguments: list[str]) -> None:

@@ -68,7 +68,8 @@ where ({", ".join(f"plain_token.{column}" for column in _PLAIN_COLUMNS[1:])})
 """
 
 _OUR_PULL = """
-import json, resource, sys, time
+import json, sys, time
+from benchmarks.figure import peak_megabytes
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.tokens.pull import pull_tokens
 from mm_pipelines.warehouse.database import Database
@@ -77,8 +78,7 @@ with GraphApiClient("page-token", base_url=graph) as client:
     begun = time.perf_counter()
     pull_tokens(client, Database(url), page_id, removal_share=0.3)
     seconds = time.perf_counter() - begun
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps([seconds, peak]))
+print(json.dumps([seconds, peak_megabytes()]))
 """
 
 
