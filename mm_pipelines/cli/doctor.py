@@ -64,8 +64,12 @@ def _examine(environment: Environment, config: Config) -> Iterator[Finding]:
     yield _look("database", partial(_database, environment))
     yield _look("storage", partial(_storage, environment))
     yield _look("Graph API", partial(_version, tokens, environment))
-    for name in sorted(set(ad_accounts(config).values())):
+    accounts = ad_accounts(config)
+    for name in sorted({name for _, name in accounts}):
         yield _look(f"token {name}", partial(_token, tokens, name, _SYSTEM_USER_SCOPES))
+    for ad_account_id, name in accounts:
+        subject = f"ad account {ad_account_id} with {name}"
+        yield _look(subject, partial(_ad_account, tokens, ad_account_id, name))
     for page in config.pages.values():
         name = page.access_token_env
         yield _look(f"token {name}", partial(_token, tokens, name, _PAGE_SCOPES))
@@ -141,6 +145,15 @@ def _token(tokens: Tokens, name: str, scopes: frozenset[str]) -> str:
         raise _Ailment(f"expires at {min(ends):%Y-%m-%d %H:%M} UTC: make a new one")
     until = f"until {min(ends):%Y-%m-%d}" if ends else "for ever"
     return f"{info.kind or 'token'}, valid {until}, {', '.join(sorted(info.scopes))}"
+
+
+def _ad_account(tokens: Tokens, ad_account_id: str, name: str) -> str:
+    """A token may be valid, with every permission, and not be given this ad account."""
+    from mm_pipelines.graph_api.custom_audiences import list_custom_audiences
+
+    with tokens.client(_variable(tokens, name)) as client:
+        found = next(list_custom_audiences(client, ad_account_id), None)
+    return "its audiences can be read" if found else "can be read, and has no audience yet"
 
 
 def _app_webhooks(tokens: Tokens) -> str:

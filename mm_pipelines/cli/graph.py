@@ -52,9 +52,11 @@ class Tokens:
             yield client
 
 
-def ad_accounts(config: Config) -> dict[str, str]:
-    """The ad accounts of mm.yaml, each with the variable that holds its token."""
-    return {
-        audience.ad_account_id: audience.system_user_token_env
-        for audience in config.audiences.values()
-    }
+def ad_accounts(config: Config) -> list[tuple[str, str]]:
+    """The ad accounts of mm.yaml, each with every variable that holds a token of it."""
+    return sorted(
+        {
+            (audience.ad_account_id, audience.system_user_token_env)
+            for audience in config.audiences.values()
+        }
+    )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
@@ -118,3 +119,23 @@ def test_the_doctor_names_each_thing_that_is_not_in_order(
     assert "refused" in found["database"][1]
     assert not found["storage"][0]
     assert found["token MM_SYSTEM_USER_TOKEN"][0]
+
+
+def test_the_doctor_looks_at_every_token_of_an_ad_account(
+    meta: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    samples = yaml.safe_load(SAMPLES.read_text())
+    first, *_, last = samples["audiences"].values()
+    last["ad_account_id"] = first["ad_account_id"]
+    first["system_user_token_env"] = "FIRST_TOKEN"
+    (tmp_path / "mm.yaml").write_text(yaml.safe_dump(samples))
+    meta.setenv("MM_CONFIG", str(tmp_path / "mm.yaml"))
+    meta.setenv("FIRST_TOKEN", "a-token-that-was-revoked")
+    account = first["ad_account_id"]
+
+    found = findings()
+
+    assert "is not valid" in found["token FIRST_TOKEN"][1]
+    assert not found[f"ad account {account} with FIRST_TOKEN"][0]
+    assert found["token MM_SYSTEM_USER_TOKEN"][0]
+    assert found[f"ad account {account} with MM_SYSTEM_USER_TOKEN"][0]
