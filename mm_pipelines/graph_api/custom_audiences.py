@@ -1,7 +1,7 @@
 """Custom Audiences: create, find, look at (graph-api-facts 2.1 to 2.3; seed, Steps 1 and 5)."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,25 +15,17 @@ from mm_pipelines.graph_api.paging import iter_rows
 MESSENGER_AUDIENCES = '[{"field":"data_source.subtype","operator":"IN","value":[1010]}]'
 """The filter that leaves Messenger marketing message audiences only (seed, Step 5)."""
 
-FIELDS = (
+# What is asked of an audience: all that is read of it.
+_FIELDS = (
     "id",
     "name",
     "messenger_marketing_messages_page",
-    "account_id",
-    "description",
-    "subtype",
-    "customer_file_source",
     "approximate_count_lower_bound",
     "approximate_count_upper_bound",
-    "data_source",
     "delivery_status",
     "operation_status",
-    "retention_days",
     "time_created",
-    "time_updated",
-    "time_content_updated",
 )
-"""What is asked of an audience."""
 
 # Meta advises it; larger reads may fail with code 1.
 _LISTING_LIMIT = 20
@@ -63,19 +55,11 @@ class CustomAudience:
     id: str
     name: str | None = None
     page_id: str | None = None
-    page_name: str | None = None
-    account_id: str | None = None
-    description: str | None = None
-    subtype: str | None = None
-    customer_file_source: str | None = None
     approximate_count_lower_bound: int | None = None
     approximate_count_upper_bound: int | None = None
     operation_status: AudienceStatus | None = None
     delivery_status: AudienceStatus | None = None
-    retention_days: int | None = None
     time_created: datetime | None = None
-    time_updated: datetime | None = None
-    time_content_updated: datetime | None = None
 
     @property
     def is_flagged(self) -> bool:
@@ -99,19 +83,11 @@ class CustomAudience:
             id=audience_id,
             name=text(row.get("name")),
             page_id=text(node.get("id")),
-            page_name=text(node.get("name")),
-            account_id=text(row.get("account_id")),
-            description=text(row.get("description")),
-            subtype=text(row.get("subtype")),
-            customer_file_source=text(row.get("customer_file_source")),
             approximate_count_lower_bound=_count(row.get("approximate_count_lower_bound")),
             approximate_count_upper_bound=_count(row.get("approximate_count_upper_bound")),
             operation_status=_status(row.get("operation_status")),
             delivery_status=_status(row.get("delivery_status")),
-            retention_days=integer(row.get("retention_days")),
             time_created=_time(row.get("time_created")),
-            time_updated=_time(row.get("time_updated")),
-            time_content_updated=_time(row.get("time_content_updated")),
         )
 
 
@@ -125,7 +101,6 @@ class UploadSessionStatus:
     num_received: int | None
     num_invalid_entries: int | None
     num_matched: int | None
-    start_time: datetime | None
     end_time: datetime | None
 
 
@@ -160,9 +135,7 @@ def create_custom_audience(
     )
 
 
-def list_custom_audiences(
-    client: GraphApiClient, ad_account_id: str, *, fields: Sequence[str] = FIELDS
-) -> Iterator[CustomAudience]:
+def list_custom_audiences(client: GraphApiClient, ad_account_id: str) -> Iterator[CustomAudience]:
     """The ad account's Messenger marketing message audiences, as Meta lists them.
 
     Raises:
@@ -171,7 +144,7 @@ def list_custom_audiences(
     rows = iter_rows(
         client,
         f"{_account(ad_account_id)}/customaudiences",
-        {"fields": ",".join(fields), "filtering": MESSENGER_AUDIENCES},
+        {"fields": ",".join(_FIELDS), "filtering": MESSENGER_AUDIENCES},
         limit=_LISTING_LIMIT,
     )
     return map(CustomAudience.of, rows)
@@ -226,9 +199,7 @@ def find_or_create_custom_audience(
     return created, True
 
 
-def get_custom_audience(
-    client: GraphApiClient, custom_audience_id: str, *, fields: Sequence[str] = FIELDS
-) -> CustomAudience:
+def get_custom_audience(client: GraphApiClient, custom_audience_id: str) -> CustomAudience:
     """One audience with its bounds and statuses.
 
     Raises:
@@ -239,7 +210,7 @@ def get_custom_audience(
         "GET",
         custom_audience_id,
         lambda answer: CustomAudience.of(answer.document()),
-        params={"fields": ",".join(fields)},
+        params={"fields": ",".join(_FIELDS)},
     )
 
 
@@ -258,7 +229,6 @@ def list_sessions(client: GraphApiClient, custom_audience_id: str) -> list[Uploa
             num_received=integer(row.get("num_received")),
             num_invalid_entries=integer(row.get("num_invalid_entries")),
             num_matched=integer(row.get("num_matched")),
-            start_time=_time(row.get("start_time")),
             end_time=_time(row.get("end_time")),
         )
         for row in rows

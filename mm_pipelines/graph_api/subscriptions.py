@@ -1,6 +1,7 @@
-"""Webhook subscriptions of an app, a Page and an ad account (graph-api-facts 2.13).
+"""Webhook subscriptions of an app and a Page (graph-api-facts 2.13).
 
-A field is delivered only if it is subscribed at both levels: the app's and the Page's.
+A field is delivered only if it is subscribed at both levels: the app's and the Page's. All that
+this project needs comes by the Page; a subscription of the ad account would only repeat it.
 """
 
 import json
@@ -37,10 +38,9 @@ class AppSubscription:
 
 @dataclass(frozen=True, slots=True)
 class SubscribedApp:
-    """An app that receives webhooks of a Page or an ad account."""
+    """An app that receives webhooks of a Page."""
 
     app_id: str
-    name: str | None
     fields: frozenset[str]
 
 
@@ -118,40 +118,12 @@ def page_subscriptions(client: GraphApiClient, page_id: str) -> list[SubscribedA
     Raises:
         GraphApiError: as `paging.iter_pages`.
     """
-    return _subscribed_apps(client, page_id)
-
-
-def subscribe_ad_account(client: GraphApiClient, ad_account_id: str, app_id: str) -> bool:
-    """Subscribe the app to the ad account; the client has the system user's token.
-
-    Raises:
-        GraphApiError: as `GraphApiClient.request`.
-    """
-    return client.request(
-        "POST",
-        f"act_{ad_account_id.removeprefix('act_')}/subscribed_apps",
-        as_success,
-        params={"app_id": app_id},
-    )
-
-
-def ad_account_subscriptions(client: GraphApiClient, ad_account_id: str) -> list[SubscribedApp]:
-    """The apps subscribed to the ad account; the client has the system user's token.
-
-    Raises:
-        GraphApiError: as `paging.iter_pages`.
-    """
-    return _subscribed_apps(client, f"act_{ad_account_id.removeprefix('act_')}")
-
-
-def _subscribed_apps(client: GraphApiClient, subject: str) -> list[SubscribedApp]:
     return [
         SubscribedApp(
             app_id=text(row.get("id")) or text(row.get("app_id")) or "",
-            name=text(row.get("name")) or text(row.get("app_name")),
             fields=_names(row.get("subscribed_fields")),
         )
-        for row in iter_rows(client, f"{subject}/subscribed_apps", {}, limit=_LISTING_LIMIT)
+        for row in iter_rows(client, f"{page_id}/subscribed_apps", {}, limit=_LISTING_LIMIT)
     ]
 
 

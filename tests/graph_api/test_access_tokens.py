@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mm_pipelines.graph_api import errors
-from mm_pipelines.graph_api.access_tokens import debug_token, page_accounts
+from mm_pipelines.graph_api.access_tokens import debug_token
 from tests.graph_api.scripted import Graph, answer
 
 
@@ -19,10 +19,6 @@ def test_a_valid_token_is_described(graph: Graph) -> None:
                     "expires_at": 0,
                     "data_access_expires_at": 1_800_000_000,
                     "scopes": ["ads_management", "pages_messaging"],
-                    "granular_scopes": [
-                        {"scope": "pages_messaging", "target_ids": [134]},
-                        {"scope": "ads_management"},
-                    ],
                     "user_id": 122,
                 }
             }
@@ -32,11 +28,10 @@ def test_a_valid_token_is_described(graph: Graph) -> None:
         info = debug_token(client, " EAAasked ")
     assert graph.requests[0].url.params["input_token"] == "EAAasked"
     assert info.is_valid
-    assert (info.kind, info.app_id, info.user_id) == ("SYSTEM_USER", "1", "122")
+    assert info.kind == "SYSTEM_USER"
     assert info.expires_at is None
     assert info.data_access_expires_at == datetime.fromtimestamp(1_800_000_000, UTC)
     assert info.scopes == {"ads_management", "pages_messaging"}
-    assert info.granular_scopes == {"pages_messaging": ("134",), "ads_management": ()}
 
 
 def test_a_revoked_token_is_no_error_but_not_valid(graph: Graph) -> None:
@@ -57,13 +52,3 @@ def test_an_answer_without_a_verdict_is_none(graph: Graph, document: dict[str, o
         pytest.raises(errors.UnreadableAnswerError),
     ):
         debug_token(client, "EAAasked")
-
-
-def test_the_pages_of_a_token_come_with_their_own_and_hide_it(graph: Graph) -> None:
-    row = {"id": "134", "name": "Acme", "access_token": "EAApage", "tasks": ["MODERATE"]}
-    with graph.answers(answer({"data": [row, {"id": "135"}]})).client() as client:
-        acme, other = page_accounts(client)
-    assert (acme.page_id, acme.name, acme.access_token) == ("134", "Acme", "EAApage")
-    assert acme.tasks == {"MODERATE"}
-    assert "EAApage" not in repr(acme)
-    assert other.access_token is None

@@ -7,10 +7,8 @@ from mm_pipelines.graph_api.subscriptions import (
     PAGE_FIELDS,
     AppSubscription,
     SubscribedApp,
-    ad_account_subscriptions,
     app_subscriptions,
     page_subscriptions,
-    subscribe_ad_account,
     subscribe_app,
     subscribe_page,
 )
@@ -54,11 +52,9 @@ def test_a_failed_handshake_says_where_to_look(graph: Graph) -> None:
 def test_success_is_read_as_boolean_or_text(graph: Graph, success: object, *, told: bool) -> None:
     with graph.answers(answer({"success": success})).client() as client:
         assert subscribe_page(client, "134", ["messaging_optins"]) is told
-        assert subscribe_ad_account(client, "act_7", "1") is told
-    page, account = graph.requests
-    assert page.url.params["subscribed_fields"] == "messaging_optins"
-    assert account.url.path == "/v26.0/act_7/subscribed_apps"
-    assert account.url.params["app_id"] == "1"
+    (request,) = graph.requests
+    assert request.url.path == "/v26.0/134/subscribed_apps"
+    assert request.url.params["subscribed_fields"] == "messaging_optins"
 
 
 def test_an_answer_that_does_not_say_success_is_none(graph: Graph) -> None:
@@ -87,10 +83,9 @@ def test_what_an_app_is_subscribed_to_is_listed(graph: Graph) -> None:
         ]
 
 
-def test_the_apps_of_a_page_and_of_an_ad_account_are_listed(graph: Graph) -> None:
-    row = {"id": "1", "name": "Ours", "subscribed_fields": ["messages", "messaging_optins"]}
-    with graph.answers(answer({"data": [row]})).client() as client:
-        ours = SubscribedApp("1", "Ours", frozenset({"messages", "messaging_optins"}))
-        assert page_subscriptions(client, "134") == [ours]
-    with graph.answers(answer({"data": [{"app_id": 1, "app_name": "Ours"}]})).client() as client:
-        assert ad_account_subscriptions(client, "7") == [SubscribedApp("1", "Ours", frozenset())]
+def test_the_apps_of_a_page_are_listed(graph: Graph) -> None:
+    rows = [{"id": "1", "subscribed_fields": ["messages", "messaging_optins"]}, {"app_id": 2}]
+    with graph.answers(answer({"data": rows})).client() as client:
+        ours, other = page_subscriptions(client, "134")
+    assert ours == SubscribedApp("1", frozenset({"messages", "messaging_optins"}))
+    assert other == SubscribedApp("2", frozenset())
