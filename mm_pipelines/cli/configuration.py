@@ -18,6 +18,7 @@ def _group() -> None:
 def check() -> None:
     """Validate mm.yaml and the environment; every fault is named at once."""
     from mm_pipelines.config import ConfigError, Fault, environment_faults
+    from mm_pipelines.graph_api.transport import is_http_address
     from mm_pipelines.local.environment import Environment
     from mm_pipelines.warehouse.database import Database, DatabaseUrlError
 
@@ -34,7 +35,7 @@ def check() -> None:
             Database(environment.given_database_url)
         except DatabaseUrlError as error:
             faults.append(Fault("MM_DATABASE_URL", str(error).removeprefix("MM_DATABASE_URL: ")))
-    if not environment.graph_api_url.startswith(("https://", "http://")):
+    if not is_http_address(environment.graph_api_url):
         faults.append(Fault("MM_GRAPH_API_URL", "is no http:// or https:// address"))
     if faults:
         for fault in faults:

@@ -64,6 +64,7 @@ class GraphApiClient:
 
     Raises:
         ValueError: the access token cannot be one.
+        PermanentError: the base URL is no address.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """One exchange over HTTP: httpx's client, and its faults as ours."""
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -17,6 +18,17 @@ _LIMITS = httpx.Limits(max_connections=16, max_keepalive_connections=16)
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
+def is_http_address(url: str) -> bool:
+    """Whether calls can be made to an address; httpx itself finds some of its faults only then."""
+    try:
+        httpx.URL(url)
+        parts = urlsplit(url)
+        port_is_possible = parts.port != 0
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port_is_possible
+
+
 class HttpTransport:
     """Connections to one version of the Graph API, with one access token; thread-safe.
 
@@ -25,11 +37,20 @@ class HttpTransport:
         access_token: goes into the `Authorization` header of every call.
         transport: what sends; HTTP/1.1 over the network by default (HTTP/2 costs ten times the
             CPU for bodies of this size).
+
+    Raises:
+        PermanentError: the base URL is no address.
     """
 
     def __init__(
         self, base_url: str, access_token: str, *, transport: httpx.BaseTransport | None
     ) -> None:
+        if not is_http_address(base_url):
+            # Not quoted: an address may carry a password.
+            raise PermanentError(
+                "The base URL of the Graph API is no http address",
+                next_step="Set MM_GRAPH_API_URL to an http:// or https:// address, or unset it.",
+            )
         redact_httpx_log()
         self._http = httpx.Client(
             base_url=base_url,
@@ -52,7 +73,6 @@ class HttpTransport:
             TransientError: nothing could be sent.
             AmbiguousOutcomeError: the connection failed when the call may have been carried out.
             UnreadableAnswerError: the answer cannot be unpacked.
-            PermanentError: the base URL is no address.
         """
         headers = {}
         if body is not None:
@@ -69,8 +89,6 @@ class HttpTransport:
             ) from None
         except httpx.DecodingError:
             raise unreadable("its compression is broken") from None
-        except httpx.UnsupportedProtocol:
-            raise PermanentError("The base URL of the Graph API is no http address") from None
         except httpx.TransportError as error:
             # Its text may quote bytes of the answer: only its kind is told.
             raise AmbiguousOutcomeError(

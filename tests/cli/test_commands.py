@@ -122,11 +122,13 @@ def test_config_check_names_every_fault_at_once(
     broken.write_text((ROOT / "examples/mm.yaml").read_text().replace("page: acme", "page: acne"))
     monkeypatch.setenv("MM_CONFIG", str(broken))
     monkeypatch.setenv("MM_DATABASE_URL", "mysql://db.example/mm")
+    monkeypatch.setenv("MM_GRAPH_API_URL", "http://127.0.0.1:port")
     refused = mm("config", "check")
     assert refused.exit_code == 1
     assert refused.stderr.count("there is no page 'acne'") == 2
     assert "MM_DATABASE_URL: mysql is no PostgreSQL" in refused.stderr
-    assert "3 faults to mend" in refused.stderr
+    assert "MM_GRAPH_API_URL: is no http:// or https:// address" in refused.stderr
+    assert "4 faults to mend" in refused.stderr
 
 
 def test_config_check_names_the_variables_that_are_missing(home: Path) -> None:

@@ -3,6 +3,7 @@ import hmac
 import logging
 import socket
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -277,12 +278,21 @@ def test_nobody_listening_is_a_failure_that_may_pass_and_surely_did_nothing() ->
     assert not isinstance(caught.value, errors.AmbiguousOutcomeError)
 
 
-def test_a_base_url_that_is_none_is_said() -> None:
-    with (
-        GraphApiClient("t", base_url="graph.facebook.com") as client,
-        pytest.raises(errors.PermanentError, match="base URL"),
-    ):
-        client.get("me")
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "graph.facebook.com",
+        "https://",
+        "http://me:secret@graph.example:80a",
+        "http://me:secret@graph.example:99999",
+        "http://me:secret@[::1",
+        "ftp://me:secret@graph.example",
+    ],
+)
+def test_a_base_url_that_is_none_is_said_and_not_quoted(base_url: str) -> None:
+    with pytest.raises(errors.PermanentError, match="Set MM_GRAPH_API_URL") as caught:
+        GraphApiClient("t", base_url=base_url)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_client_may_be_used_by_many_threads(graph: Graph) -> None:
