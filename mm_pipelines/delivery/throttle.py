@@ -11,7 +11,7 @@ from threading import Lock
 from sqlalchemy import Connection
 
 from mm_pipelines.graph_api.errors import TokenError
-from mm_pipelines.graph_api.throttle import ThrottleState, Usage, observed, reserved
+from mm_pipelines.graph_api.throttle import ThrottleState, Usage, called_up, observed, reserved
 from mm_pipelines.warehouse import throttle
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.throttle import AccountState
@@ -81,8 +81,24 @@ class SharedThrottle:
             known = throttle.lock(connection, self._account)
             taken, wait = reserved(_quota(known), self._now())
             self._write(connection, taken)
-        with self._lock:
-            self.waiting.seconds_waited += wait
+        self._count(wait)
+        return wait
+
+    def after_waiting(self) -> float:
+        """Seconds to wait more, in a new place: 0 unless a pause began in the meantime.
+
+        Raises:
+            TokenError: Another run was told meanwhile that this token is refused.
+        """
+        with self._database.transaction() as connection:
+            state = throttle.find(connection, self._account)
+            self._stop_if_refused(state)
+            if called_up(_quota(state), self._now())[1] == 0:
+                return 0.0
+            known = throttle.lock(connection, self._account)
+            taken, wait = called_up(_quota(known), self._now())
+            self._write(connection, taken)
+        self._count(wait)
         return wait
 
     def after(self, usage: Usage) -> None:
@@ -127,6 +143,10 @@ class SharedThrottle:
             "UTC on.",
         )
 
+    def _count(self, wait: float) -> None:
+        with self._lock:
+            self.waiting.seconds_waited += wait
+
     def _write(self, connection: Connection, state: ThrottleState) -> None:
         throttle.update(
             connection,
@@ -134,8 +154,11 @@ class SharedThrottle:
             next_call_at=state.next_call_at,
             spacing_seconds=state.spacing,
             usage_percent=state.percent,
+            paused_until=state.paused_until,
         )
 
 
 def _quota(state: AccountState) -> ThrottleState:
-    return ThrottleState(state.next_call_at, state.spacing_seconds, state.usage_percent)
+    return ThrottleState(
+        state.next_call_at, state.spacing_seconds, state.usage_percent, state.paused_until
+    )

@@ -176,12 +176,14 @@ class GraphApiClient:
 
     def _wait_for_turn(self) -> None:
         wait = self._throttle.before()
-        if wait > self._retries.patience:
-            raise ThrottledError(
-                "The quota is nearly used up and no call was made", wait_seconds=wait
-            )
-        if wait > 0:
+        while wait > 0:
+            if wait > self._retries.patience:
+                raise ThrottledError(
+                    "The quota is nearly used up and no call was made", wait_seconds=wait
+                )
             self._sleep(wait)
+            # The answers of other calls came meanwhile, and one may have told to pause.
+            wait = self._throttle.after_waiting()
 
     def _send(self, method: str, path: str, params: Params | None, body: Body | None) -> Answer:
         query = {name: _parameter(value) for name, value in (params or {}).items()}

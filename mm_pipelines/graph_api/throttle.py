@@ -5,7 +5,7 @@ There is no `Retry-After`. Three headers tell how much of a quota is used (graph
 stopped at 95 %, for as long as Meta says it takes to regain access.
 
 The rules are pure functions over `ThrottleState`. `MemoryThrottle` holds one state in this
-process; whoever must share it between processes keeps the three numbers elsewhere and implements
+process; whoever must share it between processes keeps its numbers elsewhere and implements
 `Throttle`.
 """
 
@@ -24,6 +24,8 @@ LONGEST_SPACING = 10.0
 """Seconds between two calls just below the pause."""
 SHORTEST_PAUSE = 60.0
 """Seconds of a pause at 95 % whose length Meta does not tell, as it does not until calls fail."""
+A_MOMENT = 0.1
+"""Seconds by which who waited for the end of a pause may wake before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,13 @@ class ThrottleState:
         next_call_at: unix seconds before which nobody calls.
         spacing: seconds between two calls.
         percent: of the quota last seen used, for people.
+        paused_until: unix seconds at which the last pause ends or ended.
     """
 
     next_call_at: float = 0.0
     spacing: float = 0.0
     percent: float = 0.0
+    paused_until: float = 0.0
 
 
 def spacing_at(percent: float) -> float:
@@ -143,13 +147,15 @@ def observed(state: ThrottleState, usage: Usage, now: float) -> ThrottleState:
 
     A pause stands until it is over, whatever answers of calls made before it still arrive.
     """
-    pause = 0.0
+    paused_until = state.paused_until
     if usage.percent >= PAUSE_AT:
         pause = usage.regain_seconds or assumed_pause(usage.percent)
+        paused_until = max(paused_until, now + pause)
     return ThrottleState(
-        next_call_at=max(state.next_call_at, now + pause if pause else 0.0),
+        next_call_at=max(state.next_call_at, paused_until),
         spacing=spacing_at(usage.percent),
         percent=usage.percent,
+        paused_until=paused_until,
     )
 
 
@@ -163,11 +169,27 @@ def reserved(state: ThrottleState, now: float) -> tuple[ThrottleState, float]:
     return replace(state, next_call_at=due + state.spacing), due - now
 
 
+def called_up(state: ThrottleState, now: float) -> tuple[ThrottleState, float]:
+    """What becomes of a place that was waited for: a pause that began meanwhile takes it away.
+
+    Returns:
+        The state, and the seconds until the caller's new place behind the pause is due; 0 if it is
+        their turn.
+    """
+    if state.paused_until <= now + A_MOMENT:
+        return state, 0.0
+    return reserved(state, now)
+
+
 class Throttle(Protocol):
     """The memory of one quota: one ad account's, or one Page's."""
 
     def before(self) -> float:
         """Seconds to wait before the next call, which takes its place in the queue."""
+        ...
+
+    def after_waiting(self) -> float:
+        """Seconds to wait more, in a new place: 0 unless a pause began in the meantime."""
         ...
 
     def after(self, usage: Usage) -> None:
@@ -192,6 +214,12 @@ class MemoryThrottle:
         """Seconds to wait before the next call, which takes its place in the queue."""
         with self._lock:
             self._state, wait = reserved(self._state, self._now())
+        return wait
+
+    def after_waiting(self) -> float:
+        """Seconds to wait more, in a new place: 0 unless a pause began in the meantime."""
+        with self._lock:
+            self._state, wait = called_up(self._state, self._now())
         return wait
 
     def after(self, usage: Usage) -> None:

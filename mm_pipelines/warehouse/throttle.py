@@ -17,6 +17,8 @@ _CREATE = text("insert into mm.throttle (account) values (:account) on conflict 
 _READ = """
 select coalesce(extract(epoch from nullif(next_call_at, '-infinity')), 0)::double precision
            as next_call_at,
+       coalesce(extract(epoch from nullif(paused_until, '-infinity')), 0)::double precision
+           as paused_until,
        spacing_seconds, usage_percent, refused_token, refused_reason, refused_at
 from mm.throttle where account = :account
 """
@@ -28,7 +30,8 @@ _LOCK = text(f"{_READ} for update")
 _UPDATE = text("""
 update mm.throttle
 set next_call_at = to_timestamp(:next_call_at), spacing_seconds = :spacing_seconds,
-    usage_percent = :usage_percent, observed_at = now()
+    usage_percent = :usage_percent, paused_until = to_timestamp(:paused_until),
+    observed_at = now()
 where account = :account
 """)
 
@@ -57,6 +60,7 @@ class AccountState:
     next_call_at: float = 0.0
     spacing_seconds: float = 0.0
     usage_percent: float = 0.0
+    paused_until: float = 0.0
     refused_token: RefusedToken | None = None
 
 
@@ -80,6 +84,7 @@ def update(
     next_call_at: float,
     spacing_seconds: float,
     usage_percent: float,
+    paused_until: float,
 ) -> None:
     """Write a locked account's quota."""
     connection.execute(
@@ -89,6 +94,7 @@ def update(
             "next_call_at": next_call_at,
             "spacing_seconds": spacing_seconds,
             "usage_percent": usage_percent,
+            "paused_until": paused_until,
         },
     )
 

@@ -37,6 +37,19 @@ def test_runs_take_turns_from_three_quarters_of_the_quota_on(database: Database)
     assert two.waiting.seconds_waited == 20.0
 
 
+def test_a_pause_that_another_run_was_told_reaches_those_who_queue(database: Database) -> None:
+    clock = [NOON]
+    told, other = (SharedThrottle(database, ACCOUNT, TOKEN, now=lambda: clock[0]) for _ in range(2))
+    told.after(Usage(percent=85.0))
+    assert [other.before(), other.before()] == [0.0, 5.0]
+    told.after(Usage(percent=95.0, regain_seconds=30.0))
+    clock[0] += 5.0
+    assert other.after_waiting() == 25.0
+    clock[0] += 25.0
+    assert other.after_waiting() == 0.0
+    assert other.waiting.seconds_waited == 30.0
+
+
 def test_below_three_quarters_nobody_waits(database: Database) -> None:
     shared = SharedThrottle(database, ACCOUNT, TOKEN, now=lambda: NOON)
     shared.after(Usage(percent=85.0))

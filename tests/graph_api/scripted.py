@@ -46,9 +46,8 @@ class Graph:
     def client(self, token: str = TOKEN, **options: Any) -> GraphApiClient:
         options.setdefault("throttle", MemoryThrottle(lambda: self.time.now))
         options.setdefault("retries", RetryPolicy())
-        return GraphApiClient(
-            token, transport=httpx.MockTransport(self._answer), sleep=self.time.sleep, **options
-        )
+        options.setdefault("sleep", self.time.sleep)
+        return GraphApiClient(token, transport=httpx.MockTransport(self._answer), **options)
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         request.read()

@@ -78,10 +78,15 @@ def control(address: str) -> Iterator[Control]:
 @pytest.fixture
 def new_client(address: str, control: Control) -> Iterator[NewClient]:
     clients = []
+    passing = Time()
 
     def make(token: str) -> GraphApiClient:
         client = GraphApiClient(
-            token, base_url=address, app_secret=APP_SECRET, sleep=lambda _: None
+            token,
+            base_url=address,
+            app_secret=APP_SECRET,
+            throttle=MemoryThrottle(lambda: passing.now),
+            sleep=passing.sleep,
         )
         clients.append(client)
         return client

@@ -15,7 +15,7 @@ from mm_pipelines.graph_api import errors
 from mm_pipelines.graph_api.answer import as_document
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.retry import RetryPolicy
-from mm_pipelines.graph_api.throttle import MemoryThrottle
+from mm_pipelines.graph_api.throttle import MemoryThrottle, Usage
 from mm_pipelines.graph_api.users import UploadSession, add_users
 from tests.graph_api.scripted import TOKEN, Graph, answer, error_answer
 
@@ -202,6 +202,24 @@ def test_calls_slow_down_from_three_quarters(graph: Graph) -> None:
             client.get("me")
     # The first wait is due after the second call: the spacing was unknown before the first.
     assert graph.time.slept == pytest.approx(2 * 5.0)
+
+
+def test_a_call_that_queues_does_not_go_out_into_a_pause_that_began_meanwhile(
+    graph: Graph,
+) -> None:
+    throttle = MemoryThrottle(lambda: graph.time.now)
+    throttle.after(Usage(85))
+    throttle.before()
+
+    def another_call_is_answered(seconds: float) -> None:
+        graph.time.sleep(seconds)
+        if len(graph.time.sleeps) == 1:
+            throttle.after(Usage(95, 50))
+
+    graph.answers(OK)
+    with graph.client(throttle=throttle, sleep=another_call_is_answered) as client:
+        client.get("me")
+    assert graph.time.sleeps == [5, 50]
 
 
 def test_two_clients_of_one_account_share_its_throttle(graph: Graph) -> None:

@@ -82,7 +82,7 @@ def test_a_pause_of_unknown_length_grows_so_that_the_last_calls_last_an_hour() -
 def test_an_answer_of_an_earlier_call_does_not_end_a_pause() -> None:
     paused = observed(ThrottleState(), Usage(100, 600), 1000)
     late = observed(paused, Usage(40), 1001)
-    assert late.next_call_at == 1600
+    assert (late.next_call_at, late.paused_until) == (1600, 1600)
     assert late.percent == 40
 
 
@@ -91,6 +91,27 @@ def test_callers_are_spaced_out_however_many_come_at_once() -> None:
     throttle = MemoryThrottle(lambda: time.now)
     throttle.after(Usage(85))
     assert [throttle.before() for _ in range(4)] == [0, 5, 10, 15]
+
+
+def test_a_pause_that_begins_while_a_call_queues_keeps_it_back() -> None:
+    time = Time()
+    throttle = MemoryThrottle(lambda: time.now)
+    throttle.after(Usage(85))
+    assert [throttle.before() for _ in range(2)] == [0, 5]
+    throttle.after(Usage(95, 30))
+    time.sleep(5)
+    assert throttle.after_waiting() == 25
+    time.sleep(25)
+    assert throttle.after_waiting() == 0
+
+
+def test_a_queue_without_a_pause_is_not_joined_again() -> None:
+    time = Time()
+    throttle = MemoryThrottle(lambda: time.now)
+    throttle.after(Usage(85))
+    waits = [throttle.before() for _ in range(4)]
+    time.sleep(waits[1])
+    assert throttle.after_waiting() == 0
 
 
 @given(
