@@ -37,10 +37,10 @@ def custom_audience(
     throttle = graph_api.throttle_for_audience(audience, database.get())
     with (
         meta_failures(context),
-        database.get().lock(f"audience:{audience}"),
+        database.get().lock(f"audience:{audience}") as lock,
         graph_api.client_for_audience(audience, throttle) as client,
     ):
-        found, created = find_or_create(database.get(), client, audience_spec(audience))
+        found, created = find_or_create(lock, database.get(), client, audience_spec(audience))
     return dg.MaterializeResult(metadata=audience_metadata(found, created=created))
 
 

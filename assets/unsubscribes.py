@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from mm_pipelines.delivery.errors import DeliveryError
-from mm_pipelines.delivery.progress import ProgressLog
-from mm_pipelines.delivery.sending import Sender, Sending
+from mm_pipelines.delivery.sending import Sending
 from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.lists.errors import ListError
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
@@ -177,10 +176,16 @@ def _sweep(
     )
     throttle = graph_api.throttle_for_audience(due.audience, database.get())
     with graph_api.client_for_audience(due.audience, throttle) as client:
-        sender = Sender(
-            database.get(), storage.get(), client, sending, ProgressLog(context.log.info)
+        return sweep(
+            database.get(),
+            storage.get(),
+            client,
+            due,
+            suppression.get(),
+            partition.day,
+            sending=sending,
+            say=context.log.info,
         )
-        return sweep(database.get(), storage.get(), sender, due, suppression.get(), partition.day)
 
 
 def _metadata(

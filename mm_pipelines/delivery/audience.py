@@ -7,7 +7,7 @@ from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.custom_audiences import find_or_create_custom_audience
 from mm_pipelines.warehouse import custom_audience
 from mm_pipelines.warehouse.custom_audience import CustomAudience
-from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.database import Database, HeldLock
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,22 @@ class AudienceSpec:
 
 
 def find_or_create(
-    database: Database, client: GraphApiClient, spec: AudienceSpec
+    lock: HeldLock, database: Database, client: GraphApiClient, spec: AudienceSpec
 ) -> tuple[CustomAudience, bool]:
     """The audience's Custom Audience, and whether it was created at Meta just now.
 
     It is looked for in ``mm.custom_audience``, then at Meta by its name and Page, so that a run
     that died between creating and recording does not lead to a second one; only then is it
-    created. Hold the audience's lock.
+    created.
+
+    Args:
+        lock: The audience's.
+        database: Where it is recorded.
+        client: With the token of the ad account.
+        spec: What mm.yaml says of it.
 
     Raises:
+        LockLost: The lock is not held any more.
         AudienceElsewhere: It is recorded for another Page or ad account than mm.yaml has.
         GraphApiError: As `graph_api.custom_audiences.find_or_create_custom_audience`.
     """
@@ -39,6 +46,7 @@ def find_or_create(
     if known is not None:
         _check_same_place(known, spec)
         return known, False
+    lock.confirm()
     custom_audience_id, created = find_or_create_custom_audience(
         client,
         spec.ad_account_id,

@@ -95,16 +95,16 @@ def remove_people(
         say: Takes lines about the progress.
 
     Raises:
-        LockTaken: Another run is at work on the audience.
+        LockTaken: Another run is at work on the audience, or may be: ``LockLost``.
         GraphApiError: See `graph_api.errors`; call again for the rest.
     """
-    with database.lock(f"audience:{audience}"):
+    with database.lock(f"audience:{audience}") as lock:
         with database.transaction() as connection:
             target = custom_audience.find(connection, audience)
         if target is None:
             return RemovalSummary(removed_people=0, people_in_audience=0)
         progress = ProgressLog(say)
-        sender = Sender(database, storage, client, sending, progress)
+        sender = Sender(lock, database, storage, client, sending, progress)
         # People who are just being added must be members before they can be removed.
         sender.finish_open(target.custom_audience_id)
         removed = _remove(database, storage, sender, target, request)

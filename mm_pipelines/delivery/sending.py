@@ -33,7 +33,7 @@ from mm_pipelines.graph_api.users import (
 from mm_pipelines.prefetch import ahead
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse import rejected_row, upload_batch, upload_delta
-from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.database import Database, HeldLock
 from mm_pipelines.warehouse.upload_batch import Batch, Received, Session
 from mm_pipelines.warehouse.upload_delta import Delta
 
@@ -65,9 +65,10 @@ class Sending:
 
 
 class Sender:
-    """Sends deltas of one Custom Audience; hold the audience's lock.
+    """Sends deltas of one Custom Audience under its lock.
 
     Args:
+        lock: The audience's: confirmed before every batch, for a lost one keeps nobody out.
         database: The ledger.
         storage: Where the deltas' files are.
         client: With the token of the audience's ad account.
@@ -78,6 +79,7 @@ class Sender:
 
     def __init__(
         self,
+        lock: HeldLock,
         database: Database,
         storage: Storage,
         client: GraphApiClient,
@@ -85,6 +87,7 @@ class Sender:
         progress: ProgressLog,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._lock = lock
         self._database = database
         self._storage = storage
         self._client = client
@@ -112,6 +115,7 @@ class Sender:
         Raises:
             RowsNotReceived: Meta says that it did not take the batch.
             PayloadUnreadable: The delta's file is gone.
+            LockLost: The audience's lock is not held any more.
             GraphApiError: What is acknowledged until then stays so; call again for the rest.
         """
         if delta.completed_at is not None:
@@ -233,6 +237,7 @@ class Sender:
         )
         body = in_session(part.payload, place)
         target = delta.custom_audience_id
+        self._lock.confirm()
         if delta.operation == "add":
             receipt = add_users(self._client, target, part.rows, place, body=body)
         else:

@@ -92,16 +92,16 @@ def upload(
     """Deliver a partition: first what earlier runs left unfinished, then who is new.
 
     Raises:
-        LockTaken: Another run is at work on the audience.
+        LockTaken: Another run is at work on the audience, or may be: ``LockLost``.
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; what was acknowledged stays so.
     """
     audience = plan.spec.audience
-    with database.lock(f"audience:{audience}"):
+    with database.lock(f"audience:{audience}") as lock:
         payload = _payload(database, plan)
-        target, created = find_or_create(database, client, plan.spec)
+        target, created = find_or_create(lock, database, client, plan.spec)
         progress = ProgressLog(say)
-        sender = Sender(database, storage, client, plan.sending, progress)
+        sender = Sender(lock, database, storage, client, plan.sending, progress)
         sender.finish_open(target.custom_audience_id)
         summary = UploadSummary(target, created)
         skipped = _reason_to_skip(database, plan, target.custom_audience_id, payload)

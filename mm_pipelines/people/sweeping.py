@@ -5,6 +5,7 @@ there. So nothing is lost when a run dies between two steps, and a payload that 
 somebody left and uploaded after is made good too. It takes no identifiers, only what is suppressed.
 """
 
+from collections.abc import Callable
 from datetime import date
 
 import polars as pl
@@ -12,7 +13,9 @@ import polars as pl
 from mm_pipelines.delivery import delta as deltas
 from mm_pipelines.delivery import members
 from mm_pipelines.delivery.people import IDENTITY
-from mm_pipelines.delivery.sending import Sender
+from mm_pipelines.delivery.progress import ProgressLog
+from mm_pipelines.delivery.sending import Sender, Sending
+from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.payload import suppression_digests
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse import suppression, suppression_sweep
@@ -23,31 +26,37 @@ from mm_pipelines.warehouse.suppression_sweep import DueSweep
 def sweep(
     database: Database,
     storage: Storage,
-    sender: Sender,
+    client: GraphApiClient,
     due: DueSweep,
     suppression_key: bytes,
     day: date,
+    *,
+    sending: Sending,
+    say: Callable[[str], None],
 ) -> int:
     """Remove everybody who left from one audience.
 
     Args:
         database: The ledger, and who left.
         storage: Where the members are.
-        sender: Of the audience's ad account.
+        client: With the token of the audience's ad account.
         due: The audience, from `suppression_sweep.due`.
         suppression_key: ``MM_SUPPRESSION_KEY``.
         day: Under which the removals stand in the ledger.
+        sending: How removals are sent.
+        say: Takes lines about the progress.
 
     Returns:
         How many people were removed.
 
     Raises:
-        LockTaken: Another run is at work on the audience.
+        LockTaken: Another run is at work on the audience, or may be: ``LockLost``.
         SuppressionKeyChanged: Another key is in use.
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; what was acknowledged until then stays so.
     """
-    with database.lock(f"audience:{due.audience}"):
+    with database.lock(f"audience:{due.audience}") as lock:
+        sender = Sender(lock, database, storage, client, sending, ProgressLog(say))
         sender.finish_open(due.custom_audience_id)
         with database.transaction() as connection:
             digests = suppression.suppressed_digests(connection, suppression_key)

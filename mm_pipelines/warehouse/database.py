@@ -7,16 +7,20 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mm_pipelines.warehouse.server_errors import without_values
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection as BulkConnection
+
+
+_CONFIRM = text("select 1")
 
 
 class DatabaseUrlError(ValueError):
@@ -27,8 +31,40 @@ class LockTaken(Exception):
     """Another session holds the lock and is at work on the same thing."""
 
 
+class LockLost(LockTaken):
+    """PostgreSQL ended the session that held the lock, so that another may hold it by now."""
+
+
 # libpq takes these as options of the URL, too.
 _SECRET_OPTIONS = frozenset({"password", "sslpassword"})
+
+
+class HeldLock:
+    """An advisory lock for as long as its session lives; thread-safe."""
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        self._name = name
+        self._connection = connection
+        self._turn = Lock()
+        self._is_lost = False
+
+    def confirm(self) -> None:
+        """Make sure, in one round trip, that the lock is still held: before an effect elsewhere.
+
+        Raises:
+            LockLost: Its session has ended.
+        """
+        with self._turn:
+            if not self._is_lost:
+                try:
+                    self._connection.execute(_CONFIRM)
+                except SQLAlchemyError:
+                    self._is_lost = True
+            if self._is_lost:
+                raise LockLost(
+                    f"the lock on {self._name} was lost: PostgreSQL ended the session that held "
+                    "it, and another run may be at work by now; run this again"
+                )
 
 
 class Database:
@@ -107,8 +143,11 @@ class Database:
             yield connection
 
     @contextmanager
-    def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
+    def lock(self, name: str, *, wait: bool = False) -> Iterator[HeldLock]:
         """Hold the advisory lock ``name``; PostgreSQL frees it when this process dies.
+
+        It frees it, too, when the session ends for another reason: a restart, a failover, an
+        administrator. Whoever does something elsewhere under the lock confirms it before.
 
         Args:
             name: What is locked, such as ``audience:acme_newsletter``.
@@ -126,7 +165,7 @@ class Database:
                 connection.execute(text("select pg_advisory_lock(:key)"), {"key": key})
             elif not connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": key}):
                 raise LockTaken(f"{name} is locked by another run")
-            yield
+            yield HeldLock(name, connection)
 
     def dispose(self) -> None:
         """Close the pool's connections."""

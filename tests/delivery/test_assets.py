@@ -26,7 +26,7 @@ from mm_pipelines.graph_api.errors import (
     TransientError,
     VersionDeadError,
 )
-from mm_pipelines.warehouse.database import LockTaken
+from mm_pipelines.warehouse.database import LockLost, LockTaken
 from resources.database import DatabaseResource
 from resources.graph_api import GraphApiResource
 from resources.meta_failures import meta_failures
@@ -249,7 +249,13 @@ def test_a_throttle_is_tried_again_after_the_wait_that_meta_tells() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [AmbiguousOutcomeError("reset"), TransientError("busy"), RowsNotReceived("x"), LockTaken("y")],
+    [
+        AmbiguousOutcomeError("reset"),
+        TransientError("busy"),
+        RowsNotReceived("x"),
+        LockTaken("y"),
+        LockLost("z"),
+    ],
 )
 def test_what_may_pass_is_tried_again_and_in_the_end_fails(error: Exception) -> None:
     assert isinstance(translated(error), dg.RetryRequested)

@@ -32,8 +32,11 @@ def test_a_session_gets_its_last_batch_before_its_window_ends(desk: Desk) -> Non
     payload = desk.publish(people(800))
     slow = Slow()
     lines: list[str] = []
-    with GraphApiClient(TOKEN, base_url=desk.sandbox.url, transport=slow) as client:
-        target, _ = find_or_create(desk.database, client, SPEC)
+    with (
+        GraphApiClient(TOKEN, base_url=desk.sandbox.url, transport=slow) as client,
+        desk.database.lock(f"audience:{SPEC.audience}") as lock,
+    ):
+        target, _ = find_or_create(lock, desk.database, client, SPEC)
         delta = deltas.freeze(
             desk.database,
             DeltaFile(payload.path, payload.rows, ("EMAIL", "PHONE")),
@@ -45,6 +48,7 @@ def test_a_session_gets_its_last_batch_before_its_window_ends(desk: Desk) -> Non
             source_sha256=payload.sha256,
         )
         sender = Sender(
+            lock,
             desk.database,
             desk.storage,
             client,

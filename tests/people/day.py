@@ -10,8 +10,7 @@ from datetime import date
 from pathlib import Path
 
 from mm_pipelines.delivery.audience import AudienceSpec
-from mm_pipelines.delivery.progress import ProgressLog
-from mm_pipelines.delivery.sending import Sender, Sending
+from mm_pipelines.delivery.sending import Sending
 from mm_pipelines.delivery.upload import UploadPlan, upload
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import GraphApiError
@@ -107,8 +106,16 @@ def clean(database: Database, storage: Storage, client: GraphApiClient, day: dat
         if not due:
             return
         for audience in due:
-            sender = Sender(database, storage, client, SENDING, ProgressLog(lambda _: None))
-            sweep(database, storage, sender, audience, KEY, day)
+            sweep(
+                database,
+                storage,
+                client,
+                audience,
+                KEY,
+                day,
+                sending=SENDING,
+                say=lambda _: None,
+            )
 
 
 if __name__ == "__main__":

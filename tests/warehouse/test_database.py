@@ -5,8 +5,9 @@ import traceback
 import pytest
 from sqlalchemy import text
 
-from mm_pipelines.warehouse.database import Database, LockTaken
+from mm_pipelines.warehouse.database import Database, LockLost, LockTaken
 from mm_pipelines.warehouse.migrate import current, head, upgrade
+from tests.sessions import end_the_locks_session
 
 
 def test_migrations_go_up_once_and_then_find_nothing_to_do(database: Database) -> None:
@@ -34,6 +35,21 @@ def test_a_lock_has_one_holder_and_is_free_afterwards(database: Database) -> Non
             pass
     with database.lock("audience:a"):
         pass
+
+
+def test_the_holder_of_a_lock_notices_that_it_was_lost(database: Database) -> None:
+    with database.lock("audience:a") as lock:
+        lock.confirm()
+        end_the_locks_session(database)
+        with database.lock("audience:a"):
+            for _ in range(2):
+                with pytest.raises(LockLost, match="audience:a was lost"):
+                    lock.confirm()
+
+
+def test_a_lock_that_was_lost_unnoticed_is_left_without_a_fault(database: Database) -> None:
+    with database.lock("audience:a"):
+        end_the_locks_session(database)
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2"])

@@ -1,0 +1,84 @@
+"""A run whose lock is lost sends nothing more: another may be at work on the audience by then."""
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from mm_pipelines.delivery.removals import RemovalRequest, remove_people
+from mm_pipelines.delivery.sending import Sending
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.warehouse.database import LockLost
+from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
+from tests.delivery.test_removals import leaving
+from tests.sessions import end_the_locks_session
+
+
+class Interrupted(httpx.HTTPTransport):
+    """The network, on which something happens just after the first batch is answered."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        super().__init__()
+        self._happens = happens
+        self._answered = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        if request.url.path.endswith("/users"):
+            self._answered += 1
+            if self._answered == 1:
+                self._happens()
+        return answer
+
+
+def losing_the_lock(desk: Desk) -> GraphApiClient:
+    """A client of a run whose lock PostgreSQL takes away after its first batch."""
+    return GraphApiClient(
+        TOKEN,
+        base_url=desk.sandbox.url,
+        transport=Interrupted(lambda: end_the_locks_session(desk.database)),
+    )
+
+
+@pytest.mark.parametrize("side_by_side", [1, 2])
+def test_an_upload_that_lost_its_lock_stops_and_is_finished_by_the_next(
+    desk: Desk, side_by_side: int
+) -> None:
+    crowd = people(1000)
+    desk.publish(crowd)
+
+    with pytest.raises(LockLost):
+        desk.upload(batch_size=100, side_by_side=side_by_side, client=losing_the_lock(desk))
+
+    assert len(desk.sandbox.batches()) <= side_by_side
+    desk.upload(batch_size=100)
+    assert desk.sandbox.members() == keys(crowd)
+    assert desk.acknowledged_rows() == len(crowd)
+
+
+def test_a_removal_that_lost_its_lock_stops_and_is_finished_by_the_next(desk: Desk) -> None:
+    crowd = people(600)
+    desk.publish(crowd)
+    desk.upload()
+    request = RemovalRequest(
+        leaving(emails=[email for email, _ in crowd[:300]]), DAY, "removals", source_sha256="list"
+    )
+
+    def remove(client: GraphApiClient) -> None:
+        with client:
+            remove_people(
+                desk.database,
+                desk.storage,
+                client,
+                SPEC.audience,
+                request,
+                sending=Sending(batch_size=100),
+                say=desk.lines.append,
+            )
+
+    with pytest.raises(LockLost):
+        remove(losing_the_lock(desk))
+
+    assert len(desk.sandbox.batches("remove")) == 1
+    remove(desk.client())
+    assert desk.sandbox.members() == keys(crowd[300:])
