@@ -16,12 +16,14 @@ from mm_pipelines.delivery.upload import (
     upload,
 )
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
+from mm_pipelines.people.leavers import Leavers
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.upload_batch import delivered
 from resources.database import DatabaseResource
 from resources.graph_api import GraphApiResource
 from resources.meta_failures import meta_failures
 from resources.storage import StorageResource
+from resources.suppression import SuppressionResource
 
 
 class UploadConfig(dg.Config):
@@ -75,17 +77,20 @@ def audience_upload(
     database: DatabaseResource,
     storage: StorageResource,
     graph_api: GraphApiResource,
+    suppression: SuppressionResource,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """The day's people delivered to the Custom Audience, batch by batch, each batch once.
 
     Who is new is frozen as a file before the first of it is sent, and every batch is a slice of
     that file in a ledger: a run that died is run again and sends only what was not acknowledged.
+    People who asked to leave since the list was hashed are left out.
     """
     partition = AudienceDay.of(context)
     plan = upload_plan(partition, accept_removals=config.accept_removals)
+    leavers = Leavers(database.get(), suppression.get())
     if config.dry_run:
         with meta_failures(context):
-            planned = preview(database.get(), storage.get(), plan)
+            planned = preview(database.get(), storage.get(), plan, leavers.among)
         context.log_event(_as_observation(context, planned))
         yield _valid_at_meta(database.get(), partition)
         return
@@ -95,7 +100,9 @@ def audience_upload(
         meta_failures(context),
         graph_api.client_for_audience(partition.audience, throttle) as client,
     ):
-        summary = upload(database.get(), storage.get(), client, plan, context.log.info)
+        summary = upload(
+            database.get(), storage.get(), client, plan, context.log.info, leavers.among
+        )
     seconds = time.monotonic() - began_at
     if summary.created:
         context.log_event(
@@ -137,6 +144,7 @@ def _metadata(summary: UploadSummary, seconds: float) -> dict[str, dg.MetadataVa
         "dagster/row_count": dg.MetadataValue.int(summary.rows),
         "custom_audience_id": dg.MetadataValue.text(summary.custom_audience.custom_audience_id),
         "new_people": dg.MetadataValue.int(summary.new_people),
+        "left_out_people": dg.MetadataValue.int(summary.left_out),
         "removed_people": dg.MetadataValue.int(summary.removed_people),
         "batches": dg.MetadataValue.int(summary.batches),
         "invalid_entries": dg.MetadataValue.int(summary.invalid_entries),

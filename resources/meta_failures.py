@@ -9,6 +9,7 @@ from mm_pipelines.delivery.errors import DeliveryError, RowsNotReceived
 from mm_pipelines.graph_api.errors import GraphApiError, ThrottledError, TransientError
 from mm_pipelines.tokens.errors import TokenPullError
 from mm_pipelines.warehouse.database import LockTaken
+from mm_pipelines.warehouse.suppression import SuppressionKeyChanged
 
 MOST_RETRIES = 10
 _FIRST_WAIT_SECONDS = 30.0
@@ -28,7 +29,13 @@ def meta_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
     """
     try:
         yield
-    except (GraphApiError, DeliveryError, TokenPullError, LockTaken) as error:
+    except (
+        GraphApiError,
+        DeliveryError,
+        TokenPullError,
+        LockTaken,
+        SuppressionKeyChanged,
+    ) as error:
         wait = _seconds_to_wait(error, context.retry_number)
         if wait is None or context.retry_number >= MOST_RETRIES:
             raise _failure(error) from None

@@ -55,14 +55,35 @@ def payload_keys(storage: Storage, payload: HashedPayload) -> tuple[str, ...]:
     return keys
 
 
-def new_people(storage: Storage, payload: HashedPayload, members: Members) -> PeopleQuery:
-    """The people of a payload who are no members yet: its schema keys and ``row_number``."""
+def payload_people(storage: Storage, payload: HashedPayload) -> pl.LazyFrame:
+    """EMAIL and PHONE of a payload's people; raises as `payload_keys`."""
+    payload_keys(storage, payload)
+    return identities(pl.scan_parquet(storage.url(payload.path)))
+
+
+def new_people(
+    storage: Storage, payload: HashedPayload, members: Members, leaving: pl.DataFrame
+) -> PeopleQuery:
+    """The people of a payload who are no members yet: its schema keys and ``row_number``.
+
+    Who has one of the identifiers in ``leaving`` (EMAIL and PHONE) is left out.
+    """
     keys = payload_keys(storage, payload)
     known = members.frame(storage)
+    by_email, by_phone = _each_identifier(leaving.lazy())
+
+    def chosen(listed: pl.LazyFrame, where: pl.Expr) -> pl.LazyFrame:
+        strangers = listed.join(keyed(known, where), on=PERSON_KEY, how="anti")
+        if leaving.is_empty():
+            return strangers
+        return strangers.join(by_email, on=EMAIL_KEY, how="anti").join(
+            by_phone, on=PHONE_KEY, how="anti"
+        )
+
     return PeopleQuery(
         frame=_with_identity(pl.scan_parquet(storage.url(payload.path))),
         rows=max(members.rows_to_read, payload.rows),
-        chosen=lambda listed, where: listed.join(keyed(known, where), on=PERSON_KEY, how="anti"),
+        chosen=chosen,
         sent=lambda rows: rows.select(*keys, "row_number"),
     )
 
@@ -72,8 +93,7 @@ def vanished_people(storage: Storage, payload: HashedPayload, members: Members) 
 
     Who shares all identifiers with people who stay is left out until one is free.
     """
-    payload_keys(storage, payload)
-    staying = identities(pl.scan_parquet(storage.url(payload.path)))
+    staying = payload_people(storage, payload)
     return PeopleQuery(
         frame=members.frame(storage),
         rows=max(members.rows_to_read, payload.rows),
@@ -86,8 +106,7 @@ def vanished_people(storage: Storage, payload: HashedPayload, members: Members) 
 
 def leaving_people(storage: Storage, leaving: pl.LazyFrame, members: Members) -> PeopleQuery:
     """The members who have one of the identifiers in ``leaving`` (EMAIL and PHONE)."""
-    by_email = keyed(leaving.filter(pl.col("EMAIL") != "")).select(EMAIL_KEY).unique()
-    by_phone = keyed(leaving.filter(pl.col("PHONE") != "")).select(PHONE_KEY).unique()
+    by_email, by_phone = _each_identifier(leaving)
     everybody = members.frame(storage)
     staying = (
         keyed(everybody)
@@ -141,6 +160,13 @@ def freeze(
             row_count=file.row_count,
             keys=file.keys,
         )
+
+
+def _each_identifier(people: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """The keys of the e-mails and of the phones that there are."""
+    by_email = keyed(people.filter(pl.col("EMAIL") != "")).select(EMAIL_KEY).unique()
+    by_phone = keyed(people.filter(pl.col("PHONE") != "")).select(PHONE_KEY).unique()
+    return by_email, by_phone
 
 
 def _to_be_sent(gone: pl.LazyFrame, staying: pl.LazyFrame) -> pl.LazyFrame:

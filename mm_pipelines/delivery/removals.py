@@ -11,6 +11,7 @@ import polars as pl
 
 from mm_pipelines.delivery import delta as deltas
 from mm_pipelines.delivery import members
+from mm_pipelines.delivery.members import Members
 from mm_pipelines.delivery.people import IDENTITY, identities
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.sending import Sender, Sending
@@ -31,13 +32,13 @@ class RemovalRequest:
             whoever has one of these identifiers leaves.
         day: The day in the ledger.
         origin: ``removals`` for a list, ``leavers`` for people who asked to leave.
-        source_sha256: Of the list or the requests.
+        source_sha256: Of the list; None where there is none.
     """
 
     leaving: pl.LazyFrame
     day: date
     origin: Origin
-    source_sha256: str
+    source_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def remove_people(
         sender = Sender(lock, database, storage, client, sending, progress)
         # People who are just being added must be members before they can be removed.
         sender.finish_open(target.custom_audience_id)
-        removed = _remove(database, storage, sender, target, request)
+        standing = members.current(database, storage, target.custom_audience_id)
+        removed = remove_members(database, storage, sender, audience, standing, request)
         with database.transaction() as connection:
             people = upload_batch.people_acknowledged(connection, audience)
     return RemovalSummary(removed, people)
@@ -118,29 +120,45 @@ def leaving_of(paths: Iterable[str], storage: Storage) -> pl.LazyFrame:
     return pl.concat([identities(pl.scan_parquet(storage.url(path))) for path in paths])
 
 
-def _remove(
+def remove_members(
     database: Database,
     storage: Storage,
     sender: Sender,
-    target: CustomAudience,
+    audience: str,
+    standing: Members,
     request: RemovalRequest,
 ) -> int:
-    standing = members.current(database, storage, target.custom_audience_id)
+    """Remove the members who leave; hold the audience's lock.
+
+    Args:
+        database: The ledger.
+        storage: Where the members are, and the frozen removal will be.
+        sender: Of the audience, whose open delta is finished.
+        audience: The audience's key.
+        standing: Its members now.
+        request: Who leaves.
+
+    Returns:
+        How many they were.
+
+    Raises:
+        GraphApiError: See `graph_api.errors`; call again for the rest.
+    """
     if standing.count == 0:
         return 0
     people = deltas.leaving_people(storage, identities(request.leaving), standing)
-    file = deltas.publish(storage, target.custom_audience_id, people, IDENTITY)
+    file = deltas.publish(storage, standing.custom_audience_id, people, IDENTITY)
     if file.row_count == 0:
         return 0
     delta = deltas.freeze(
         database,
         file,
-        audience=target.audience,
+        audience=audience,
         day=request.day,
-        custom_audience_id=target.custom_audience_id,
+        custom_audience_id=standing.custom_audience_id,
         operation="remove",
         origin=request.origin,
-        source_sha256=request.source_sha256,
+        source_sha256=request.source_sha256 or file.path,
     )
     sender.finish(delta)
     return file.row_count

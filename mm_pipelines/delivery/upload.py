@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Literal
+
+import polars as pl
 
 from mm_pipelines.delivery import delta as deltas
 from mm_pipelines.delivery import members
@@ -19,6 +21,17 @@ from mm_pipelines.warehouse import custom_audience, hashed_payload, upload_batch
 from mm_pipelines.warehouse.custom_audience import CustomAudience
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.hashed_payload import HashedPayload
+
+LeaversAmong = Callable[[pl.LazyFrame, datetime | None], pl.DataFrame]
+"""Of people (EMAIL and PHONE), the identifiers of those who left at that time or later."""
+
+_HASHED_WITHIN = timedelta(days=1)
+"""Generous: a payload knows who had left when its hashing began, and is recorded when it ends."""
+
+
+def nobody_left(people: pl.LazyFrame, since: datetime | None) -> pl.DataFrame:  # noqa: ARG001
+    """`LeaversAmong` where nobody ever left."""
+    return pl.DataFrame(schema=dict.fromkeys(IDENTITY, pl.String))
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,7 @@ class UploadSummary:
         batches: Acknowledged in this run.
         rows: In those batches, uploads and removals together.
         new_people: Of the payload, when its delta was frozen; 0 if there was nothing new.
+        left_out: People of the payload who asked to leave since it was made.
         removed_people: Whom a mirrored list no longer has.
         invalid_entries: As Meta counts them.
         people_in_audience: Acknowledged so far, less removed.
@@ -59,6 +73,7 @@ class UploadSummary:
     batches: int = 0
     rows: int = 0
     new_people: int = 0
+    left_out: int = 0
     removed_people: int = 0
     invalid_entries: int = 0
     people_in_audience: int = 0
@@ -88,8 +103,17 @@ def upload(
     client: GraphApiClient,
     plan: UploadPlan,
     say: Callable[[str], None],
+    leavers_among: LeaversAmong = nobody_left,
 ) -> UploadSummary:
     """Deliver a partition: first what earlier runs left unfinished, then who is new.
+
+    Args:
+        database: The ledger.
+        storage: Where payloads, members and deltas are.
+        client: With the token of the audience's ad account.
+        plan: What is delivered.
+        say: Takes lines about the progress.
+        leavers_among: Tells who asked to leave after the payload was made: they are left out.
 
     Raises:
         LockTaken: Another run is at work on the audience, or may be: ``LockLost``.
@@ -108,7 +132,13 @@ def upload(
         if skipped is None:
             delivery = _Delivery(database, storage, sender, plan, target, payload)
             removed = delivery.remove_vanished() if plan.mode == "mirror" else 0
-            summary = replace(summary, new_people=delivery.add_new(), removed_people=removed)
+            leaving = _leaving(storage, payload, leavers_among)
+            summary = replace(
+                summary,
+                new_people=delivery.add_new(leaving),
+                left_out=leaving.height,
+                removed_people=removed,
+            )
         with database.transaction() as connection:
             people = upload_batch.people_acknowledged(connection, audience)
     return replace(
@@ -121,7 +151,12 @@ def upload(
     )
 
 
-def preview(database: Database, storage: Storage, plan: UploadPlan) -> UploadPreview:
+def preview(
+    database: Database,
+    storage: Storage,
+    plan: UploadPlan,
+    leavers_among: LeaversAmong = nobody_left,
+) -> UploadPreview:
     """What `upload` would do now, without a call to Meta and without a trace.
 
     An unfinished delta is counted by itself; its people count as members already.
@@ -140,9 +175,10 @@ def preview(database: Database, storage: Storage, plan: UploadPlan) -> UploadPre
     skipped = _reason_to_skip(database, plan, custom_audience_id, payload)
     new = removed = 0
     if skipped is None:
-        new = payload.rows
+        leaving = _leaving(storage, payload, leavers_among)
+        new = payload.rows - leaving.height
         if standing.count:
-            new = deltas.new_people(storage, payload, standing).count()
+            new = deltas.new_people(storage, payload, standing, leaving).count()
         if plan.mode == "mirror" and standing.count:
             removed = deltas.vanished_people(storage, payload, standing).count()
     return UploadPreview(
@@ -174,14 +210,14 @@ class _Delivery:
         self._target = target
         self._payload = payload
 
-    def add_new(self) -> int:
-        """Add who is no member yet; the payload itself is the delta where nobody is one."""
+    def add_new(self, leaving: pl.DataFrame) -> int:
+        """Add who is no member yet, less those who leave; the payload itself if that is all."""
         standing = members.current(self._database, self._storage, self._target.custom_audience_id)
         keys = deltas.payload_keys(self._storage, self._payload)
-        if standing.count == 0:
+        if standing.count == 0 and leaving.is_empty():
             file = DeltaFile(self._payload.path, self._payload.rows, keys)
         else:
-            people = deltas.new_people(self._storage, self._payload, standing)
+            people = deltas.new_people(self._storage, self._payload, standing, leaving)
             file = deltas.publish(self._storage, self._target.custom_audience_id, people, keys)
         self._deliver(file, "add")
         return file.row_count
@@ -232,6 +268,12 @@ def _payload(database: Database, plan: UploadPlan) -> HashedPayload:
             "materialise hashed_payload first"
         )
     return payload
+
+
+def _leaving(storage: Storage, payload: HashedPayload, leavers_among: LeaversAmong) -> pl.DataFrame:
+    """The identifiers in the payload of people who left after it was made."""
+    since = payload.created_at - _HASHED_WITHIN if payload.created_at else None
+    return leavers_among(deltas.payload_people(storage, payload), since)
 
 
 def _reason_to_skip(

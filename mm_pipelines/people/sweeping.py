@@ -8,17 +8,14 @@ somebody left and uploaded after is made good too. It takes no identifiers, only
 from collections.abc import Callable
 from datetime import date
 
-import polars as pl
-
-from mm_pipelines.delivery import delta as deltas
 from mm_pipelines.delivery import members
-from mm_pipelines.delivery.people import IDENTITY
 from mm_pipelines.delivery.progress import ProgressLog
+from mm_pipelines.delivery.removals import RemovalRequest, remove_members
 from mm_pipelines.delivery.sending import Sender, Sending
 from mm_pipelines.graph_api.client import GraphApiClient
-from mm_pipelines.payload import suppression_digests
+from mm_pipelines.people.leavers import Leavers
 from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse import suppression, suppression_sweep
+from mm_pipelines.warehouse import suppression_sweep
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.suppression_sweep import DueSweep
 
@@ -58,42 +55,12 @@ def sweep(
     with database.lock(f"audience:{due.audience}") as lock:
         sender = Sender(lock, database, storage, client, sending, ProgressLog(say))
         sender.finish_open(due.custom_audience_id)
-        with database.transaction() as connection:
-            digests = suppression.suppressed_digests(connection, suppression_key)
         standing = members.current(database, storage, due.custom_audience_id)
-        leaving = _suppressed(standing.frame(storage), digests, suppression_key)
+        leaving = Leavers(database, suppression_key).among(standing.frame(storage))
         removed = 0
         if leaving.height:
-            people = deltas.leaving_people(storage, leaving.lazy(), standing)
-            file = deltas.publish(storage, due.custom_audience_id, people, IDENTITY)
-            sender.finish(
-                deltas.freeze(
-                    database,
-                    file,
-                    audience=due.audience,
-                    day=day,
-                    custom_audience_id=due.custom_audience_id,
-                    operation="remove",
-                    origin="leavers",
-                    source_sha256=file.path,
-                )
-            )
-            removed = file.row_count
+            request = RemovalRequest(leaving.lazy(), day, "leavers")
+            removed = remove_members(database, storage, sender, due.audience, standing, request)
         with database.transaction() as connection:
             suppression_sweep.record(connection, due, removed)
     return removed
-
-
-def _suppressed(people: pl.LazyFrame, digests: list[str], key: bytes) -> pl.DataFrame:
-    """The identifiers in ``people`` that are suppressed; "" beside them where the other is not."""
-    left = pl.Series("digest", digests, dtype=pl.String).implode()
-    kept = {
-        name: pl.when(suppression_digests(pl.col(name), key).is_in(left))
-        .then(pl.col(name))
-        .otherwise(pl.lit(""))
-        for name in IDENTITY
-    }
-    suppressed = people.select(**kept).filter(
-        pl.any_horizontal(pl.col(name) != "" for name in IDENTITY)
-    )
-    return suppressed.collect(engine="streaming")

@@ -1,7 +1,7 @@
 """Which hashed payload is a partition's current one."""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 from sqlalchemy import Connection, text
 
@@ -14,7 +14,8 @@ where hashed_payload.sha256 <> excluded.sha256
 """)
 
 _CURRENT = text("""
-select sha256, path, rows from mm.hashed_payload where audience = :audience and day = :day
+select sha256, path, rows, created_at from mm.hashed_payload
+where audience = :audience and day = :day
 """)
 
 _UNDELIVERED_PATHS = text("""
@@ -29,13 +30,18 @@ where not exists (
 
 @dataclass(frozen=True)
 class HashedPayload:
-    """An immutable Parquet file: the schema keys' columns and ``row_number``, one row a person."""
+    """An immutable Parquet file: the schema keys' columns and ``row_number``, one row a person.
+
+    Attributes:
+        created_at: When it was recorded first; None before.
+    """
 
     audience: str
     day: date
     sha256: str
     path: str
     rows: int
+    created_at: datetime | None = None
 
 
 def record(connection: Connection, payload: HashedPayload) -> None:
@@ -57,7 +63,7 @@ def current(connection: Connection, audience: str, day: date) -> HashedPayload |
     row = connection.execute(_CURRENT, {"audience": audience, "day": day}).one_or_none()
     if row is None:
         return None
-    return HashedPayload(audience, day, sha256=row.sha256, path=row.path, rows=row.rows)
+    return HashedPayload(audience, day, **row._asdict())
 
 
 def undelivered_paths(connection: Connection) -> set[str]:

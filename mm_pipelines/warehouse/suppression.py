@@ -8,6 +8,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import Connection, text
@@ -28,7 +29,10 @@ from unnest(cast(:key as text[]), cast(:digest as text[]), cast(:request_id as b
 on conflict (key, digest) do nothing
 """)
 
-_DIGESTS = text("select distinct digest from mm.suppression")
+_DIGESTS = text("""
+select distinct digest from mm.suppression
+where suppressed_at >= coalesce(cast(:since as timestamptz), '-infinity')
+""")
 
 _COUNT = text("select count(*) from mm.suppression")
 
@@ -81,14 +85,21 @@ def add(connection: Connection, suppressed: Iterable[Suppressed]) -> int:
     return connection.execute(_ADD, columns).rowcount
 
 
-def suppressed_digests(connection: Connection, suppression_key: bytes) -> list[str]:
+def suppressed_digests(
+    connection: Connection, suppression_key: bytes, since: datetime | None = None
+) -> list[str]:
     """The digests of everybody who left, as `payload.Suppression` takes them.
+
+    Args:
+        connection: To read with.
+        suppression_key: ``MM_SUPPRESSION_KEY``.
+        since: Only of those who were suppressed then or later.
 
     Raises:
         SuppressionKeyChanged: ``suppression_key`` could recognise none of them.
     """
     check_key(connection, suppression_key)
-    return list(connection.scalars(_DIGESTS))
+    return list(connection.scalars(_DIGESTS, {"since": since}))
 
 
 def count(connection: Connection) -> int:

@@ -31,6 +31,7 @@ from resources.database import DatabaseResource
 from resources.graph_api import GraphApiResource
 from resources.meta_failures import meta_failures
 from resources.storage import StorageResource
+from resources.suppression import SuppressionResource
 from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
 
 Run = Callable[..., dg.ExecuteInProcessResult]
@@ -57,6 +58,7 @@ def run(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
                 "database": DatabaseResource(url=desk.database.url),
                 "storage": StorageResource(base_url=str(tmp_path / "storage")),
                 "graph_api": GraphApiResource(base_url=desk.sandbox.url, version="v26.0"),
+                "suppression": SuppressionResource(key="the suppression key"),
             },
             run_config={"ops": {asset.key.path[-1]: {"config": dict(config)}}} if config else None,
         )

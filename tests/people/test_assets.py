@@ -10,13 +10,14 @@ import httpx
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
+from assets.audience_upload import audience_upload
 from assets.conversations import conversations
 from assets.growth_report import growth_report
 from assets.messaging_optins import messaging_optins
 from assets.optin_requests import optin_requests
 from assets.unsubscribes import unsubscribes
 from mm_pipelines.delivery.upload import upload
-from mm_pipelines.partitions import CONFIG, PageDay
+from mm_pipelines.partitions import CONFIG, AudienceDay, PageDay
 from mm_pipelines.sensors import optin_sensor, unsubscribe_sensor
 from mm_pipelines.sensors.asking import ASKED_FOR_TAG, MAX_ATTEMPTS
 from mm_pipelines.storage import Storage
@@ -121,6 +122,42 @@ def test_a_stale_payload_uploaded_after_somebody_left_is_made_good(
     assert len(members(page)) == 19
     assert hashlib.sha256(b"person7@example.com").hexdigest() not in str(members(page))
     assert asked_for(page, instance, unsubscribe_sensor) == set()
+
+
+def test_who_left_after_the_list_was_hashed_is_not_uploaded(
+    page: Page, run: Run, tmp_path: Path
+) -> None:
+    storage = Storage(str(tmp_path / "storage"))
+    path = tmp_path / "customers.csv"
+    partition = AudienceDay("acme_newsletter", TODAY).key
+
+    def hash_people(first: int, last: int) -> None:
+        people = [f"person{number}@example.com,Mary" for number in range(first, last)]
+        path.write_text("email,first_name\n" + "\n".join(people) + "\n")
+        hash_list(page.database, storage, str(path), "acme_newsletter", TODAY)
+
+    def materialised() -> dict[str, object]:
+        result = run(audience_upload, partition)
+        assert result.success
+        *_, event = result.asset_materializations_for_node("audience_upload")
+        return {name: value.value for name, value in event.metadata.items()}
+
+    hash_people(0, 20)
+    page.request("table", email="person7@example.com")
+    assert run(unsubscribes, PARTITION).success
+    first = materialised()
+    assert (first["new_people"], first["left_out_people"]) == (19, 1)
+
+    hash_people(0, 30)
+    page.request("table", email="person25@example.com")
+    assert run(unsubscribes, PARTITION).success
+    second = materialised()
+    assert (second["new_people"], second["left_out_people"]) == (9, 1)
+
+    gone = [hashlib.sha256(f"person{n}@example.com".encode()).hexdigest() for n in (7, 25)]
+    assert len(members(page)) == 28
+    assert not any(person in key for person in gone for key in members(page))
+    assert sum(rows for (rows,) in page.rows("select row_count from mm.removal_batch")) == 0
 
 
 def members(page: Page) -> list[str]:
