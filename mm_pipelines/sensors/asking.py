@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 MAX_ATTEMPTS = 5
-"""After so many failed runs in a row a partition is set aside, until a person has made it work."""
+"""After so many failed runs a partition is set aside, until a person has made it work or something
+newer asks for it."""
 
 RUNS_A_TICK = 25
 
@@ -44,11 +45,14 @@ class Work:
 
     Attributes:
         done_at: When the asset last did this partition's work; failures before it do not count.
+        asked_at: When the newest event or change came that asks for it: failures before it set
+            nothing aside, and only lengthen the wait.
     """
 
     asset: str
     partition_key: str
     done_at: datetime | None
+    asked_at: datetime | None = None
 
 
 @dataclass
@@ -92,28 +96,29 @@ def ask(
         if any(is_served_by(run, work) for run in unfinished):
             asked.notes.append(f"{_name(work)} is in flight")
             continue
-        failed, last_ended = _failures(instance, work)
-        if failed >= MAX_ATTEMPTS:
+        failures = _failures(instance, work)
+        if failures.since_asked >= MAX_ATTEMPTS:
             asked.notes.append(
-                f"{_name(work)} is set aside after {failed} failed runs: "
-                "settle what they say and materialise it by hand"
+                f"{_name(work)} is set aside after {failures.in_a_row} failed runs: settle what "
+                "they say, then materialise it by hand or execute the last of them again"
             )
             continue
-        if failed and datetime.now(UTC) < (again_at := last_ended + wait_after(failed)):
+        if datetime.now(UTC) < failures.again_at:
             asked.notes.append(
-                f"{_name(work)} failed {failed} times; tried again at {again_at:%H:%M:%S} UTC"
+                f"{_name(work)} failed {failures.in_a_row} times; "
+                f"tried again at {failures.again_at:%H:%M:%S} UTC"
             )
             continue
         if len(asked.requests) == RUNS_A_TICK:
             asked.notes.append(f"more than {RUNS_A_TICK} are due: the rest is for the next ticks")
             break
-        asked.requests.append(_request(work, attempt=failed + 1))
+        asked.requests.append(_request(work, attempt=failures.in_a_row + 1))
     return asked
 
 
 def wait_after(failures: int) -> timedelta:
-    """How long to wait after so many failures in a row: 30 s, and twice as long each time."""
-    wait: timedelta = _FIRST_WAIT * 2 ** (failures - 1)
+    """How long to wait after so many failures in a row: 30 s, then twice as long, up to 8 min."""
+    wait: timedelta = _FIRST_WAIT * 2 ** (min(failures, MAX_ATTEMPTS) - 1)
     return wait
 
 
@@ -147,24 +152,43 @@ def _request(work: Work, attempt: int) -> dg.RunRequest:
     )
 
 
-def _failures(instance: dg.DagsterInstance, work: Work) -> tuple[int, datetime]:
-    """How many runs failed since the work was last done, and when the last of them ended."""
-    records = instance.get_run_records(
-        dg.RunsFilter(
-            tags={ASKED_FOR_TAG: work.asset, _PARTITION_TAG: work.partition_key},
-            statuses=list(_FAILED),
-        ),
-        limit=MAX_ATTEMPTS,
-        order_by="create_timestamp",
-        ascending=False,
+@dataclass(frozen=True)
+class _Failures:
+    """The failed runs of a piece of work.
+
+    Attributes:
+        in_a_row: Since it was last done.
+        since_asked: Of these, those since something newer asked for it; counted up to the limit.
+        again_at: When it may be tried again.
+    """
+
+    in_a_row: int
+    since_asked: int
+    again_at: datetime
+
+
+def _failures(instance: dg.DagsterInstance, work: Work) -> _Failures:
+    since_done = dg.RunsFilter(
+        tags={ASKED_FOR_TAG: work.asset, _PARTITION_TAG: work.partition_key},
+        statuses=list(_FAILED),
+        created_after=work.done_at.astimezone(UTC) if work.done_at else None,
     )
-    since = [
-        record
-        for record in records
-        if work.done_at is None or record.create_timestamp > work.done_at
-    ]
-    ended = max((record.update_timestamp for record in since), default=datetime.now(UTC))
-    return len(since), ended
+    newest = instance.get_run_records(
+        since_done, limit=MAX_ATTEMPTS, order_by="create_timestamp", ascending=False
+    )
+    now = datetime.now(UTC)
+    if not newest:
+        return _Failures(in_a_row=0, since_asked=0, again_at=now)
+    in_a_row = len(newest)
+    if in_a_row == MAX_ATTEMPTS:
+        in_a_row = instance.get_runs_count(since_done)
+    # Meta's clock may go before ours: a time to come must not hide the failures until then.
+    asked_at = work.asked_at if work.asked_at and work.asked_at <= now else None
+    return _Failures(
+        in_a_row=in_a_row,
+        since_asked=sum(asked_at is None or run.create_timestamp > asked_at for run in newest),
+        again_at=max(run.update_timestamp for run in newest) + wait_after(in_a_row),
+    )
 
 
 def _is_created_only(run: dg.DagsterRun) -> bool:

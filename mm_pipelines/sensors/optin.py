@@ -32,17 +32,20 @@ def optin_sensor(
     notes: list[str] = []
     with database.get().transaction() as connection:
         due = [*_events(connection, notes), *_people_to_ask(connection)]
-    work = [Work(asset, key, last_done(context.instance, asset, key)) for asset, key in due]
+    work = [
+        Work(asset, key, last_done(context.instance, asset, key), asked_at)
+        for asset, key, asked_at in due
+    ]
     asked = ask(context.instance, work, is_served_by=_is_served_by)
     asked.notes += notes
     return asked.result(context)
 
 
-def _events(connection: Connection, notes: list[str]) -> Iterator[tuple[str, str]]:
+def _events(connection: Connection, notes: list[str]) -> Iterator[tuple[str, str, datetime]]:
     for asset, fields in _ACKNOWLEDGED_BY.items():
         for pending in page_event.pages_pending(connection, fields):
             if pending.page_id in _PAGE_KEYS:
-                yield asset, _PAGE_KEYS[pending.page_id]
+                yield asset, _PAGE_KEYS[pending.page_id], pending.newest_at
             else:
                 notes.append(
                     f"{pending.events} events for {asset} are kept of page_id {pending.page_id}, "
@@ -50,13 +53,14 @@ def _events(connection: Connection, notes: list[str]) -> Iterator[tuple[str, str
                 )
 
 
-def _people_to_ask(connection: Connection) -> Iterator[tuple[str, str]]:
+def _people_to_ask(connection: Connection) -> Iterator[tuple[str, str, datetime]]:
     today = datetime.now(CONFIG.zone).date()
     for key, page in CONFIG.pages.items():
-        if page.optin is not None and optin_request.candidates(
-            connection, page.page_id, page.optin.title, limit=1
-        ):
-            yield "optin_requests", PageDay(key, today).key
+        if page.optin is None:
+            continue
+        wrote_at = optin_request.newest_candidate(connection, page.page_id, page.optin.title)
+        if wrote_at is not None:
+            yield "optin_requests", PageDay(key, today).key, wrote_at
 
 
 def _is_served_by(run: dg.DagsterRun, work: Work) -> bool:

@@ -49,11 +49,16 @@ def unsubscribe_sensor(
         for partition, changes in due.items()
         if PAGE_BY_DAY.has_partition_key(partition.key)
     ]
-    tokens = [
-        Work("subscription_tokens", _PAGE_KEYS[page_id], finished_at)
-        for page_id, finished_at in stale.items()
+    pulls = [
+        Work(
+            "subscription_tokens",
+            _PAGE_KEYS[tokens.page_id],
+            done_at=tokens.finished_at,
+            asked_at=tokens.settled_at,
+        )
+        for tokens in stale
     ]
-    asked = ask(context.instance, [*leaving, *tokens], is_served_by=_is_served_by)
+    asked = ask(context.instance, [*leaving, *pulls], is_served_by=_is_served_by)
     asked.notes += notes
     return asked.result(context)
 
@@ -61,7 +66,7 @@ def unsubscribe_sensor(
 def _tried_since(
     instance: dg.DagsterInstance, partition: PageDay, changes: list[datetime]
 ) -> datetime | None:
-    """From when on failures count: a list that cannot be read must not set aside who asks later."""
+    """From when on failures count: nothing that failed before keeps waiting who asks to leave."""
     now = datetime.now(CONFIG.zone)
     done_at = last_done(instance, "unsubscribes", partition.key)
     # A file's time may lie ahead of every failure to come.

@@ -42,11 +42,22 @@ def upload_status_sensor(
             at_most_every=timedelta(minutes=CONFIG.settings.token_pull_minutes),
         )
     statuses = [
-        Work("match_status", AudienceDay(status.audience, status.day).key, status.as_of)
+        Work(
+            "match_status",
+            AudienceDay(status.audience, status.day).key,
+            done_at=status.as_of,
+            asked_at=status.newest_at,
+        )
         for status in due.statuses
     ]
     tokens = [
-        Work("subscription_tokens", _PAGE_KEYS[pull.page_id], pull.finished_at) for pull in pulls
+        Work(
+            "subscription_tokens",
+            _PAGE_KEYS[pull.page_id],
+            done_at=pull.finished_at,
+            asked_at=pull.newest_at,
+        )
+        for pull in pulls
     ]
     known = [work for work in statuses if AUDIENCE_BY_DAY.has_partition_key(work.partition_key)]
     asked = ask(context.instance, [*known, *tokens], is_served_by=_is_served_by)

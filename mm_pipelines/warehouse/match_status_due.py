@@ -16,7 +16,8 @@ from mm_pipelines.warehouse.webhook_event import UPLOAD_STATUS
 # The run of any day assigns all pending reports of its audience: ask for the day that the oldest
 # of them most likely means, else for the newest day that was delivered.
 _PENDING = text(f"""
-select known.audience, coalesce(meant.day, newest.day) as day, event.received_at as since
+select known.audience, coalesce(meant.day, newest.day) as day, event.received_at as since,
+       last_event.received_at as newest_at
 from mm.custom_audience as known
 cross join lateral (
     select received_at, payload ->> 'num_rows' as num_rows from mm.webhook_event
@@ -24,6 +25,12 @@ cross join lateral (
       and custom_audience_id = known.custom_audience_id
     order by id limit 1
 ) as event
+cross join lateral (
+    select received_at from mm.webhook_event
+    where processed_at is null and field = '{UPLOAD_STATUS}'
+      and custom_audience_id = known.custom_audience_id
+    order by id desc limit 1
+) as last_event
 left join lateral (
     select day from mm.upload_batch
     where audience = known.audience and status = 'acknowledged' and reported_event_id is null
@@ -40,14 +47,15 @@ limit :limit
 
 # Reported while another day's status was computed.
 _REPORTED = text("""
-select audience, day, due_since as since from mm.match_status_due
+select audience, day, due_since as since, due_since as newest_at from mm.match_status_due
 where audience = any(:audiences) and day >= :first_day
 order by due_since limit :limit
 """)
 
 # A report that had outrun our acknowledgement of its batch.
 _OUTRUN = text("""
-select batch.audience, batch.day, min(event.received_at) as since
+select batch.audience, batch.day, min(event.received_at) as since,
+       max(batch.acknowledged_at) as newest_at
 from mm.webhook_event as event
 join mm.custom_audience as known on known.custom_audience_id = event.custom_audience_id
 join mm.upload_batch as batch
@@ -63,7 +71,8 @@ order by since limit :limit
 
 # Past the deadline: at once, and then again and again after as long as it has been overdue.
 _OVERDUE = text("""
-select batch.audience, batch.day, min(batch.acknowledged_at) + :overdue_after as since
+select batch.audience, batch.day, min(batch.acknowledged_at) + :overdue_after as since,
+       max(batch.acknowledged_at) + :overdue_after as newest_at
 from mm.upload_batch as batch
 left join mm.match_status as known using (audience, day)
 where batch.audience = any(:audiences) and batch.day >= :first_day
@@ -98,7 +107,7 @@ select count(*) from (
 """)
 
 _TOKENS = text("""
-select known.page_id, max(status.last_event_at) as since, pull.started_at, pull.finished_at
+select known.page_id, max(status.last_event_at) as newest_at, pull.started_at, pull.finished_at
 from mm.match_status as status
 join mm.custom_audience as known using (audience)
 left join lateral (
@@ -109,26 +118,33 @@ where known.page_id = any(:page_ids)
 group by known.page_id, pull.started_at, pull.finished_at
 having max(status.last_event_at) > coalesce(pull.started_at, '-infinity')
    and coalesce(pull.started_at, '-infinity') <= now() - cast(:at_most_every as interval)
-order by since
+order by newest_at
 """)
 
 
 @dataclass(frozen=True)
 class DueStatus:
-    """A partition whose row is out of date, since when, and when it was computed last."""
+    """A partition whose row is out of date.
+
+    Attributes:
+        since: The oldest reason's time.
+        newest_at: The newest reason's time.
+        as_of: When it was computed last.
+    """
 
     audience: str
     day: date
     since: datetime
+    newest_at: datetime
     as_of: datetime | None
 
 
 @dataclass(frozen=True)
 class DuePull:
-    """A Page with newer tokens than its last pull saw, and when that was finished."""
+    """A Page with newer tokens than its last pull saw, by the newest report; when that ended."""
 
     page_id: str
-    since: datetime
+    newest_at: datetime
     finished_at: datetime | None
 
 
@@ -174,14 +190,22 @@ def match_status_due(
         *connection.execute(_OVERDUE, {**asked, "overdue_after": overdue_after}),
     ]
     since: dict[tuple[str, date], datetime] = {}
+    newest_at: dict[tuple[str, date], datetime] = {}
     for row in rows:
         if row.day is not None:
             partition = (row.audience, row.day)
             since[partition] = min(row.since, since.get(partition, row.since))
+            newest_at[partition] = max(row.newest_at, newest_at.get(partition, row.newest_at))
     longest_due = sorted(since, key=lambda partition: since[partition])[:limit]
     return Due(
         statuses=[
-            DueStatus(audience, day, since[audience, day], _as_of(connection, audience, day))
+            DueStatus(
+                audience,
+                day,
+                since[audience, day],
+                newest_at[audience, day],
+                _as_of(connection, audience, day),
+            )
             for audience, day in longest_due
         ],
         without_upload=[row.audience for row in pending if row.day is None],
@@ -194,7 +218,7 @@ def token_pulls_due(
 ) -> list[DuePull]:
     """Pages whose newest report came after their last pull began, if that is long enough ago."""
     rows = connection.execute(_TOKENS, {"page_ids": list(page_ids), "at_most_every": at_most_every})
-    return [DuePull(row.page_id, row.since, row.finished_at) for row in rows]
+    return [DuePull(row.page_id, row.newest_at, row.finished_at) for row in rows]
 
 
 def _as_of(connection: Connection, audience: str, day: date) -> datetime | None:

@@ -56,6 +56,13 @@ order by last_message_at, psid
 limit :limit
 """)
 
+_NEWEST_CANDIDATE = text(f"""
+select last_message_at from mm.conversation person
+where {_ASKABLE}
+order by last_message_at desc
+limit 1
+""")
+
 _RESERVE = text(f"""
 with taken as (
     update mm.conversation person set asked_at = now()
@@ -143,6 +150,12 @@ def candidates(connection: Connection, page_id: str, title: str, limit: int) -> 
     """PSIDs that may be asked now, the windows that close first at the front."""
     values = {**_limits(page_id, title), "limit": limit}
     return list(connection.scalars(_CANDIDATES, values))
+
+
+def newest_candidate(connection: Connection, page_id: str, title: str) -> datetime | None:
+    """When the latest to write wrote of those who may be asked now; None if nobody may."""
+    wrote_at: datetime | None = connection.scalar(_NEWEST_CANDIDATE, _limits(page_id, title))
+    return wrote_at
 
 
 def reserve(connection: Connection, page_id: str, psid: str, title: str) -> Reservation | None:

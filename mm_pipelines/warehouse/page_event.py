@@ -19,11 +19,15 @@ for update
 """)
 
 _PAGES = text("""
-select page_id, count(*) as events
-from mm.webhook_event
-where processed_at is null and field = any(:fields) and page_id is not null
-group by page_id
-order by page_id
+select pending.page_id, pending.events, newest.received_at as newest_at
+from (
+    select page_id, count(*) as events, max(id) as newest_id
+    from mm.webhook_event
+    where processed_at is null and field = any(:fields) and page_id is not null
+    group by page_id
+) as pending
+join mm.webhook_event as newest on newest.id = pending.newest_id
+order by pending.page_id
 """)
 
 
@@ -45,10 +49,11 @@ class PageEvent:
 
 @dataclass(frozen=True)
 class PendingPage:
-    """How many events of a Page are pending."""
+    """How many events of a Page are pending, and when the newest of them was received."""
 
     page_id: str
     events: int
+    newest_at: datetime
 
 
 def pending(

@@ -5,7 +5,7 @@ the reason. Settling erases the identifiers in the same statement (design 7.14);
 What names a PSID or token suppresses it in the transaction that inserts it (a trigger does that).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Literal
@@ -101,7 +101,7 @@ order by page_id
 """)
 
 _TOKENS_STALE = text("""
-select request.page_id, pull.finished_at
+select request.page_id, request.settled_at, pull.finished_at
 from (
     select page_id, max(settled_at) as settled_at from mm.unsubscribe_request
     where state = 'confirmed' and page_id = any(:page_ids)
@@ -152,6 +152,15 @@ class PageRequests:
     page_id: str
     requests: int
     newest_at: datetime
+
+
+@dataclass(frozen=True)
+class StaleTokens:
+    """A Page that people have left since its last pull, which ended then; None before the first."""
+
+    page_id: str
+    settled_at: datetime
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -263,11 +272,7 @@ def open_by_page(connection: Connection) -> list[PageRequests]:
 
 def pages_with_stale_tokens(
     connection: Connection, page_ids: Sequence[str], *, at_most_every: timedelta
-) -> Mapping[str, datetime | None]:
-    """The Pages that people left since their last pull began, if that is long enough ago.
-
-    Returns:
-        When that pull was finished, by the Page's id; None before the first.
-    """
+) -> list[StaleTokens]:
+    """The Pages that people left since their last pull began, if that is long enough ago."""
     asked = {"page_ids": list(page_ids), "at_most_every": at_most_every}
-    return {row.page_id: row.finished_at for row in connection.execute(_TOKENS_STALE, asked)}
+    return [StaleTokens(**row._asdict()) for row in connection.execute(_TOKENS_STALE, asked)]

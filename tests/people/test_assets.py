@@ -8,7 +8,6 @@ from pathlib import Path
 import dagster as dg
 import httpx
 import pytest
-from dagster._core.test_utils import create_run_for_test
 
 from assets.audience_upload import audience_upload
 from assets.conversations import conversations
@@ -19,7 +18,7 @@ from assets.unsubscribes import unsubscribes
 from mm_pipelines.delivery.upload import upload
 from mm_pipelines.partitions import CONFIG, AudienceDay, PageDay
 from mm_pipelines.sensors import optin_sensor, unsubscribe_sensor
-from mm_pipelines.sensors.asking import ASKED_FOR_TAG, MAX_ATTEMPTS
+from mm_pipelines.sensors.asking import MAX_ATTEMPTS, wait_after
 from mm_pipelines.storage import Storage
 from resources.database import DatabaseResource
 from resources.graph_api import GraphApiResource
@@ -27,6 +26,7 @@ from resources.storage import StorageResource
 from resources.suppression import SuppressionResource
 from tests.people.day import hash_list, upload_plan
 from tests.people.page import KEY, PAGE_ID, Page, optin_event
+from tests.runs import ended_earlier, failed_until_set_aside
 
 TODAY = datetime.now(UTC).date()
 PARTITION = PageDay("acme", TODAY).key
@@ -191,16 +191,54 @@ def test_what_failed_again_and_again_does_not_set_aside_who_asks_later(
     page: Page, instance: dg.DagsterInstance
 ) -> None:
     page.request("table", email="mary@example.com")
-    for _ in range(MAX_ATTEMPTS):
-        create_run_for_test(
-            instance,
-            job_name="any",
-            status=dg.DagsterRunStatus.FAILURE,
-            tags={ASKED_FOR_TAG: "unsubscribes", "dagster/partition": PARTITION},
-        )
+    failed_until_set_aside(instance, "unsubscribes", PARTITION)
     assert asked_for(page, instance, unsubscribe_sensor) == set()
     page.request("table", email="john@example.com")
     assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+
+
+def test_who_writes_after_opt_in_requests_were_set_aside_is_asked_all_the_same(
+    page: Page, instance: dg.DagsterInstance
+) -> None:
+    page.act("message")
+    page.take_in()
+    failed_until_set_aside(instance, "optin_requests", PARTITION)
+    ended_earlier(instance, wait_after(MAX_ATTEMPTS))
+    assert asked_for(page, instance, optin_sensor) == set()
+    page.act("message")
+    page.take_in()
+    assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
+
+
+@pytest.mark.parametrize("asset", ["conversations", "messaging_optins"])
+def test_events_that_come_after_their_asset_was_set_aside_are_taken_in_all_the_same(
+    page: Page, instance: dg.DagsterInstance, asset: str
+) -> None:
+    def happens(number: int) -> None:
+        if asset == "messaging_optins":
+            page.store(optin_event(number, "5551", "8123", datetime.now(UTC)))
+        else:
+            page.act("message")
+
+    happens(1)
+    failed_until_set_aside(instance, asset, "acme")
+    ended_earlier(instance, wait_after(MAX_ATTEMPTS))
+    assert asked_for(page, instance, optin_sensor) == set()
+    happens(2)
+    assert asked_for(page, instance, optin_sensor) == {(asset, "acme")}
+
+
+def test_what_a_person_made_work_is_no_longer_set_aside(
+    page: Page, instance: dg.DagsterInstance, run: Run
+) -> None:
+    page.act("message")
+    page.take_in()
+    failed_until_set_aside(instance, "optin_requests", PARTITION)
+    assert asked_for(page, instance, optin_sensor) == set()
+    assert run(optin_requests, PARTITION).success
+    page.act("message")
+    page.take_in()
+    assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
 
 
 def test_a_sensor_claims_nothing(page: Page, instance: dg.DagsterInstance) -> None:

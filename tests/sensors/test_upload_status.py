@@ -5,8 +5,6 @@ from datetime import timedelta
 
 import dagster as dg
 import pytest
-from dagster._core.storage.runs.schema import RunsTable
-from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import make_url
 
@@ -23,6 +21,7 @@ from mm_pipelines.sensors.asking import (
 )
 from mm_pipelines.warehouse.database import Database
 from resources.database import DatabaseResource
+from tests.runs import ended_earlier, failed_until_set_aside
 from tests.warehouse.ledger import MONDAY, PAGE_ID, TUESDAY, Ledger
 
 # tests/mm.yaml begins on the 18th.
@@ -80,13 +79,8 @@ class Desk:
         )
 
     def ages(self, by: timedelta) -> None:
-        """All runs were so much earlier."""
-        storage = self.instance.run_storage
-        assert isinstance(storage, SqlRunStorage)
-        for record in self.instance.get_run_records():
-            at = (record.update_timestamp - by).replace(tzinfo=None)
-            with storage.connect() as connection:
-                connection.execute(RunsTable.update().values(update_timestamp=at))
+        """All runs ended so much earlier."""
+        ended_earlier(self.instance, by)
 
     def pulled(self, *, minutes_ago: int, finished: bool = True) -> None:
         """A pull of the Page's tokens."""
@@ -175,19 +169,15 @@ def test_a_failed_run_is_tried_again_later_under_another_key(desk: Desk) -> None
 
 
 def test_the_wait_doubles() -> None:
-    assert [wait_after(failures).total_seconds() for failures in range(1, MAX_ATTEMPTS)] == [
-        30,
-        60,
-        120,
-        240,
+    assert [wait_after(failures).total_seconds() for failures in range(1, 8)] == [
+        *(30, 60, 120, 240, 480, 480, 480)
     ]
 
 
 def test_what_fails_again_and_again_is_set_aside_and_shown(desk: Desk) -> None:
     desk.ledger.delivers(1000, WEDNESDAY)
     desk.ledger.hears(1000)
-    for _ in range(MAX_ATTEMPTS):
-        desk.runs(dg.DagsterRunStatus.FAILURE)
+    failed_until_set_aside(desk.instance, "match_status", KEY)
     desk.ages(timedelta(days=1))
     assert f"match_status of {KEY} is set aside after 5 failed runs" in desk.why()
 
@@ -195,8 +185,7 @@ def test_what_fails_again_and_again_is_set_aside_and_shown(desk: Desk) -> None:
 def test_once_made_to_work_by_hand_it_is_asked_for_again(desk: Desk) -> None:
     desk.ledger.delivers(1000, WEDNESDAY)
     desk.ledger.hears(1000)
-    for _ in range(MAX_ATTEMPTS):
-        desk.runs(dg.DagsterRunStatus.FAILURE)
+    failed_until_set_aside(desk.instance, "match_status", KEY)
     desk.ledger.refreshes(WEDNESDAY)
     desk.ledger.hears(7)
     (request, _) = desk.tick().run_requests or []
@@ -204,11 +193,50 @@ def test_once_made_to_work_by_hand_it_is_asked_for_again(desk: Desk) -> None:
     assert str(request.run_key).endswith("attempt-1")
 
 
+def test_what_was_set_aside_is_asked_for_again_by_a_newer_report(desk: Desk) -> None:
+    desk.ledger.delivers(1000, WEDNESDAY)
+    desk.ledger.hears(1000)
+    failed_until_set_aside(desk.instance, "match_status", KEY)
+    desk.ledger.hears(1000)
+    assert "failed 5 times; tried again at" in desk.why()
+    desk.ages(wait_after(MAX_ATTEMPTS))
+    (request,) = desk.tick().run_requests or []
+    assert str(request.run_key).endswith("attempt-6")
+
+
+def test_every_newer_report_is_tried_under_a_key_of_its_own(desk: Desk) -> None:
+    desk.ledger.delivers(1000, WEDNESDAY)
+    for _ in range(MAX_ATTEMPTS + 2):
+        desk.runs(dg.DagsterRunStatus.FAILURE)
+    desk.ages(timedelta(hours=1))
+    desk.ledger.hears(1000)
+    (request,) = desk.tick().run_requests or []
+    assert str(request.run_key).endswith(f"attempt-{MAX_ATTEMPTS + 3}")
+
+
+def test_a_report_from_a_clock_before_ours_does_not_hide_the_failures(desk: Desk) -> None:
+    desk.ledger.delivers(1000, WEDNESDAY)
+    desk.ledger.hears(1000)
+    desk.ledger.execute("update mm.webhook_event set received_at = now() + interval '1 hour'")
+    failed_until_set_aside(desk.instance, "match_status", KEY)
+    assert "is set aside" in desk.why()
+
+
+def test_tokens_that_were_set_aside_are_asked_for_again_by_a_newer_status(desk: Desk) -> None:
+    desk.ledger.delivers(1000, WEDNESDAY)
+    desk.ledger.hears(1000)
+    desk.ledger.refreshes(WEDNESDAY)
+    failed_until_set_aside(desk.instance, "subscription_tokens", "acme")
+    desk.ages(timedelta(hours=1))
+    assert "subscription_tokens of acme is set aside" in desk.why()
+    desk.ledger.execute("update mm.match_status set last_event_at = now()")
+    assert desk.asked() == ["acme"]
+
+
 def test_one_partition_set_aside_does_not_hold_up_the_others(desk: Desk) -> None:
     for day in (WEDNESDAY, THURSDAY):
         desk.ledger.delivers(1000, day, hours_ago=25)
-    for _ in range(MAX_ATTEMPTS):
-        desk.runs(dg.DagsterRunStatus.FAILURE)
+    failed_until_set_aside(desk.instance, "match_status", KEY)
     assert desk.asked() == [OTHER_KEY]
 
 
