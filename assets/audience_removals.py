@@ -4,7 +4,7 @@ import hashlib
 
 import dagster as dg
 
-from assets.audience_upload import upload_plan
+from assets.audience_upload import LEDGER_COLUMNS, sending
 from assets.custom_audience import custom_audience
 from mm_pipelines.config import Source
 from mm_pipelines.delivery.removals import (
@@ -29,20 +29,7 @@ from resources.storage import StorageResource
     group_name="delivery",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
-    metadata={
-        "dagster/table_name": "mm.removal_batch",
-        "dagster/column_schema": dg.TableSchema(
-            [
-                dg.TableColumn("audience", "text"),
-                dg.TableColumn("day", "date"),
-                dg.TableColumn("session_id", "bigint", description="Ours, never used twice"),
-                dg.TableColumn("batch_seq", "integer", description="From 1 within the session"),
-                dg.TableColumn("row_count", "integer", description="People in the batch"),
-                dg.TableColumn("status", "text", description="sent, acknowledged or superseded"),
-                dg.TableColumn("acknowledged_at", "timestamptz"),
-            ]
-        ),
-    },
+    metadata={"dagster/table_name": "mm.removal_batch", "dagster/column_schema": LEDGER_COLUMNS},
 )
 def audience_removals(
     context: dg.AssetExecutionContext,
@@ -77,7 +64,7 @@ def audience_removals(
             client,
             partition.audience,
             request,
-            sending=upload_plan(partition).sending,
+            sending=sending(),
             say=context.log.info,
         )
     elsewhere = audiences_with(database.get(), storage.get(), request.leaving)

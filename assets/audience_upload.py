@@ -25,6 +25,21 @@ from resources.meta_failures import meta_failures
 from resources.storage import StorageResource
 from resources.suppression import SuppressionResource
 
+LEDGER_COLUMNS = dg.TableSchema(
+    [
+        dg.TableColumn("audience", "text"),
+        dg.TableColumn("day", "date"),
+        dg.TableColumn("session_id", "bigint", description="Ours, never used twice"),
+        dg.TableColumn("batch_seq", "integer", description="From 1 within the session"),
+        dg.TableColumn("row_count", "integer", description="People in the batch"),
+        dg.TableColumn("content_sha256", "text", description="What makes it this batch"),
+        dg.TableColumn("status", "text", description="sent, acknowledged or superseded"),
+        dg.TableColumn("num_received", "bigint", description="Meta's count, per session"),
+        dg.TableColumn("num_invalid_entries", "bigint", description="Meta's count"),
+        dg.TableColumn("acknowledged_at", "timestamptz"),
+    ]
+)
+
 
 class UploadConfig(dg.Config):
     """How this one run is to be different."""
@@ -53,23 +68,7 @@ class UploadConfig(dg.Config):
             description="Meta could decode every row of the partition that was sent so far.",
         )
     ],
-    metadata={
-        "dagster/table_name": "mm.upload_batch",
-        "dagster/column_schema": dg.TableSchema(
-            [
-                dg.TableColumn("audience", "text"),
-                dg.TableColumn("day", "date"),
-                dg.TableColumn("session_id", "bigint", description="Ours, never used twice"),
-                dg.TableColumn("batch_seq", "integer", description="From 1 within the session"),
-                dg.TableColumn("row_count", "integer", description="People in the batch"),
-                dg.TableColumn("content_sha256", "text", description="What makes it this batch"),
-                dg.TableColumn("status", "text", description="sent, acknowledged or superseded"),
-                dg.TableColumn("num_received", "bigint", description="Meta's count, per session"),
-                dg.TableColumn("num_invalid_entries", "bigint", description="Meta's count"),
-                dg.TableColumn("acknowledged_at", "timestamptz"),
-            ]
-        ),
-    },
+    metadata={"dagster/table_name": "mm.upload_batch", "dagster/column_schema": LEDGER_COLUMNS},
 )
 def audience_upload(
     context: dg.AssetExecutionContext,
@@ -124,18 +123,23 @@ def audience_upload(
 
 def upload_plan(partition: AudienceDay, *, accept_removals: bool = False) -> UploadPlan:
     """What mm.yaml says of delivering a partition."""
-    settings = CONFIG.settings
     return UploadPlan(
         spec=audience_spec(partition.audience),
         day=partition.day,
         mode=CONFIG.audiences[partition.audience].mode,
-        removal_share=settings.removal_share,
+        removal_share=CONFIG.settings.removal_share,
         accept_removals=accept_removals,
-        sending=Sending(
-            batch_size=settings.batch_size,
-            sessions_side_by_side=settings.sessions_side_by_side,
-            delete_via_post=settings.delete_via_post,
-        ),
+        sending=sending(),
+    )
+
+
+def sending() -> Sending:
+    """What mm.yaml says of sending batches."""
+    settings = CONFIG.settings
+    return Sending(
+        batch_size=settings.batch_size,
+        sessions_side_by_side=settings.sessions_side_by_side,
+        delete_via_post=settings.delete_via_post,
     )
 
 

@@ -2,13 +2,11 @@
 
 import dagster as dg
 
+from mm_pipelines.graph_api.custom_audiences import MATCH_FLOOR
 from mm_pipelines.graph_api.redaction import redact
 from mm_pipelines.lists import ListError, ListReport, inspect_list
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.storage import without_credentials
-
-FEWEST_PEOPLE = 100
-"""Meta withholds the tokens of an audience with fewer matches (seed, Best practices)."""
 
 
 @dg.asset(
@@ -20,7 +18,7 @@ FEWEST_PEOPLE = 100
         dg.AssetCheckSpec(
             "enough_people",
             asset="customer_list",
-            description=f"At least {FEWEST_PEOPLE} rows have an e-mail address or phone number.",
+            description=f"At least {MATCH_FLOOR} rows have an e-mail address or phone number.",
         )
     ],
 )
@@ -77,7 +75,7 @@ def _format(report: ListReport) -> str:
 
 
 def _enough_people(report: ListReport) -> dg.AssetCheckResult:
-    enough = report.rows_with_identifier >= FEWEST_PEOPLE
+    enough = report.rows_with_identifier >= MATCH_FLOOR
     return dg.AssetCheckResult(
         check_name="enough_people",
         passed=enough,
@@ -85,7 +83,7 @@ def _enough_people(report: ListReport) -> dg.AssetCheckResult:
         description=f"{report.rows_with_identifier:,} rows can be matched."
         if enough
         else f"Only {report.rows_with_identifier:,} rows have an e-mail address or phone number; "
-        f"with fewer than {FEWEST_PEOPLE} matched people in the audience Meta gives no tokens. "
+        f"with fewer than {MATCH_FLOOR} matched people in the audience Meta gives no tokens. "
         "Send a longer list, or join small audiences.",
         metadata={"rows_with_identifier": report.rows_with_identifier},
     )

@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 
 from mm_pipelines.graph_api.client import GraphApiClient
-from mm_pipelines.graph_api.custom_audiences import get_custom_audience, list_sessions
+from mm_pipelines.graph_api.custom_audiences import MATCH_FLOOR, get_custom_audience, list_sessions
 from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.warehouse import match_status as statuses
@@ -16,9 +16,6 @@ from mm_pipelines.warehouse.match_status import MatchStatus
 from mm_pipelines.warehouse.upload_observation import SessionObservation, UploadObservation
 from resources.database import DatabaseResource
 from resources.graph_api import GraphApiResource
-
-MATCH_FLOOR = 100
-"""Meta withholds the tokens of an audience with fewer matches (seed, Step 2)."""
 
 _BELOW_USUAL = 0.75
 

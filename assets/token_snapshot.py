@@ -1,7 +1,5 @@
 """A Page's tokens in numbers, day by day."""
 
-from datetime import datetime, time, timedelta
-
 import dagster as dg
 
 from assets.subscription_tokens import subscription_tokens
@@ -45,15 +43,13 @@ def token_snapshot(
     plot `live`, `growth` and `churn` over the partitions.
     """
     partition = PageDay.of(context)
-    begins_at = datetime.combine(partition.day, time(), CONFIG.zone)
-    ends_at = datetime.combine(partition.day + timedelta(days=1), time(), CONFIG.zone)
     with database.get().transaction() as connection:
         snapshot = take_snapshot(
             connection,
             CONFIG.pages[partition.page].page_id,
             partition.day,
-            begins_at=begins_at,
-            ends_at=ends_at,
+            begins_at=partition.begins_at,
+            ends_at=partition.ends_at,
         )
     grown = snapshot.appeared + snapshot.returned - snapshot.vanished
     before = snapshot.live - grown

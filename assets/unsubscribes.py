@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from assets.audience_upload import sending
 from mm_pipelines.delivery.errors import DeliveryError
-from mm_pipelines.delivery.sending import Sending
 from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.lists.errors import ListError
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
@@ -168,12 +168,6 @@ def _sweep(
     graph_api: GraphApiResource,
     suppression: SuppressionResource,
 ) -> int:
-    settings = CONFIG.settings
-    sending = Sending(
-        batch_size=settings.batch_size,
-        sessions_side_by_side=settings.sessions_side_by_side,
-        delete_via_post=settings.delete_via_post,
-    )
     throttle = graph_api.throttle_for_audience(due.audience, database.get())
     with graph_api.client_for_audience(due.audience, throttle) as client:
         return sweep(
@@ -183,7 +177,7 @@ def _sweep(
             due,
             suppression.get(),
             partition.day,
-            sending=sending,
+            sending=sending(),
             say=context.log.info,
         )
 

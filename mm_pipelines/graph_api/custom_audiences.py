@@ -15,6 +15,9 @@ from mm_pipelines.graph_api.paging import iter_rows
 MESSENGER_AUDIENCES = '[{"field":"data_source.subtype","operator":"IN","value":[1010]}]'
 """The filter that leaves Messenger marketing message audiences only (seed, Step 5)."""
 
+MATCH_FLOOR = 100
+"""Meta withholds the tokens of an audience in which it matched fewer people (seed, Step 2)."""
+
 # What is asked of an audience: all that is read of it.
 _FIELDS = (
     "id",

@@ -1,7 +1,5 @@
 """A sandbox over real HTTP, and a desk to upload from."""
 
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,20 +9,14 @@ from mm_pipelines.sandbox.server import server
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 from tests.delivery.desk import Desk, Sandbox
+from tests.servers import serving
 
 
 @pytest.fixture(scope="session")
 def sandbox_server() -> Iterator[str]:
     settings = Settings(match_delay_seconds=3600, optin_people_per_page=0)
-    running = server("127.0.0.1", 0, settings)
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    port = running.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    running.should_exit = True
-    thread.join(10)
+    with serving(server("127.0.0.1", 0, settings)) as url:
+        yield url
 
 
 @pytest.fixture
