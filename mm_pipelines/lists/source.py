@@ -10,7 +10,7 @@ from fsspec.core import url_to_fs
 
 from mm_pipelines.lists.errors import ListMissingError, ListUnreadableError
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 6 << 20
 _FIRST_BLOCK_BYTES = 1 << 20
 
 
