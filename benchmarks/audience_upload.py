@@ -70,7 +70,8 @@ def _payload(folder: Path) -> Path:
         FN=hashes("fn"),
         LN=hashes("ln"),
         row_number=pl.int_range(1, PEOPLE + 1),
-    ).write_parquet(path)
+        # As `hashed_payload` publishes its files.
+    ).write_parquet(path, compression="uncompressed", statistics=False, row_group_size=100_000)
     return path
 
 

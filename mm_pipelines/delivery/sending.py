@@ -9,7 +9,6 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -68,7 +67,7 @@ class Sender:
     """Sends deltas of one Custom Audience under its lock.
 
     Args:
-        lock: The audience's: confirmed before every batch, for a lost one keeps nobody out.
+        lock: The audience's: batches are recorded by its session, for a lost one keeps nobody out.
         database: The ledger.
         storage: Where the deltas' files are.
         client: With the token of the audience's ad account.
@@ -160,7 +159,7 @@ class Sender:
         try:
             parts = lane.slices(self._rows(delta), self._sending.batch_size)
             # Several, since making one takes as long as sending it and neither always as long.
-            for part in ahead(parts, held=3):
+            for part in ahead(parts, held=5):
                 if self._stop.is_set():
                     return
                 self._send_slice(delta, lane, part)
@@ -169,15 +168,17 @@ class Sender:
             raise
         finally:
             if lane.answered is not None:
-                with self._acknowledging(delta, lane.answered):
-                    pass
+                self._acknowledge(delta, lane.answered)
 
     def _send_slice(self, delta: Delta, lane: "_Lane", part: "_Slice") -> None:
         session = lane.session
         if session is not None and self._age(session) >= EXPIRED_AFTER:
             session = None
         # One transaction, for a commit waits for the disk: the batch before is acknowledged in it.
-        with self._acknowledging(delta, lane.answered) as connection:
+        # It is of the lock's own session, so that what it records may be sent.
+        with self._lock.transaction() as connection:
+            if lane.answered is not None:
+                lane.answered.acknowledge(connection, delta)
             if session is None:
                 lane.batch_seq = 0
                 session = Session(_new_session_id(), lane.rows_left, opened_at=self._now())
@@ -193,7 +194,9 @@ class Sender:
                 last_batch=part.is_last or self._age(session) >= CLOSE_AFTER,
             )
             upload_batch.record_sent(connection, delta, batch)
-        lane.answered = None
+        if lane.answered is not None:
+            self._tell(lane.answered)
+            lane.answered = None
         try:
             lane.answered = self._send(delta, batch, part)
         except PermanentError as error:
@@ -218,6 +221,7 @@ class Sender:
             # Another version of this software wrote it in other bytes: the session must not see it.
             self._supersede(delta, batch)
             return
+        self._lock.confirm()
         try:
             answered = self._send(delta, batch, part)
         except PermanentError as error:
@@ -225,8 +229,7 @@ class Sender:
                 raise
             self._supersede(delta, batch)
             return
-        with self._acknowledging(delta, answered):
-            pass
+        self._acknowledge(delta, answered)
 
     def _send(self, delta: Delta, batch: Batch, part: "_Slice") -> "_Answered":
         place = UploadSession(
@@ -237,7 +240,6 @@ class Sender:
         )
         body = in_session(part.payload, place)
         target = delta.custom_audience_id
-        self._lock.confirm()
         if delta.operation == "add":
             receipt = add_users(self._client, target, part.rows, place, body=body)
         else:
@@ -254,16 +256,15 @@ class Sender:
             )
         return _Answered(batch, part.rows, receipt)
 
-    @contextmanager
-    def _acknowledging(self, delta: Delta, answered: "_Answered | None") -> Iterator[Connection]:
-        """A transaction for more, in which the batch that was answered is acknowledged."""
+    def _acknowledge(self, delta: Delta, answered: "_Answered") -> None:
+        # By any session: what is known is noted, even if the lock was lost meanwhile.
         with self._database.transaction() as connection:
-            if answered is not None:
-                answered.acknowledge(connection, delta)
-            yield connection
-        if answered is not None:
-            invalid = answered.receipt.num_invalid_entries
-            self._progress.acknowledged(answered.batch.row_count, invalid)
+            answered.acknowledge(connection, delta)
+        self._tell(answered)
+
+    def _tell(self, answered: "_Answered") -> None:
+        invalid = answered.receipt.num_invalid_entries
+        self._progress.acknowledged(answered.batch.row_count, invalid)
 
     def _supersede(self, delta: Delta, batch: Batch) -> None:
         with self._database.transaction() as connection:

@@ -124,7 +124,8 @@ def users_payload(rows: pl.DataFrame) -> list[bytes]:
     if not 1 <= rows.height <= MAX_ROWS:
         raise ValueError(f"a batch holds 1 to {MAX_ROWS} rows, not {rows.height}")
     texts = rows.select(pl.col(keys).cast(pl.String).fill_null(""))
-    return [b'{"schema":', orjson.dumps(keys), b',"data":[', _json_rows(texts), b"]}"]
+    head = b'{"schema":' + orjson.dumps(keys) + b',"data":['
+    return [head, _json_rows(texts), b"]}"]
 
 
 def _json_rows(texts: pl.DataFrame) -> bytes:
@@ -154,7 +155,8 @@ def in_session(payload: Sequence[bytes], session: UploadSession) -> list[bytes]:
             "estimated_num_total": session.estimated_num_total,
         }
     )
-    return [b'{"payload":', *payload, b',"session":', place, b"}"]
+    head, *middle, tail = payload
+    return [b'{"payload":' + head, *middle, tail + b',"session":' + place + b"}"]
 
 
 def add_users(

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from mm_pipelines.warehouse.server_errors import without_values
@@ -48,23 +48,42 @@ class HeldLock:
         self._turn = Lock()
         self._is_lost = False
 
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction on the very session that holds the lock.
+
+        Once it is committed the lock was held until then: what is recorded so may be done.
+
+        Raises:
+            LockLost: The session has ended; nothing of the transaction stays.
+        """
+        with self._turn, without_values():
+            if self._is_lost:
+                raise self._lost()
+            try:
+                with self._connection.begin():
+                    yield self._connection
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                # Used again, the connection would quietly be another session, without the lock.
+                self._is_lost = True
+                raise self._lost() from None
+
     def confirm(self) -> None:
-        """Make sure, in one round trip, that the lock is still held: before an effect elsewhere.
+        """Make sure that the lock is still held: before an effect elsewhere.
 
         Raises:
             LockLost: Its session has ended.
         """
-        with self._turn:
-            if not self._is_lost:
-                try:
-                    self._connection.execute(_CONFIRM)
-                except SQLAlchemyError:
-                    self._is_lost = True
-            if self._is_lost:
-                raise LockLost(
-                    f"the lock on {self._name} was lost: PostgreSQL ended the session that held "
-                    "it, and another run may be at work by now; run this again"
-                )
+        with self.transaction() as connection:
+            connection.execute(_CONFIRM)
+
+    def _lost(self) -> LockLost:
+        return LockLost(
+            f"the lock on {self._name} was lost: PostgreSQL ended the session that held it, and "
+            "another run may be at work by now; run this again"
+        )
 
 
 class Database:
@@ -117,13 +136,13 @@ class Database:
     @cached_property
     def engine(self) -> Engine:
         """The pool behind :meth:`transaction`; a connection that the server dropped is replaced."""
-        return create_engine(
-            self.driver_url,
-            pool_pre_ping=True,
-            # Parameters are customers' data: they stay out of exceptions and logs.
-            hide_parameters=True,
-            connect_args={"options": "-c timezone=UTC"} if "options" not in self._url.query else {},
-        )
+        return create_engine(self.driver_url, pool_pre_ping=True, **self._settings)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        options = {} if "options" in self._url.query else {"options": "-c timezone=UTC"}
+        # Parameters are customers' data: they stay out of exceptions and logs.
+        return {"hide_parameters": True, "connect_args": options}
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -147,7 +166,8 @@ class Database:
         """Hold the advisory lock ``name``; PostgreSQL frees it when this process dies.
 
         It frees it, too, when the session ends for another reason: a restart, a failover, an
-        administrator. Whoever does something elsewhere under the lock confirms it before.
+        administrator. Whoever does something elsewhere under the lock confirms it before, or
+        records it by a transaction of the lock's own session.
 
         Args:
             name: What is locked, such as ``audience:acme_newsletter``.
@@ -159,12 +179,14 @@ class Database:
         digest = hashlib.sha256(name.encode()).digest()
         key = int.from_bytes(digest[:8], "big", signed=True)
         # A connection outside the pool: returned to the pool, it would keep the lock alive.
-        engine = create_engine(self.driver_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        engine = create_engine(self.driver_url, poolclass=NullPool, **self._settings)
         with engine.connect() as connection:
-            if wait:
-                connection.execute(text("select pg_advisory_lock(:key)"), {"key": key})
-            elif not connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": key}):
-                raise LockTaken(f"{name} is locked by another run")
+            # The session's, not the transaction's: it outlives the commit.
+            with connection.begin():
+                if wait:
+                    connection.execute(text("select pg_advisory_lock(:key)"), {"key": key})
+                elif not connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": key}):
+                    raise LockTaken(f"{name} is locked by another run")
             yield HeldLock(name, connection)
 
     def dispose(self) -> None:
