@@ -1,6 +1,7 @@
 """How commands speak: tables for people, JSON for programs, faults without a traceback."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, NoReturn
@@ -11,6 +12,8 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 Rows = Sequence[Mapping[str, object]]
+
+_WIDE = 1_000
 
 
 class Commands(TyperGroup):
@@ -68,7 +71,8 @@ def show(rows: Rows, *, as_json: bool, empty: str) -> None:
         table.add_column(name.replace("_", " "), justify="right" if right else "left")
     for row in rows:
         table.add_row(*(_readable(value) for value in row.values()))
-    Console().print(table)
+    # A pipe has no width of its own: whatever reads it gets every column whole.
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def encode(known: object) -> str:
