@@ -9,6 +9,7 @@ from assets.audience_upload import sending
 from mm_pipelines.delivery.errors import DeliveryError
 from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.lists.errors import ListError
+from mm_pipelines.lists.location import list_url
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.people.leaving import (
     LeavingPlan,
@@ -18,7 +19,6 @@ from mm_pipelines.people.leaving import (
     unsubscribe_at_meta,
 )
 from mm_pipelines.people.sweeping import sweep
-from mm_pipelines.people.unsubscribe_list import unsubscribe_list_url
 from mm_pipelines.warehouse import suppression as suppressed
 from mm_pipelines.warehouse import suppression_sweep, unsubscribe_request
 from mm_pipelines.warehouse.database import LockTaken
@@ -147,7 +147,7 @@ def _plan(page: str, key: bytes) -> LeavingPlan:
 
 def _list_url(partition: PageDay) -> str:
     template = CONFIG.pages[partition.page].unsubscribes.path
-    return unsubscribe_list_url(template, partition.page, partition.day, CONFIG.directory)
+    return list_url(template, CONFIG.directory, page=partition.page, day=partition.day)
 
 
 def _sweeps_due(database: DatabaseResource, page: str) -> list[DueSweep]:

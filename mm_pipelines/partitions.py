@@ -52,9 +52,7 @@ class AudienceDay:
         return [(source, self._url(source)) for source in sources if source is not None]
 
     def _url(self, source: Source) -> str:
-        return list_url(
-            source.path, audience=self.audience, day=self.day, directory=CONFIG.directory
-        )
+        return list_url(source.path, CONFIG.directory, audience=self.audience, day=self.day)
 
     @property
     def key(self) -> dg.MultiPartitionKey:

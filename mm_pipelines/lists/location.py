@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fsspec.core import url_to_fs
 
@@ -29,19 +28,16 @@ class ListStat:
         return f"{self.size}|{when}|{self.etag or ''}"
 
 
-def list_url(template: str, *, audience: str, day: date | str, directory: Path) -> str:
+def list_url(template: str, directory: Path, **named: str | date) -> str:
     """The address of one day's list.
 
     Args:
-        template: ``source.path`` of mm.yaml, with ``{audience}`` and ``{day}``.
-        audience: The audience's key.
-        day: The day, ISO in the address.
+        template: A path of mm.yaml, with names such as ``{audience}``, ``{page}`` and ``{day}``.
         directory: The folder of mm.yaml, which relative paths start from.
+        named: What the template's names stand for; days are ISO in the address.
     """
-    path = template.format(audience=audience, day=day)
-    if urlsplit(path).scheme and "://" in path:
-        return path
-    return str(directory / path)
+    path = template.format(**named)
+    return path if "://" in path else str(directory / path)
 
 
 def stat_list(url: str) -> ListStat | None:

@@ -96,9 +96,7 @@ def partitions_with_lists(config: Config) -> list[str]:
         there = [
             f"{key}|{day}"
             for key, audience in config.audiences.items()
-            if stat_list(
-                list_url(audience.source.path, audience=key, day=day, directory=config.directory)
-            )
+            if stat_list(list_url(audience.source.path, config.directory, audience=key, day=day))
         ]
         if not there:
             return found

@@ -10,8 +10,6 @@ import hmac
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
-from pathlib import Path
 
 from mm_pipelines.lists.encoding import Text
 from mm_pipelines.lists.errors import ListHeaderError, ListRowError
@@ -50,19 +48,6 @@ class UnsubscribeList:
     def rows(self) -> int:
         """Rows of the list, blank lines not counted."""
         return len(self.requests) + len(self.nobody)
-
-
-def unsubscribe_list_url(template: str, page: str, day: date, directory: Path) -> str:
-    """The address of one day's list.
-
-    Args:
-        template: ``unsubscribes.path`` of mm.yaml, with ``{page}`` and ``{day}``.
-        page: The Page's key.
-        day: The day, ISO in the address.
-        directory: The folder of mm.yaml, which relative paths start from.
-    """
-    path = template.format(page=page, day=day)
-    return path if "://" in path else str(directory / path)
 
 
 def read_unsubscribe_list(url: str, suppression_key: bytes) -> UnsubscribeList:

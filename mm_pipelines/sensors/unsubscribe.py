@@ -7,10 +7,10 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 from sqlalchemy import Connection
 
-from mm_pipelines.lists.location import stat_list
+from mm_pipelines.lists.location import list_url, stat_list
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
-from mm_pipelines.people.unsubscribe_list import unsubscribe_list_url
 from mm_pipelines.sensors.asking import Work, ask, does, last_done, partition_of
+from mm_pipelines.storage import without_credentials
 from mm_pipelines.warehouse import suppression_sweep, unsubscribe_list, unsubscribe_request
 from resources.database import DatabaseResource
 
@@ -106,11 +106,12 @@ def _changed_lists(
     known = unsubscribe_list.marks(connection, configured.page_id, first)
     for number in range((today - first).days + 1):
         day = first + timedelta(days=number)
-        url = unsubscribe_list_url(configured.unsubscribes.path, page, day, CONFIG.directory)
+        url = list_url(configured.unsubscribes.path, CONFIG.directory, page=page, day=day)
         try:
             stat = stat_list(url)
         except OSError as error:
-            log.warning(f"the unsubscribe list {url} cannot be looked at: {type(error).__name__}")
+            shown = without_credentials(url)
+            log.warning(f"the unsubscribe list {shown} cannot be looked at: {type(error).__name__}")
             continue
         if stat is not None and stat.mark != known.get(day):
             yield PageDay(page, day), stat.modified_at

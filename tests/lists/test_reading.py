@@ -177,10 +177,10 @@ def test_a_header_without_rows_is_a_list_of_nobody(tmp_path: Path) -> None:
 
 def test_a_path_is_made_from_audience_and_day(tmp_path: Path) -> None:
     template = "customers/{audience}/{day}.csv"
-    assert list_url(template, audience="acme", day=date(2026, 11, 20), directory=tmp_path) == str(
+    assert list_url(template, tmp_path, audience="acme", day=date(2026, 11, 20)) == str(
         tmp_path / "customers/acme/2026-11-20.csv"
     )
-    url = list_url("s3://lists/{audience}-{day}.csv", audience="a", day="d", directory=tmp_path)
+    url = list_url("s3://lists/{audience}-{day}.csv", tmp_path, audience="a", day="d")
     assert url == "s3://lists/a-d.csv"
 
 

@@ -43,9 +43,9 @@ def test_our_count_of_a_sample_list_is_the_independent_one(
     audience = CONFIG.audiences[sample.audience]  # type: ignore[attr-defined]
     url = list_url(
         audience.source.path,
+        CONFIG.directory,
         audience=sample.audience,  # type: ignore[attr-defined]
         day=day,
-        directory=CONFIG.directory,
     )
     report = inspect_list(url, audience.source.columns)
     built = build_hashed_payload(
