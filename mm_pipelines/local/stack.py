@@ -72,6 +72,7 @@ class Stack:
         self._postgres = environment.postgres()
         self._scope = contextlib.ExitStack()
         self._variables: dict[str, str] = {}
+        self._orphaned_runs: list[str] = []
 
     def __enter__(self) -> Self:
         """Take the MM_HOME, and start its database.
@@ -115,13 +116,11 @@ class Stack:
         upgrade(database)
         prepare_dagster_home(environment)
         self._variables = {**os.environ, **environment.exports()}
-        orphaned = _has_unfinished_runs(database)
+        self._orphaned_runs = _unfinished_runs(database)
         database.dispose()
         if environment.sandbox:
             self._start_sandbox()
         self._start_receiver()
-        if orphaned:
-            self._settle_orphaned_runs()
         self._start_dagster()
 
     def start_daemon(self) -> None:
@@ -131,11 +130,14 @@ class Stack:
         once, and one that comes later waits for the next of its ticks, 30 s apart.
         """
         self._report("Dagster's daemon")
+        started_at = time.time()
         self._group.start(
             "dagster-daemon",
             self._python("dagster._daemon", "run", "--workspace", self._workspace()),
             self._variables,
         )
+        if self._orphaned_runs:
+            self._settle_orphaned_runs(started_at)
 
     def check(self) -> None:
         """Make sure that every part lives.
@@ -185,11 +187,15 @@ class Stack:
             seconds=_START_SECONDS,
         )
 
-    def _settle_orphaned_runs(self) -> None:
+    def _settle_orphaned_runs(self, daemon_started_at: float) -> None:
         """Report the runs whose workers an earlier, killed stack took with it as failed."""
         self._report("runs that were cut off")
         self._group.run(
-            "orphaned-runs", self._python("mm_pipelines.cli.orphaned_runs"), self._variables
+            "orphaned-runs",
+            self._python(
+                "mm_pipelines.cli.orphaned_runs", str(daemon_started_at), *self._orphaned_runs
+            ),
+            self._variables,
         )
 
     def _start_dagster(self) -> None:
@@ -263,15 +269,15 @@ load_from:
 """
 
 
-def _has_unfinished_runs(database: Database) -> bool:
-    """Whether Dagster believes that a run is being worked on; before a stack starts none can be."""
+def _unfinished_runs(database: Database) -> list[str]:
+    """The runs that Dagster believes are being worked on; before a stack starts none can be."""
     with database.transaction() as connection:
         if connection.scalar(text("select to_regclass('dagster.runs')")) is None:
-            return False
+            return []
         statuses = ["NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
-        return bool(
-            connection.scalar(
-                text("select exists (select from dagster.runs where status = any(:statuses))"),
+        return list(
+            connection.scalars(
+                text("select run_id from dagster.runs where status = any(:statuses)"),
                 {"statuses": statuses},
             )
         )
