@@ -41,7 +41,7 @@ class People:
     """
 
     def __init__(self, keys: Sequence[str], scratch: Path) -> None:
-        self._keys, self._scratch = list(keys), scratch
+        self._keys = list(keys)
         self._identifiers = [key for key in self._keys if key in IDENTIFIERS]
         self._others = [key for key in self._keys if key not in IDENTIFIERS]
         self._rows = _Shelf(scratch, "rows", _HELD_BYTES)
