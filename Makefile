@@ -52,7 +52,7 @@ bench: $(VENV)/.installed ## the speed figures, each against a peer or a limit
 
 lock: $(VENV)/.installed ## renew the pinned requirements of every supported Python
 	@for version in 3.11 3.12 3.13; do \
-		$(BIN)/uv pip compile pyproject.toml --group dev --python-version $$version --universal --no-strip-extras --no-header \
+		$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --python-version $$version --universal --no-strip-extras --no-header \
 			--generate-hashes --upgrade --quiet --output-file requirements/py$${version/./}.txt || exit 1; \
 	done
 
