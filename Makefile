@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYVERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
 LOCK := requirements/py$(PYVERSION).txt
 
-.PHONY: help demo test test-slow test-browser up bench lint types imports lock clean
+.PHONY: help demo test test-slow test-browser up bench docs lint types imports lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ test-browser: $(VENV)/.installed ## the Dagster UI in Chromium (needs Debian's c
 
 bench: $(VENV)/.installed ## the speed figures, each against a peer or a limit
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.installed ## the documentation as a site in .site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lock: $(VENV)/.installed ## renew the pinned requirements of every supported Python
 	@for version in 3.11 3.12 3.13; do \
