@@ -4,23 +4,18 @@ import hashlib
 
 import dagster as dg
 
-from assets.audience_upload import LEDGER_COLUMNS, sending
-from assets.custom_audience import custom_audience
+from mm_pipelines.assets.audience_upload import LEDGER_COLUMNS, sending
+from mm_pipelines.assets.custom_audience import custom_audience
 from mm_pipelines.config import Source
-from mm_pipelines.delivery.removals import (
-    RemovalRequest,
-    audiences_with,
-    leaving_of,
-    remove_people,
-)
+from mm_pipelines.delivery.removals import RemovalRequest, audiences_with, leaving_of, remove_people
 from mm_pipelines.lists import ListError, ListMissingError
+from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.payload import HashedPayload, build_hashed_payload
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.storage import Storage
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from resources.meta_failures import meta_failures
-from resources.storage import StorageResource
 
 
 @dg.asset(

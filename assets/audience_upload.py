@@ -2,28 +2,23 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import dagster as dg
 from pydantic import Field
 
-from assets.custom_audience import audience_metadata, audience_spec, custom_audience
-from mm_pipelines.delivery.sending import Sending
-from mm_pipelines.delivery.upload import (
-    UploadPlan,
-    UploadPreview,
-    UploadSummary,
-    preview,
-    upload,
-)
+from mm_pipelines.assets.custom_audience import audience_metadata, audience_spec, custom_audience
+from mm_pipelines.delivery.ledger import delivered
+from mm_pipelines.delivery.sender import Sending
+from mm_pipelines.delivery.upload import UploadPlan, UploadPreview, UploadSummary, preview, upload
+from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
-from mm_pipelines.people.leavers import Leavers
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.storage import StorageResource
+from mm_pipelines.resources.suppression import SuppressionResource
+from mm_pipelines.suppression.suppression_list import match_suppressed
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.upload_batch import delivered
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from resources.meta_failures import meta_failures
-from resources.storage import StorageResource
-from resources.suppression import SuppressionResource
 
 LEDGER_COLUMNS = dg.TableSchema(
     [
@@ -86,10 +81,10 @@ def audience_upload(
     """
     partition = AudienceDay.of(context)
     plan = upload_plan(partition, accept_removals=config.accept_removals)
-    leavers = Leavers(database.get(), suppression.get())
+    suppressed_among = partial(match_suppressed, database.get(), suppression.get())
     if config.dry_run:
         with meta_failures(context):
-            planned = preview(database.get(), storage.get(), plan, leavers.among)
+            planned = preview(database.get(), storage.get(), plan, suppressed_among)
         context.log_event(_as_observation(context, planned))
         yield _valid_at_meta(database.get(), partition)
         return
@@ -100,7 +95,7 @@ def audience_upload(
         graph_api.client_for_audience(partition.audience, throttle) as client,
     ):
         summary = upload(
-            database.get(), storage.get(), client, plan, context.log.info, leavers.among
+            database.get(), storage.get(), client, plan, context.log.info, suppressed_among
         )
     seconds = time.monotonic() - began_at
     if summary.created:

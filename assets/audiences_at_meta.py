@@ -2,12 +2,11 @@
 
 import dagster as dg
 
-from mm_pipelines.delivery.listing import Difference, list_ad_account
+from mm_pipelines.delivery.audit import Difference, ListedAudience, list_ad_account
+from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import CONFIG
-from mm_pipelines.warehouse.audience_at_meta import ListedAudience
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from resources.meta_failures import meta_failures
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
 
 _COLUMNS = dg.TableSchema(
     [

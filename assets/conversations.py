@@ -2,10 +2,10 @@
 
 import dagster as dg
 
+from mm_pipelines.consent.conversations import count_inside_window
+from mm_pipelines.consent.messenger_events import take_in_messages
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
-from mm_pipelines.people.said import take_in_messages
-from mm_pipelines.warehouse.conversation import count_inside_window
-from resources.database import DatabaseResource
+from mm_pipelines.resources.database import DatabaseResource
 
 _COLUMNS = dg.TableSchema(
     [

@@ -2,12 +2,11 @@
 
 import dagster as dg
 
-from mm_pipelines.delivery.audience import AudienceSpec, find_or_create
+from mm_pipelines.delivery.custom_audience import AudienceSpec, CustomAudience, find_or_create
+from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import AUDIENCE, CONFIG, single_partition
-from mm_pipelines.warehouse.custom_audience import CustomAudience
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from resources.meta_failures import meta_failures
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
 
 
 @dg.asset(

@@ -4,13 +4,13 @@ from datetime import datetime
 
 import dagster as dg
 
-from assets.customer_list import customer_list
+from mm_pipelines.assets.customer_list import customer_list
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, AudienceDay, PageDay
-from mm_pipelines.people.growth import as_markdown_image, as_table
-from mm_pipelines.warehouse import growth_report as reports
-from mm_pipelines.warehouse.growth_report import DayOfPage, Growth
-from mm_pipelines.warehouse.token_counts import token_counts
-from resources.database import DatabaseResource
+from mm_pipelines.report import growth as reports
+from mm_pipelines.report.growth import DayOfPage, Growth
+from mm_pipelines.report.growth_chart import as_markdown_image, as_table
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.tokens.counts import token_counts
 
 DAYS_SHOWN = 30
 

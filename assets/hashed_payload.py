@@ -2,18 +2,17 @@
 
 import dagster as dg
 
-from assets.customer_list import customer_list
+from mm_pipelines.assets.customer_list import customer_list
 from mm_pipelines.identity import KEYS
 from mm_pipelines.lists import ListError
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
-from mm_pipelines.payload import HashedPayload, Suppression, build_hashed_payload
+from mm_pipelines.payload import HashedPayload, build_hashed_payload, quarantine
+from mm_pipelines.payload import registry as payloads
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.storage import StorageResource
+from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.storage import without_credentials
-from mm_pipelines.warehouse import hashed_payload as payloads
-from mm_pipelines.warehouse import rejected_row
-from mm_pipelines.warehouse.suppression import SuppressionKeyChanged, suppressed_digests
-from resources.database import DatabaseResource
-from resources.storage import StorageResource
-from resources.suppression import SuppressionResource
+from mm_pipelines.suppression.suppression_list import SuppressionKeyError, SuppressionList
 
 NOT_HASHED = ("MADID", "EXTERN_ID")
 
@@ -72,9 +71,9 @@ def hashed_payload(
             expected_fingerprint=_validated_fingerprint(context),
             suppression=_suppression(database, suppression),
         )
-    except (ListError, SuppressionKeyChanged) as error:
+    except (ListError, SuppressionKeyError) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-    rejected_row.replace(
+    quarantine.replace(
         database.get(),
         partition.audience,
         partition.day,
@@ -115,9 +114,8 @@ def _validated_fingerprint(context: dg.AssetExecutionContext) -> str:
     return str(fingerprint)
 
 
-def _suppression(database: DatabaseResource, resource: SuppressionResource) -> Suppression:
-    with database.get().transaction() as connection:
-        return Suppression(resource.get(), suppressed_digests(connection, resource.get()))
+def _suppression(database: DatabaseResource, resource: SuppressionResource) -> SuppressionList:
+    return SuppressionList.load(database.get(), resource.get())
 
 
 def _metadata(payload: HashedPayload) -> dict[str, dg.MetadataValue]:

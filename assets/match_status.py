@@ -8,14 +8,14 @@ import dagster as dg
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.custom_audiences import MATCH_FLOOR, get_custom_audience, list_sessions
 from mm_pipelines.graph_api.errors import GraphApiError
+from mm_pipelines.match_status import observations
+from mm_pipelines.match_status import partition_status as statuses
+from mm_pipelines.match_status.assignments import Assignment
+from mm_pipelines.match_status.observations import SessionObservation, UploadObservation
+from mm_pipelines.match_status.partition_status import MatchStatus
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
-from mm_pipelines.warehouse import match_status as statuses
-from mm_pipelines.warehouse import upload_observation
-from mm_pipelines.warehouse.batch_report import Assignment
-from mm_pipelines.warehouse.match_status import MatchStatus
-from mm_pipelines.warehouse.upload_observation import SessionObservation, UploadObservation
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
 
 _BELOW_USUAL = 0.75
 
@@ -102,7 +102,7 @@ def match_status(
             context.log.warning(f"Meta could not be asked: {error}")
         else:
             with database.get().transaction() as connection:
-                upload_observation.record(connection, partition.audience, observation)
+                observations.record(connection, partition.audience, observation)
             status, assignment = _refresh(database, partition, context.run.run_id)
     with database.get().transaction() as connection:
         usual = statuses.usual_rate(connection, partition.audience, partition.day)

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
+from mm_pipelines.consent.messenger_consent import count_suppressed_recipients
+from mm_pipelines.consent.messenger_events import OptinSummary, take_in_optins
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
-from mm_pipelines.people.said import OptinSummary, take_in_optins
-from mm_pipelines.warehouse.messenger_consent import count_suppressed_recipients
-from resources.database import DatabaseResource
+from mm_pipelines.resources.database import DatabaseResource
 
 _COLUMNS = dg.TableSchema(
     [

@@ -2,13 +2,13 @@
 
 import dagster as dg
 
+from mm_pipelines.consent import optin_request_ledger
+from mm_pipelines.consent.optin_request_ledger import OutcomeCount
+from mm_pipelines.consent.optin_requests import AskingSummary, Question, ask_people
+from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
-from mm_pipelines.people.asking import AskingSummary, Question, ask_people
-from mm_pipelines.warehouse import optin_request
-from mm_pipelines.warehouse.optin_request import OutcomeCount
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from resources.meta_failures import meta_failures
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
 
 _COLUMNS = dg.TableSchema(
     [
@@ -61,7 +61,7 @@ def optin_requests(
         ):
             ask_people(database.get(), client, page.page_id, question, summary)
     with database.get().transaction() as connection:
-        of_day = optin_request.counts(
+        of_day = optin_request_ledger.counts(
             connection, page.page_id, partition.begins_at, partition.ends_at
         )
     return dg.MaterializeResult(metadata=_metadata(summary, of_day))

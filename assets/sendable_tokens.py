@@ -3,12 +3,12 @@
 import dagster as dg
 from pydantic import Field
 
-from assets.subscription_tokens import subscription_tokens
+from mm_pipelines.assets.subscription_tokens import subscription_tokens
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.storage import without_credentials
 from mm_pipelines.tokens.export import FileFormat, publish_sendable
-from resources.database import DatabaseResource
-from resources.storage import StorageResource
 
 _COLUMNS = dg.TableSchema(
     columns=[

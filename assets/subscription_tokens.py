@@ -5,13 +5,13 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
+from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.tokens.counts import TokenCounts, recipients_twice, token_counts
 from mm_pipelines.tokens.pull import PullReport, pull_tokens
-from mm_pipelines.warehouse.token_counts import TokenCounts, recipients_twice, token_counts
-from mm_pipelines.warehouse.token_pull import CompletePull, last_complete_pull
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from resources.meta_failures import meta_failures
+from mm_pipelines.tokens.pull_record import CompletePull, last_complete_pull
 
 # token_refresh asks every hour: two missed hours are worth a look, three a call.
 _WARN_AFTER, _FAIL_AFTER = timedelta(hours=2), timedelta(hours=3)

@@ -3,12 +3,12 @@
 import dagster as dg
 from pydantic import Field
 
-from assets.subscription_tokens import COLUMNS, subscription_tokens
+from mm_pipelines.assets.subscription_tokens import COLUMNS, subscription_tokens
+from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.tokens.details import refresh_details
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from resources.meta_failures import meta_failures
 
 
 class TokenDetailsConfig(dg.Config):

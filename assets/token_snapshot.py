@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from assets.subscription_tokens import subscription_tokens
+from mm_pipelines.assets.subscription_tokens import subscription_tokens
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
-from mm_pipelines.warehouse.token_snapshot import take_snapshot
-from resources.database import DatabaseResource
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.tokens.snapshots import take_snapshot
 
 _COLUMNS = dg.TableSchema(
     columns=[

@@ -5,31 +5,30 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from assets.audience_upload import sending
-from mm_pipelines.delivery.errors import DeliveryError
-from mm_pipelines.graph_api.errors import GraphApiError
-from mm_pipelines.lists.errors import ListError
-from mm_pipelines.lists.location import list_url
-from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
-from mm_pipelines.people.leaving import (
+from mm_pipelines.assets.audience_upload import sending
+from mm_pipelines.consent import opt_out_requests, sweeps
+from mm_pipelines.consent.opt_out_requests import StateCount
+from mm_pipelines.consent.opt_outs import (
     LeavingPlan,
     LeavingSummary,
     receive_list,
     suppress,
     unsubscribe_at_meta,
 )
-from mm_pipelines.people.sweeping import sweep
-from mm_pipelines.warehouse import suppression as suppressed
-from mm_pipelines.warehouse import suppression_sweep, unsubscribe_request
-from mm_pipelines.warehouse.database import LockTaken
-from mm_pipelines.warehouse.suppression import SuppressionKeyChanged
-from mm_pipelines.warehouse.suppression_sweep import DueSweep
-from mm_pipelines.warehouse.unsubscribe_request import StateCount
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from resources.meta_failures import meta_failures
-from resources.storage import StorageResource
-from resources.suppression import SuppressionResource
+from mm_pipelines.consent.sweeps import DueSweep, sweep
+from mm_pipelines.delivery.errors import DeliveryError
+from mm_pipelines.graph_api.errors import GraphApiError
+from mm_pipelines.lists.errors import ListError
+from mm_pipelines.lists.location import list_url
+from mm_pipelines.orchestration.failures import meta_failures
+from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.storage import StorageResource
+from mm_pipelines.resources.suppression import SuppressionResource
+from mm_pipelines.suppression import suppression_list as suppressed
+from mm_pipelines.suppression.suppression_list import SuppressionKeyError
+from mm_pipelines.warehouse.database import LockTakenError
 
 _COLUMNS = dg.TableSchema(
     [
@@ -88,7 +87,7 @@ def unsubscribes(
         with _noting(trouble):
             receive_list(database.get(), _list_url(partition), plan, partition.day, summary)
         leavers = suppress(database.get(), plan, summary)
-    except SuppressionKeyChanged as error:
+    except SuppressionKeyError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     if leavers:
         with _noting(trouble):
@@ -105,7 +104,7 @@ def unsubscribes(
         if trouble:
             raise trouble[0]
     with database.get().transaction() as connection:
-        states = unsubscribe_request.counts(connection, plan.page_id)
+        states = opt_out_requests.counts(connection, plan.page_id)
         people_suppressed = suppressed.count(connection)
     return dg.MaterializeResult(
         metadata={
@@ -126,7 +125,7 @@ def _noting(trouble: list[Exception]) -> Iterator[None]:
         yield
     except ListError as error:
         trouble.append(dg.Failure(str(error), allow_retries=False))
-    except (GraphApiError, DeliveryError, LockTaken, dg.Failure) as error:
+    except (GraphApiError, DeliveryError, LockTakenError, dg.Failure) as error:
         trouble.append(error)
 
 
@@ -154,7 +153,7 @@ def _sweeps_due(database: DatabaseResource, page: str) -> list[DueSweep]:
     with database.get().transaction() as connection:
         return [
             due
-            for due in suppression_sweep.due(connection)
+            for due in sweeps.due(connection)
             if due.audience in CONFIG.audiences and CONFIG.audiences[due.audience].page == page
         ]
 

@@ -119,16 +119,16 @@ def _plain(url: str, payload: str) -> None:
 
 
 def _ours(url: str, payload: str, database_url: str, number: str) -> None:
-    from mm_pipelines.delivery.audience import AudienceSpec
-    from mm_pipelines.delivery.sending import Sending
-    from mm_pipelines.delivery.throttle import SharedThrottle
+    from mm_pipelines.delivery import custom_audience
+    from mm_pipelines.delivery.custom_audience import AudienceSpec, CustomAudience
+    from mm_pipelines.delivery.sender import Sending
     from mm_pipelines.delivery.upload import UploadPlan, upload
     from mm_pipelines.graph_api.client import GraphApiClient
+    from mm_pipelines.payload import registry
+    from mm_pipelines.payload.registry import HashedPayload
+    from mm_pipelines.shared_throttle import SharedThrottle
     from mm_pipelines.storage import Storage
-    from mm_pipelines.warehouse import custom_audience, hashed_payload
-    from mm_pipelines.warehouse.custom_audience import CustomAudience
     from mm_pipelines.warehouse.database import Database
-    from mm_pipelines.warehouse.hashed_payload import HashedPayload
     from mm_pipelines.warehouse.migrate import upgrade
 
     database = Database(database_url)
@@ -138,7 +138,7 @@ def _ours(url: str, payload: str, database_url: str, number: str) -> None:
     path = Path(payload)
     with database.transaction() as connection:
         custom_audience.record(connection, CustomAudience(audience, number, "1", "1", audience))
-        hashed_payload.record(connection, HashedPayload(audience, DAY, "0", path.name, PEOPLE))
+        registry.record(connection, HashedPayload(audience, DAY, "0", path.name, PEOPLE))
     throttle = SharedThrottle(database, "ad_account:1", "token")
     storage = Storage(str(path.parent))
     begun = time.perf_counter()

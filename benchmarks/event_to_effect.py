@@ -31,8 +31,8 @@ from mm_pipelines.local.ports import Ports
 from mm_pipelines.local.processes import ProcessGroup
 from mm_pipelines.local.stack import CODE_SERVER_SILENCE_SECONDS, LOCATION, Stack
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.webhook_event import UPLOAD_STATUS
 from mm_pipelines.webhooks.signature import HEADER, sign
+from mm_pipelines.webhooks.webhook_event import UPLOAD_STATUS
 
 EVENTS = 5
 AUDIENCE = "bench"

@@ -18,13 +18,13 @@ from sqlalchemy import text
 from benchmarks.figure import Figure, median_seconds
 from benchmarks.webhook_client import SECRET, VERIFY_TOKEN
 from mm_pipelines.local.postgres import EmbeddedPostgres
-from mm_pipelines.warehouse import webhook_event
+from mm_pipelines.match_status.due import match_status_due, token_pulls_due
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.match_status_due import match_status_due, token_pulls_due
 from mm_pipelines.warehouse.migrate import upgrade
-from mm_pipelines.warehouse.webhook_event import WebhookEvent
+from mm_pipelines.webhooks import webhook_event
 from mm_pipelines.webhooks.app import ReceiverSettings
 from mm_pipelines.webhooks.server import run as serve
+from mm_pipelines.webhooks.webhook_event import WebhookEvent
 
 POSTS = 10_000
 CONNECTIONS = 16

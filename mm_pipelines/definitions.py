@@ -2,9 +2,13 @@
 
 import dagster as dg
 
-import assets
+from mm_pipelines import assets
 from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
 from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.storage import StorageResource
+from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.schedules import (
     audience_audit_schedule,
     daily_removals_schedule,
@@ -19,10 +23,6 @@ from mm_pipelines.sensors import (
     unsubscribe_sensor,
     upload_status_sensor,
 )
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from resources.storage import StorageResource
-from resources.suppression import SuppressionResource
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_package_module(assets),

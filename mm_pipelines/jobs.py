@@ -4,21 +4,21 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from assets.audience_upload import audience_upload
-from assets.customer_list import customer_list
-from assets.growth_report import growth_report
-from assets.hashed_payload import hashed_payload
-from assets.match_status import match_status
-from assets.sendable_tokens import sendable_tokens
-from assets.subscription_tokens import subscription_tokens
-from assets.token_details import token_details
-from assets.token_snapshot import token_snapshot
+from mm_pipelines.assets.audience_upload import audience_upload
+from mm_pipelines.assets.customer_list import customer_list
+from mm_pipelines.assets.growth_report import growth_report
+from mm_pipelines.assets.hashed_payload import hashed_payload
+from mm_pipelines.assets.match_status import match_status
+from mm_pipelines.assets.sendable_tokens import sendable_tokens
+from mm_pipelines.assets.subscription_tokens import subscription_tokens
+from mm_pipelines.assets.token_details import token_details
+from mm_pipelines.assets.token_snapshot import token_snapshot
+from mm_pipelines.consent.messenger_events import MESSAGE_FIELDS, OPTIN_FIELDS
 from mm_pipelines.partitions import CONFIG
-from mm_pipelines.people.said import MESSAGE_FIELDS, OPTIN_FIELDS
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.retention import sweep
-from mm_pipelines.warehouse.webhook_event import UPLOAD_STATUS
-from resources.database import DatabaseResource
-from resources.storage import StorageResource
+from mm_pipelines.webhooks.webhook_event import UPLOAD_STATUS
 
 daily_upload = dg.define_asset_job(
     "daily_upload",

@@ -8,9 +8,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from mm_pipelines.delivery import deltas
+from mm_pipelines.payload import registry
 from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse import hashed_payload, upload_delta, webhook_event
 from mm_pipelines.warehouse.database import Database
+from mm_pipelines.webhooks import webhook_event
 
 HASHED_FOLDERS = ("hashed_payload", "deltas", "members", "removals")
 """Where files of hashed people lie; the sender's files are no business of retention."""
@@ -60,9 +62,7 @@ def _files(database: Database, storage: Storage, before: datetime) -> int:
         if modified_at < before
     ]
     with database.transaction() as connection:
-        needed = upload_delta.paths_in_use(connection) | hashed_payload.undelivered_paths(
-            connection
-        )
+        needed = deltas.paths_in_use(connection) | registry.undelivered_paths(connection)
     removed = 0
     for path in old:
         # Publishing the same content again renews its time: it may be about to be used.

@@ -4,8 +4,8 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from assets.audience_removals import audience_removals
-from assets.audiences_at_meta import audiences_at_meta
+from mm_pipelines.assets.audience_removals import audience_removals
+from mm_pipelines.assets.audiences_at_meta import audiences_at_meta
 from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
 from mm_pipelines.lists.location import stat_list
 from mm_pipelines.partitions import CONFIG, AudienceDay, PageDay

@@ -6,9 +6,9 @@ from contextlib import contextmanager, nullcontext
 import dagster as dg
 from pydantic import Field
 
-from mm_pipelines.delivery.throttle import SharedThrottle
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.partitions import CONFIG
+from mm_pipelines.shared_throttle import SharedThrottle
 from mm_pipelines.warehouse.database import Database
 
 

@@ -8,11 +8,11 @@ import dagster as dg
 from sqlalchemy import text
 
 from mm_pipelines.jobs import retention
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.retention import Swept, sweep
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
-from resources.database import DatabaseResource
-from resources.storage import StorageResource
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=100)

@@ -14,7 +14,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 def status(as_json: AsJson = False) -> None:
     """Show every partition, the Pages' tokens, and the webhooks that wait."""
     from mm_pipelines.local.environment import Environment
-    from mm_pipelines.warehouse import overview, webhook_event
+    from mm_pipelines.report import overview
+    from mm_pipelines.webhooks import webhook_event
 
     with open_database(Environment.resolve()) as database, database.transaction() as connection:
         known = {
@@ -41,7 +42,7 @@ def status(as_json: AsJson = False) -> None:
 def audiences(as_json: AsJson = False) -> None:
     """Show the Custom Audiences at Meta."""
     from mm_pipelines.local.environment import Environment
-    from mm_pipelines.warehouse import overview
+    from mm_pipelines.report import overview
 
     with open_database(Environment.resolve()) as database, database.transaction() as connection:
         rows = overview.audiences(connection)

@@ -27,8 +27,7 @@ def export(
 ) -> None:
     """Write the sendable tokens as CSV or Parquet; a file is readable by its owner alone."""
     from mm_pipelines.local.environment import Environment
-    from mm_pipelines.tokens.export import FileFormat, export_sendable
-    from mm_pipelines.warehouse.sendable_token import copy_sendable
+    from mm_pipelines.tokens.export import FileFormat, copy_sendable, export_sendable
 
     formats = {".csv": FileFormat.CSV, ".parquet": FileFormat.PARQUET}
     if output is not None and output.suffix not in formats:

@@ -25,9 +25,9 @@ def unsubscribe(
     Whoever is named by PSID or token is not sendable any more when this command ends. A value given
     as - is read from standard input, where neither the shell's history nor `ps` shows it.
     """
+    from mm_pipelines.consent import opt_out_requests
+    from mm_pipelines.consent.opt_out_requests import NewRequest
     from mm_pipelines.local.environment import Environment
-    from mm_pipelines.warehouse import unsubscribe_request
-    from mm_pipelines.warehouse.unsubscribe_request import NewRequest
 
     email, phone, psid, token = (_given(value) for value in (email, phone, psid, token))
     if not any(value and value.strip() for value in (email, phone, psid, token)):
@@ -38,10 +38,10 @@ def unsubscribe(
     if page not in pages:
         fail(f"{environment.config_path} has no page {page!r}; known are {', '.join(pages)}")
     with open_database(environment) as database, database.transaction() as connection:
-        unsubscribe_request.receive(connection, pages[page].page_id, [named], "command")
+        opt_out_requests.receive(connection, pages[page].page_id, [named], "command")
         waiting = sum(
             known.requests
-            for known in unsubscribe_request.counts(connection, pages[page].page_id)
+            for known in opt_out_requests.counts(connection, pages[page].page_id)
             if known.state in ("received", "sent")
         )
     if as_json:

@@ -50,11 +50,7 @@ def subscribe(
 
     The receiver must be reachable there already: Meta calls it before it agrees.
     """
-    from mm_pipelines.graph_api.subscriptions import (
-        PAGE_FIELDS,
-        subscribe_app,
-        subscribe_page,
-    )
+    from mm_pipelines.graph_api.subscriptions import PAGE_FIELDS, subscribe_app, subscribe_page
     from mm_pipelines.local.environment import Environment
 
     environment = Environment.resolve()
@@ -129,7 +125,7 @@ def replay(
 ) -> None:
     """Offer events again that took effect already: the sensors take them up as if new."""
     from mm_pipelines.local.environment import Environment
-    from mm_pipelines.warehouse import webhook_event
+    from mm_pipelines.webhooks import webhook_event
 
     with open_database(Environment.resolve()) as database, database.transaction() as connection:
         count = webhook_event.replay(connection, since=since.replace(tzinfo=UTC), only_field=field)

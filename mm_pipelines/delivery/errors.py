@@ -1,11 +1,11 @@
 """What can stop a delivery, apart from the Graph API itself (`graph_api.errors`).
 
     DeliveryError
-    ├── PayloadMissing          there is no hashed payload of that day
-    ├── PayloadUnreadable       its file is gone from the storage, or lacks what it must have
-    ├── AudienceElsewhere       mm.yaml names another Page or ad account than was recorded
-    ├── TooManyRemovals         a mirrored list would remove more people than the guard allows
-    └── RowsNotReceived         Meta answered, and says that it did not take the batch
+    ├── PayloadMissingError          there is no hashed payload of that day
+    ├── PayloadUnreadableError       its file is gone from the storage, or lacks what it must have
+    ├── AudienceMismatchError       mm.yaml names another Page or ad account than was recorded
+    ├── TooManyRemovalsError         a mirrored list would remove more people than the guard allows
+    └── RowsNotReceivedError         Meta answered, and says that it did not take the batch
 
 Every message says what to do next, and none holds a person's data.
 """
@@ -15,21 +15,21 @@ class DeliveryError(Exception):
     """A delivery cannot go on."""
 
 
-class PayloadMissing(DeliveryError):
+class PayloadMissingError(DeliveryError):
     """There is no hashed payload to deliver."""
 
 
-class PayloadUnreadable(DeliveryError):
+class PayloadUnreadableError(DeliveryError):
     """A file that the delivery rests on cannot be read."""
 
 
-class AudienceElsewhere(DeliveryError):
+class AudienceMismatchError(DeliveryError):
     """The Custom Audience recorded for an audience belongs to another Page or ad account."""
 
 
-class TooManyRemovals(DeliveryError):
+class TooManyRemovalsError(DeliveryError):
     """A mirrored list would remove more of the members than ``removal_share`` allows."""
 
 
-class RowsNotReceived(DeliveryError):
+class RowsNotReceivedError(DeliveryError):
     """Meta took fewer rows than were sent; running again sends them in a new session."""

@@ -9,18 +9,16 @@ from datetime import date
 
 import polars as pl
 
-from mm_pipelines.delivery import delta as deltas
-from mm_pipelines.delivery import members
-from mm_pipelines.delivery.members import Members
-from mm_pipelines.delivery.people import IDENTITY, identities
+from mm_pipelines.delivery import custom_audience, delta_file, ledger, membership
+from mm_pipelines.delivery.anti_join import IDENTITY, identities
+from mm_pipelines.delivery.custom_audience import CustomAudience
+from mm_pipelines.delivery.deltas import Origin
+from mm_pipelines.delivery.membership import Members
 from mm_pipelines.delivery.progress import ProgressLog
-from mm_pipelines.delivery.sending import Sender, Sending
+from mm_pipelines.delivery.sender import Sender, Sending
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse import custom_audience, upload_batch
-from mm_pipelines.warehouse.custom_audience import CustomAudience
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.upload_delta import Origin
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,11 @@ def audiences_with(
     """
     with database.transaction() as connection:
         targets = [
-            (target, members.members_of(connection, target.custom_audience_id))
+            (target, membership.members_of(connection, target.custom_audience_id))
             for target in custom_audience.all_recorded(connection)
         ]
     counts = {
-        target: deltas.leaving_people(storage, identities(leaving), standing).count()
+        target: delta_file.leaving_people(storage, identities(leaving), standing).count()
         for target, standing in targets
         if standing.count
     }
@@ -96,7 +94,7 @@ def remove_people(
         say: Takes lines about the progress.
 
     Raises:
-        LockTaken: Another run is at work on the audience, or may be: ``LockLost``.
+        LockTakenError: Another run is at work on the audience, or may be: ``LockLostError``.
         GraphApiError: See `graph_api.errors`; call again for the rest.
     """
     with database.lock(f"audience:{audience}") as lock:
@@ -108,10 +106,10 @@ def remove_people(
         sender = Sender(lock, database, storage, client, sending, progress)
         # People who are just being added must be members before they can be removed.
         sender.finish_open(target.custom_audience_id)
-        standing = members.current(database, storage, target.custom_audience_id)
+        standing = membership.current(database, storage, target.custom_audience_id)
         removed = remove_members(database, storage, sender, audience, standing, request)
         with database.transaction() as connection:
-            people = upload_batch.people_acknowledged(connection, audience)
+            people = ledger.people_acknowledged(connection, audience)
     return RemovalSummary(removed, people)
 
 
@@ -146,11 +144,11 @@ def remove_members(
     """
     if standing.count == 0:
         return 0
-    people = deltas.leaving_people(storage, identities(request.leaving), standing)
-    file = deltas.publish(storage, standing.custom_audience_id, people, IDENTITY)
+    people = delta_file.leaving_people(storage, identities(request.leaving), standing)
+    file = delta_file.publish(storage, standing.custom_audience_id, people, IDENTITY)
     if file.row_count == 0:
         return 0
-    delta = deltas.freeze(
+    delta = delta_file.freeze(
         database,
         file,
         audience=audience,

@@ -7,30 +7,28 @@ from typing import Literal
 
 import polars as pl
 
-from mm_pipelines.delivery import delta as deltas
-from mm_pipelines.delivery import members
-from mm_pipelines.delivery.audience import AudienceSpec, find_or_create
-from mm_pipelines.delivery.delta import DeltaFile
-from mm_pipelines.delivery.errors import PayloadMissing, TooManyRemovals
-from mm_pipelines.delivery.people import IDENTITY
+from mm_pipelines.delivery import custom_audience, delta_file, deltas, ledger, membership
+from mm_pipelines.delivery.anti_join import IDENTITY
+from mm_pipelines.delivery.custom_audience import AudienceSpec, CustomAudience, find_or_create
+from mm_pipelines.delivery.delta_file import DeltaFile
+from mm_pipelines.delivery.errors import PayloadMissingError, TooManyRemovalsError
 from mm_pipelines.delivery.progress import ProgressLog
-from mm_pipelines.delivery.sending import Sender, Sending
+from mm_pipelines.delivery.sender import Sender, Sending
 from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.payload import registry
+from mm_pipelines.payload.registry import HashedPayload
 from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse import custom_audience, hashed_payload, upload_batch, upload_delta
-from mm_pipelines.warehouse.custom_audience import CustomAudience
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.hashed_payload import HashedPayload
 
-LeaversAmong = Callable[[pl.LazyFrame, datetime | None], pl.DataFrame]
-"""Of people (EMAIL and PHONE), the identifiers of those who left at that time or later."""
+SuppressedAmong = Callable[[pl.LazyFrame, datetime | None], pl.DataFrame]
+"""Returns, of EMAIL and PHONE hashes, those suppressed at a time or later."""
 
 _HASHED_WITHIN = timedelta(days=1)
 """Generous: a payload knows who had left when its hashing began, and is recorded when it ends."""
 
 
-def nobody_left(people: pl.LazyFrame, since: datetime | None) -> pl.DataFrame:  # noqa: ARG001
-    """`LeaversAmong` where nobody ever left."""
+def none_suppressed(people: pl.LazyFrame, since: datetime | None) -> pl.DataFrame:  # noqa: ARG001
+    """`SuppressedAmong` for an empty suppression list."""
     return pl.DataFrame(schema=dict.fromkeys(IDENTITY, pl.String))
 
 
@@ -103,7 +101,7 @@ def upload(
     client: GraphApiClient,
     plan: UploadPlan,
     say: Callable[[str], None],
-    leavers_among: LeaversAmong = nobody_left,
+    suppressed_among: SuppressedAmong = none_suppressed,
 ) -> UploadSummary:
     """Deliver a partition: first what earlier runs left unfinished, then who is new.
 
@@ -113,10 +111,10 @@ def upload(
         client: With the token of the audience's ad account.
         plan: What is delivered.
         say: Takes lines about the progress.
-        leavers_among: Tells who asked to leave after the payload was made: they are left out.
+        suppressed_among: Tells who asked to leave after the payload was made: they are left out.
 
     Raises:
-        LockTaken: Another run is at work on the audience, or may be: ``LockLost``.
+        LockTakenError: Another run is at work on the audience, or may be: ``LockLostError``.
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; what was acknowledged stays so.
     """
@@ -132,7 +130,7 @@ def upload(
         if skipped is None:
             delivery = _Delivery(database, storage, sender, plan, target, payload)
             removed = delivery.remove_vanished() if plan.mode == "mirror" else 0
-            leaving = _leaving(storage, payload, leavers_among)
+            leaving = _leaving(storage, payload, suppressed_among)
             summary = replace(
                 summary,
                 new_people=delivery.add_new(leaving),
@@ -140,7 +138,7 @@ def upload(
                 removed_people=removed,
             )
         with database.transaction() as connection:
-            people = upload_batch.people_acknowledged(connection, audience)
+            people = ledger.people_acknowledged(connection, audience)
     return replace(
         summary,
         batches=progress.batches,
@@ -155,7 +153,7 @@ def preview(
     database: Database,
     storage: Storage,
     plan: UploadPlan,
-    leavers_among: LeaversAmong = nobody_left,
+    suppressed_among: SuppressedAmong = none_suppressed,
 ) -> UploadPreview:
     """What `upload` would do now, without a call to Meta and without a trace.
 
@@ -165,22 +163,22 @@ def preview(
     with database.transaction() as connection:
         target = custom_audience.find(connection, plan.spec.audience)
         custom_audience_id = target.custom_audience_id if target else ""
-        unfinished = upload_delta.find_open(connection, custom_audience_id)
+        unfinished = deltas.find_open(connection, custom_audience_id)
         unfinished_rows = 0
-        standing = members.members_of(connection, custom_audience_id)
+        standing = membership.members_of(connection, custom_audience_id)
         if unfinished:
-            done = upload_batch.progress(connection, unfinished).rows
+            done = ledger.progress(connection, unfinished).rows
             unfinished_rows = unfinished.row_count - done
             standing = replace(standing, since=(*standing.since, unfinished))
     skipped = _reason_to_skip(database, plan, custom_audience_id, payload)
     new = removed = 0
     if skipped is None:
-        leaving = _leaving(storage, payload, leavers_among)
+        leaving = _leaving(storage, payload, suppressed_among)
         new = payload.rows - leaving.height
         if standing.count:
-            new = deltas.new_people(storage, payload, standing, leaving).count()
+            new = delta_file.new_people(storage, payload, standing, leaving).count()
         if plan.mode == "mirror" and standing.count:
-            removed = deltas.vanished_people(storage, payload, standing).count()
+            removed = delta_file.vanished_people(storage, payload, standing).count()
     return UploadPreview(
         exists=target is not None,
         unfinished_rows=unfinished_rows,
@@ -212,13 +210,15 @@ class _Delivery:
 
     def add_new(self, leaving: pl.DataFrame) -> int:
         """Add who is no member yet, less those who leave; the payload itself if that is all."""
-        standing = members.current(self._database, self._storage, self._target.custom_audience_id)
-        keys = deltas.payload_keys(self._storage, self._payload)
+        standing = membership.current(
+            self._database, self._storage, self._target.custom_audience_id
+        )
+        keys = delta_file.payload_keys(self._storage, self._payload)
         if standing.count == 0 and leaving.is_empty():
             file = DeltaFile(self._payload.path, self._payload.rows, keys)
         else:
-            people = deltas.new_people(self._storage, self._payload, standing, leaving)
-            file = deltas.publish(self._storage, self._target.custom_audience_id, people, keys)
+            people = delta_file.new_people(self._storage, self._payload, standing, leaving)
+            file = delta_file.publish(self._storage, self._target.custom_audience_id, people, keys)
         self._deliver(file, "add")
         return file.row_count
 
@@ -227,14 +227,16 @@ class _Delivery:
 
         Before anybody is added: Meta takes people out by any identifier that they share.
         """
-        standing = members.current(self._database, self._storage, self._target.custom_audience_id)
+        standing = membership.current(
+            self._database, self._storage, self._target.custom_audience_id
+        )
         if standing.count == 0:
             return 0
-        people = deltas.vanished_people(self._storage, self._payload, standing)
-        file = deltas.publish(self._storage, self._target.custom_audience_id, people, IDENTITY)
+        people = delta_file.vanished_people(self._storage, self._payload, standing)
+        file = delta_file.publish(self._storage, self._target.custom_audience_id, people, IDENTITY)
         share = file.row_count / standing.count
         if share > self._plan.removal_share and not self._plan.accept_removals:
-            raise TooManyRemovals(
+            raise TooManyRemovalsError(
                 f"{self._plan.spec.audience}, {self._plan.day}: this list would remove "
                 f"{file.row_count:,} of the {standing.count:,} people in the audience, "
                 f"{share:.0%} where removal_share allows {self._plan.removal_share:.0%}. None "
@@ -246,7 +248,7 @@ class _Delivery:
         return file.row_count
 
     def _deliver(self, file: DeltaFile, operation: Literal["add", "remove"]) -> None:
-        delta = deltas.freeze(
+        delta = delta_file.freeze(
             self._database,
             file,
             audience=self._plan.spec.audience,
@@ -261,27 +263,29 @@ class _Delivery:
 
 def _payload(database: Database, plan: UploadPlan) -> HashedPayload:
     with database.transaction() as connection:
-        payload = hashed_payload.current(connection, plan.spec.audience, plan.day)
+        payload = registry.current(connection, plan.spec.audience, plan.day)
     if payload is None:
-        raise PayloadMissing(
+        raise PayloadMissingError(
             f"{plan.spec.audience}, {plan.day}: there is no hashed payload of this partition; "
             "materialise hashed_payload first"
         )
     return payload
 
 
-def _leaving(storage: Storage, payload: HashedPayload, leavers_among: LeaversAmong) -> pl.DataFrame:
+def _leaving(
+    storage: Storage, payload: HashedPayload, suppressed_among: SuppressedAmong
+) -> pl.DataFrame:
     """The identifiers in the payload of people who left after it was made."""
     since = payload.created_at - _HASHED_WITHIN if payload.created_at else None
-    return leavers_among(deltas.payload_people(storage, payload), since)
+    return suppressed_among(delta_file.payload_people(storage, payload), since)
 
 
 def _reason_to_skip(
     database: Database, plan: UploadPlan, custom_audience_id: str, payload: HashedPayload
 ) -> str | None:
     with database.transaction() as connection:
-        last = upload_delta.latest(connection, custom_audience_id, plan.day, "payload")
-        newest_day = upload_delta.newest_day(connection, custom_audience_id)
+        last = deltas.latest(connection, custom_audience_id, plan.day, "payload")
+        newest_day = deltas.newest_day(connection, custom_audience_id)
     if last is not None and last.source_sha256 == payload.sha256:
         return "this payload was delivered already"
     if plan.mode == "mirror" and newest_day is not None and newest_day > plan.day:

@@ -17,16 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mm_pipelines.graph_api.answer import Answer, as_document
-from mm_pipelines.graph_api.classification import (
-    ErrorEnvelope,
-    classify,
-    without_envelope,
-)
-from mm_pipelines.graph_api.errors import (
-    GraphApiError,
-    ThrottledError,
-    UnreadableAnswerError,
-)
+from mm_pipelines.graph_api.classification import ErrorEnvelope, classify, without_envelope
+from mm_pipelines.graph_api.errors import GraphApiError, ThrottledError, UnreadableAnswerError
 from mm_pipelines.graph_api.redaction import redact
 from mm_pipelines.graph_api.retry import RetryPolicy
 from mm_pipelines.graph_api.throttle import MemoryThrottle, Throttle, Usage, parse_usage

@@ -10,7 +10,7 @@ from typing import Any
 from mm_pipelines.config import Config
 from mm_pipelines.lists.location import list_url, stat_list
 from mm_pipelines.local.dagster_ui import Backfill, DagsterUi
-from mm_pipelines.warehouse import overview
+from mm_pipelines.report import overview
 from mm_pipelines.warehouse.database import Database
 
 JOB = "daily_upload"

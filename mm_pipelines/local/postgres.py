@@ -33,13 +33,7 @@ import psycopg2
 
 from mm_pipelines.local.accounts import Account
 from mm_pipelines.local.postgres_binaries import find_binaries
-from mm_pipelines.local.postgres_signs import (
-    Answer,
-    ask,
-    postmaster,
-    processes,
-    wait_until_gone,
-)
+from mm_pipelines.local.postgres_signs import Answer, ask, postmaster, processes, wait_until_gone
 
 DATABASE = "mm"
 _SUPERUSER = "postgres"

@@ -193,7 +193,9 @@ class Stack:
         self._group.run(
             "orphaned-runs",
             self._python(
-                "mm_pipelines.cli.orphaned_runs", str(daemon_started_at), *self._orphaned_runs
+                "mm_pipelines.orchestration.orphaned_runs",
+                str(daemon_started_at),
+                *self._orphaned_runs,
             ),
             self._variables,
         )

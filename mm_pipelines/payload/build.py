@@ -8,15 +8,15 @@ from pathlib import Path
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from mm_pipelines.concurrent import in_order
 from mm_pipelines.identity import DATE_OF_BIRTH, KEYS, Remembered
 from mm_pipelines.lists.errors import ListChangedError
 from mm_pipelines.lists.reading import ROW_NUMBER, CustomerList
-from mm_pipelines.payload.ahead import in_order
 from mm_pipelines.payload.chunk import ChunkOutcome, outcome_of
 from mm_pipelines.payload.people import People, payload_schema
 from mm_pipelines.payload.report import HashedPayload, RejectedRows
-from mm_pipelines.payload.suppression import Suppression
 from mm_pipelines.storage import Storage
+from mm_pipelines.suppression.suppression_list import SuppressionList
 
 _BIRTH = ("DOBY", "DOBM", "DOBD")
 _ROWS_A_GROUP = 100_000
@@ -30,7 +30,7 @@ def build_hashed_payload(
     columns: Mapping[str, str] | None = None,
     default_country: str | None = None,
     expected_fingerprint: str | None = None,
-    suppression: Suppression | None = None,
+    suppression: SuppressionList | None = None,
 ) -> HashedPayload:
     """Normalise, hash and deduplicate a list, and publish it as one immutable Parquet file.
 

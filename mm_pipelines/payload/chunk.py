@@ -12,7 +12,7 @@ from mm_pipelines.identity import IDENTIFIERS, Remembered, normalise_and_hash, r
 from mm_pipelines.lists.reading import ROW_NUMBER
 from mm_pipelines.payload.people import with_person
 from mm_pipelines.payload.report import Reason
-from mm_pipelines.payload.suppression import Suppression
+from mm_pipelines.suppression.suppression_list import SuppressionList
 
 _VALUES = pl.exclude(ROW_NUMBER)
 
@@ -45,7 +45,7 @@ def outcome_of(
     keys: Sequence[str],
     default_country: str | None,
     remembered: Remembered,
-    suppression: Suppression | None,
+    suppression: SuppressionList | None,
 ) -> ChunkOutcome:
     """Normalise and hash a chunk, and tell the rows of somebody from those of nobody.
 
@@ -70,7 +70,7 @@ def outcome_of(
         rejected = _rejected(chunk.filter(nobody), hashed.filter(nobody), region.filter(nobody))
         rows = rows.filter(somebody)
     accepted = rows.with_columns(_VALUES.fill_null(""))
-    people = suppression.without_suppressed(accepted) if suppression else accepted
+    people = suppression.exclude(accepted) if suppression else accepted
     return ChunkOutcome(
         people=with_person(people, identifiers),
         rejected=rejected,

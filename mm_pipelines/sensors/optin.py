@@ -6,11 +6,12 @@ from datetime import datetime
 import dagster as dg
 from sqlalchemy import Connection
 
+from mm_pipelines.consent import optin_request_ledger
+from mm_pipelines.consent.messenger_events import MESSAGE_FIELDS, OPTIN_FIELDS
 from mm_pipelines.partitions import CONFIG, PageDay
-from mm_pipelines.people.said import MESSAGE_FIELDS, OPTIN_FIELDS
+from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.asking import EVERY_TURN_SECONDS, Work, ask, does, last_done, partition_of
-from mm_pipelines.warehouse import optin_request, page_event
-from resources.database import DatabaseResource
+from mm_pipelines.webhooks import page_event
 
 _ACKNOWLEDGED_BY = {"messaging_optins": OPTIN_FIELDS, "conversations": MESSAGE_FIELDS}
 _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
@@ -58,7 +59,7 @@ def _people_to_ask(connection: Connection) -> Iterator[tuple[str, str, datetime]
     for key, page in CONFIG.pages.items():
         if page.optin is None:
             continue
-        wrote_at = optin_request.newest_candidate(connection, page.page_id, page.optin.title)
+        wrote_at = optin_request_ledger.newest_candidate(connection, page.page_id, page.optin.title)
         if wrote_at is not None:
             yield "optin_requests", PageDay(key, today).key, wrote_at
 

@@ -7,12 +7,12 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 from sqlalchemy import Connection
 
+from mm_pipelines.consent import opt_out_requests, sweeps, unsubscribe_list
 from mm_pipelines.lists.location import list_url, stat_list
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
+from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.asking import Work, ask, does, last_done, partition_of
 from mm_pipelines.storage import without_credentials
-from mm_pipelines.warehouse import suppression_sweep, unsubscribe_list, unsubscribe_request
-from resources.database import DatabaseResource
 
 DAYS_WATCHED = 7
 """Lists that are put down or changed later are read when their partition is materialised."""
@@ -39,7 +39,7 @@ def unsubscribe_sensor(
     with database.get().transaction() as connection:
         for partition, changed_at in _due(connection, today, notes, context.log):
             due.setdefault(partition, []).extend([changed_at] if changed_at else [])
-        stale = unsubscribe_request.pages_with_stale_tokens(
+        stale = opt_out_requests.pages_with_stale_tokens(
             connection,
             list(_PAGE_KEYS),
             at_most_every=timedelta(minutes=CONFIG.settings.token_pull_minutes),
@@ -78,7 +78,7 @@ def _due(
     connection: Connection, today: date, notes: list[str], log: logging.Logger
 ) -> Iterator[tuple[PageDay, datetime | None]]:
     """The partitions to run, each as often as it is due, and when the reason came up or changed."""
-    for waiting in unsubscribe_request.open_by_page(connection):
+    for waiting in opt_out_requests.open_by_page(connection):
         if waiting.page_id in _PAGE_KEYS:
             yield PageDay(_PAGE_KEYS[waiting.page_id], today), waiting.newest_at
         else:
@@ -86,7 +86,7 @@ def _due(
                 f"{waiting.requests} requests to leave name page_id {waiting.page_id}, which "
                 "mm.yaml does not have: add the Page, or correct the rows"
             )
-    for sweep in suppression_sweep.due(connection):
+    for sweep in sweeps.due(connection):
         if sweep.audience in CONFIG.audiences:
             yield PageDay(CONFIG.audiences[sweep.audience].page, today), None
         else:

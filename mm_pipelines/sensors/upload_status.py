@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import dagster as dg
 
+from mm_pipelines.match_status.due import Due, match_status_due, token_pulls_due
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
+from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.asking import EVERY_TURN_SECONDS, Work, ask, does, partition_of
-from mm_pipelines.warehouse.match_status_due import Due, match_status_due, token_pulls_due
-from resources.database import DatabaseResource
 
 _DUE_AT_ONCE = 200
 # Jobs that hold these assets and are launched whole; Dagster names the schedule's after it.

@@ -1,17 +1,65 @@
 """Asking Meta about single tokens: those near expiry, changed, or brought by a webhook."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import polars as pl
+from sqlalchemy import Connection, text
 
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import GraphApiError, NotFoundError
 from mm_pipelines.graph_api.tokens import get_token
 from mm_pipelines.tokens.listing import as_listed
+from mm_pipelines.tokens.subscription_token import staging
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.subscription_token import staging
-from mm_pipelines.warehouse.token_detail import mark_asked, tokens_worth_asking
+
+# First those that a webhook brought, of which little is known; then those about to expire, which
+# may have been renewed; then those that changed. None twice a day.
+_WORTH_ASKING = text("""
+select token
+from mm.subscription_token as known
+left join (
+    select token, max(happened_at) as happened_at
+    from mm.token_change
+    where page_id = :page_id and happened_at > now() - interval '7 days'
+    group by token
+) as event using (token)
+where page_id = :page_id and gone_at is null and recipient_id is not null
+    and coalesce(details_asked_at < now() - interval '1 day', true)
+    and (
+        (created_at is null and details_asked_at is null)
+        or expires_at between now() and now() + interval '7 days'
+        or event.happened_at > coalesce(details_asked_at, '-infinity')
+    )
+order by
+    (created_at is null and details_asked_at is null) desc,
+    (expires_at between now() and now() + interval '7 days') is true desc,
+    expires_at,
+    token
+limit :most
+""")
+
+_MARK_ASKED = text("""
+update mm.subscription_token
+set details_asked_at = now()
+where page_id = :page_id and token = any(:tokens)
+""")
+
+
+def tokens_worth_asking(connection: Connection, page_id: str, most: int) -> list[str]:
+    """A Page's live tokens that are near expiry, changed lately or came by a webhook.
+
+    Tokens made from a Custom Audience are left out: Meta tells no more of them than the listing
+    has (graph-api-facts 2.9).
+    """
+    return list(connection.scalars(_WORTH_ASKING, {"page_id": page_id, "most": most}))
+
+
+def mark_asked(connection: Connection, page_id: str, tokens: Sequence[str]) -> None:
+    """Remember that Meta was asked about these tokens."""
+    connection.execute(_MARK_ASKED, {"page_id": page_id, "tokens": list(tokens)})
+
 
 # The client's throttle is shared by its threads; more of them only wait for it.
 _SIDE_BY_SIDE = 8

@@ -1,8 +1,8 @@
 """What can stop a pull of tokens, as one tree.
 
 TokenPullError
-├── ListingUnstable     its cursors died again and again
-└── LossesNotAccepted   too many live tokens would count as gone
+├── UnstableListingError     its cursors died again and again
+└── LossesNotAcceptedError   too many live tokens would count as gone
 """
 
 
@@ -10,7 +10,7 @@ class TokenPullError(Exception):
     """A pull ended without a merge; the table is as it was."""
 
 
-class ListingUnstable(TokenPullError):
+class UnstableListingError(TokenPullError):
     """The listing could not be read to its end, because its cursors kept dying."""
 
     def __init__(self, attempts: int) -> None:
@@ -20,7 +20,7 @@ class ListingUnstable(TokenPullError):
         )
 
 
-class LossesNotAccepted(TokenPullError):
+class LossesNotAcceptedError(TokenPullError):
     """The listing lacks more of the Page's live tokens than `settings.removal_share` allows."""
 
     def __init__(self, vanished: int, live: int, share: float) -> None:

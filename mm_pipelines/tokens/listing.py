@@ -5,12 +5,12 @@ from typing import Final
 
 import polars as pl
 
+from mm_pipelines.concurrent import ahead
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import CursorExpiredError
 from mm_pipelines.graph_api.tokens import iter_token_pages
-from mm_pipelines.prefetch import ahead
-from mm_pipelines.tokens.errors import ListingUnstable
-from mm_pipelines.warehouse.subscription_token import LISTED_TOKEN, Staging
+from mm_pipelines.tokens.errors import UnstableListingError
+from mm_pipelines.tokens.subscription_token import LISTED_TOKEN, Staging
 
 # Rows staged at a time: large enough for COPY to be quick, small enough to hold.
 _STAGED_ROWS: Final = 50_000
@@ -47,7 +47,7 @@ class Listing:
                 self.restarts += 1
             else:
                 return
-        raise ListingUnstable(_ATTEMPTS)
+        raise UnstableListingError(_ATTEMPTS)
 
     def read_audience(self, custom_audience_id: str) -> None:
         """Stage whom an audience matched; an empty answer says nothing (graph-api-facts 2.8)."""

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
+from mm_pipelines.delivery import custom_audience
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.tokens import DEDUPLICATED_CAP
-from mm_pipelines.tokens.errors import LossesNotAccepted
+from mm_pipelines.tokens.errors import LossesNotAcceptedError
 from mm_pipelines.tokens.listing import Listing
+from mm_pipelines.tokens.pull_record import Pull, start_pull
 from mm_pipelines.tokens.sources import attribute_sources
-from mm_pipelines.warehouse import custom_audience
+from mm_pipelines.tokens.subscription_token import Differences, Merged, staging, tidy
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.subscription_token import Differences, Merged, staging, tidy
-from mm_pipelines.warehouse.token_pull import Pull, start_pull
 
 # Fewer vanished tokens than this are never too many: one of three would be 33 %.
 _FEW = 10
@@ -62,8 +62,8 @@ def pull_tokens(
             gone then, and at 10,000 tokens, where such a listing ends, all are listed after all.
 
     Raises:
-        ListingUnstable: cursors kept dying.
-        LossesNotAccepted: more tokens would count as gone than `removal_share`.
+        UnstableListingError: cursors kept dying.
+        LossesNotAcceptedError: more tokens would count as gone than `removal_share`.
         GraphApiError: as Meta answers.
     """
     with database.lock(f"tokens:{page_id}", wait=True), staging(database) as staged:
@@ -98,4 +98,4 @@ def pull_tokens(
 def _check_losses(differences: Differences, removal_share: float) -> None:
     vanished, live = differences.vanished, differences.live_before
     if vanished >= _FEW and vanished > removal_share * live:
-        raise LossesNotAccepted(vanished, live, removal_share)
+        raise LossesNotAcceptedError(vanished, live, removal_share)

@@ -14,8 +14,8 @@ from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import PermanentError
 from mm_pipelines.graph_api.tokens import iter_token_pages
 from mm_pipelines.tokens.listing import frames
+from mm_pipelines.tokens.subscription_token import Source, staging
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.subscription_token import Source, staging
 
 FILTERS: Final[dict[str, Source]] = {
     "CTM": "click_to_messenger",

@@ -27,11 +27,11 @@ class DatabaseUrlError(ValueError):
     """MM_DATABASE_URL is no address of a PostgreSQL database; no part of it is told."""
 
 
-class LockTaken(Exception):
+class LockTakenError(Exception):
     """Another session holds the lock and is at work on the same thing."""
 
 
-class LockLost(LockTaken):
+class LockLostError(LockTakenError):
     """PostgreSQL ended the session that held the lock, so that another may hold it by now."""
 
 
@@ -55,7 +55,7 @@ class HeldLock:
         Once it is committed the lock was held until then: what is recorded so may be done.
 
         Raises:
-            LockLost: The session has ended; nothing of the transaction stays.
+            LockLostError: The session has ended; nothing of the transaction stays.
         """
         with self._turn, without_values():
             if self._is_lost:
@@ -74,13 +74,13 @@ class HeldLock:
         """Make sure that the lock is still held: before an effect elsewhere.
 
         Raises:
-            LockLost: Its session has ended.
+            LockLostError: Its session has ended.
         """
         with self.transaction() as connection:
             connection.execute(_CONFIRM)
 
-    def _lost(self) -> LockLost:
-        return LockLost(
+    def _lost(self) -> LockLostError:
+        return LockLostError(
             f"the lock on {self._name} was lost: PostgreSQL ended the session that held it, and "
             "another run may be at work by now; run this again"
         )
@@ -174,7 +174,7 @@ class Database:
             wait: Wait for another holder instead of raising.
 
         Raises:
-            LockTaken: ``wait`` is false and another session holds it.
+            LockTakenError: ``wait`` is false and another session holds it.
         """
         digest = hashlib.sha256(name.encode()).digest()
         key = int.from_bytes(digest[:8], "big", signed=True)
@@ -186,7 +186,7 @@ class Database:
                 if wait:
                     connection.execute(text("select pg_advisory_lock(:key)"), {"key": key})
                 elif not connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": key}):
-                    raise LockTaken(f"{name} is locked by another run")
+                    raise LockTakenError(f"{name} is locked by another run")
             yield HeldLock(name, connection)
 
     def dispose(self) -> None:

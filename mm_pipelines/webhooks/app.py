@@ -16,9 +16,9 @@ from starlette.routing import Route
 
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks import signature
-from mm_pipelines.webhooks.envelope import NotAnEvent, parse
+from mm_pipelines.webhooks.envelope import NotAnEventError, parse
 from mm_pipelines.webhooks.metrics import CONTENT_TYPE, ReceiverMetrics
-from mm_pipelines.webhooks.store import EventStore, NotStorable, StoreUnavailable
+from mm_pipelines.webhooks.store import EventStore, NotStorableError, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class ReceiverSettings:
             raise ValueError("MM_WEBHOOK_VERIFY_TOKEN is not set: Meta's handshake needs it")
 
 
-class _Refused(Exception):
+class _RequestRefusedError(Exception):
     """The request is answered without being stored."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -93,16 +93,16 @@ class Receiver:
             if not signature.is_signed(
                 body, request.headers.get(signature.HEADER), self._settings.app_secrets
             ):
-                raise _Refused(403, "the signature is not by our app's secret")  # noqa: TRY301
+                raise _RequestRefusedError(403, "the signature is not by our app's secret")  # noqa: TRY301
             events = parse(body)
             count = len(events)
             await self._store.save(events)
             status, reason = 200, "stored"
-        except _Refused as refused:
+        except _RequestRefusedError as refused:
             status, reason = refused.status, str(refused)
-        except (NotAnEvent, NotStorable) as error:
+        except (NotAnEventError, NotStorableError) as error:
             status, reason = 400, str(error)
-        except StoreUnavailable as error:
+        except StoreUnavailableError as error:
             status, reason = 503, str(error)
         except ClientDisconnect:
             status, reason = 400, "the sender went away"
@@ -136,7 +136,7 @@ class Receiver:
     async def _body(self, request: Request) -> bytes:
         """The raw body, refused as soon as it is known to be too large or too slow."""
         limit = self._settings.max_body_bytes
-        too_large = _Refused(413, f"the body is over the limit of {limit} bytes")
+        too_large = _RequestRefusedError(413, f"the body is over the limit of {limit} bytes")
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             raise too_large
@@ -148,7 +148,7 @@ class Receiver:
                     if len(body) > limit:
                         raise too_large
         except TimeoutError:
-            raise _Refused(408, "the body took too long") from None
+            raise _RequestRefusedError(408, "the body took too long") from None
         return bytes(body)
 
     def _ask_database(self) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from mm_pipelines.warehouse.webhook_event import MESSAGES, OPTINS, WebhookEvent
 from mm_pipelines.webhooks.privacy import without_words
+from mm_pipelines.webhooks.webhook_event import MESSAGES, OPTINS, WebhookEvent
 
 MAX_DEPTH = 64
 """Deepest nesting of a body; Meta's own events have about ten levels."""
@@ -38,7 +38,7 @@ _FIELD_OF_KIND = {
 _OTHER_SPELLINGS = {"messaging_optin": OPTINS}
 
 
-class NotAnEvent(ValueError):
+class NotAnEventError(ValueError):
     """The body is no event of a webhook; nothing of it is stored."""
 
 
@@ -48,11 +48,11 @@ def parse(body: bytes) -> list[WebhookEvent]:
     Whole numbers of any size are kept exactly: Meta's ids are beyond 2^53.
 
     Raises:
-        NotAnEvent: The body is no JSON, or no envelope, or one without events.
+        NotAnEventError: The body is no JSON, or no envelope, or one without events.
     """
     events = list(_events(_decode(body)))
     if not events:
-        raise NotAnEvent("the envelope holds no event")
+        raise NotAnEventError("the envelope holds no event")
     return events
 
 
@@ -64,9 +64,9 @@ def _decode(body: bytes) -> Mapping[str, Any]:
         _check_depth(document)
     except (ValueError, RecursionError):
         # The decoder's own message quotes the body.
-        raise NotAnEvent("the body is no JSON") from None
+        raise NotAnEventError("the body is no JSON") from None
     if not isinstance(document, dict):
-        raise NotAnEvent("the body is no JSON object")
+        raise NotAnEventError("the body is no JSON object")
     return document
 
 
@@ -76,7 +76,7 @@ def _events(document: Mapping[str, Any]) -> Iterator[WebhookEvent]:
         return
     object_ = document.get("object")
     if object_ is not None and not isinstance(object_, str):
-        raise NotAnEvent("object is no text")
+        raise NotAnEventError("object is no text")
     for entry in _objects(document["entry"]):
         time = entry.get("time")
         page_id = _id(entry.get("id")) if object_ == "page" else None
@@ -97,7 +97,7 @@ def _bare_event(document: Mapping[str, Any]) -> WebhookEvent:
         return _event(None, _field(document["field"]), document.get("value", document), None, None)
     if "sender" in document and "recipient" in document:
         return _event(None, _kind(document), document, None, None)
-    raise NotAnEvent("the body is no envelope and no event")
+    raise NotAnEventError("the body is no envelope and no event")
 
 
 def _event(
@@ -129,13 +129,13 @@ def _kind(item: Mapping[str, Any]) -> str:
             return _FIELD_OF_KIND[key]
     unknown = [key for key in item if key not in _ADDRESS]
     if not unknown:
-        raise NotAnEvent("a messaging item says nothing")
+        raise NotAnEventError("a messaging item says nothing")
     return _field(unknown[0])
 
 
 def _field(name: Any) -> str:
     if not isinstance(name, str) or not name.strip() or len(name) > 200:
-        raise NotAnEvent("a field has no name")
+        raise NotAnEventError("a field has no name")
     known: str = _storable(_OTHER_SPELLINGS.get(name, name))
     return known
 
@@ -195,13 +195,13 @@ def _time(value: Any) -> datetime | None:
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
     for item in _list(value):
         if not isinstance(item, dict):
-            raise NotAnEvent("an entry or event is no JSON object")
+            raise NotAnEventError("an entry or event is no JSON object")
         yield item
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise NotAnEvent("a list of entries or events is none")
+        raise NotAnEventError("a list of entries or events is none")
     return value
 
 

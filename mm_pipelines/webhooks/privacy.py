@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mm_pipelines.warehouse.webhook_event import OPTINS, UPLOAD_STATUS
+from mm_pipelines.webhooks.webhook_event import OPTINS, UPLOAD_STATUS
 
 # Of a message we need to know that it came, from whom and when: it opens the 24-hour window.
 _CONVERSATION = frozenset(

@@ -13,10 +13,10 @@ from threading import Thread
 
 from sqlalchemy.exc import DataError
 
-from mm_pipelines.warehouse import webhook_event
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.webhook_event import WebhookEvent
+from mm_pipelines.webhooks import webhook_event
 from mm_pipelines.webhooks.metrics import ReceiverMetrics
+from mm_pipelines.webhooks.webhook_event import WebhookEvent
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,11 @@ class StoreError(Exception):
     """The events were not committed."""
 
 
-class StoreUnavailable(StoreError):
+class StoreUnavailableError(StoreError):
     """The database did not answer, or not in time; the same events may be offered again."""
 
 
-class NotStorable(StoreError):
+class NotStorableError(StoreError):
     """The database refuses these events whenever they are offered."""
 
 
@@ -93,11 +93,11 @@ class EventStore:
         """Return once the events are committed.
 
         Raises:
-            StoreUnavailable: The database is away, slow, or too many events wait already.
-            NotStorable: The database refuses them.
+            StoreUnavailableError: The database is away, slow, or too many events wait already.
+            NotStorableError: The database refuses them.
         """
         if self._waiting + len(events) > self._waiting_events:
-            raise StoreUnavailable("too many events wait for the database")
+            raise StoreUnavailableError("too many events wait for the database")
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
         self._waiting += len(events)
@@ -107,7 +107,7 @@ class EventStore:
                 await answer
         except TimeoutError:
             # It may be committed later all the same; the redelivery is then left out.
-            raise StoreUnavailable("the database did not answer in time") from None
+            raise StoreUnavailableError("the database did not answer in time") from None
         finally:
             self._waiting -= len(events)
 
@@ -138,7 +138,7 @@ class EventStore:
         """Store several requests at once; where one spoils that, each for itself."""
         error = self._insert([event for post in posts for event in post.events])
         self._metrics.commit_posts.observe(len(posts))
-        if isinstance(error, NotStorable) and len(posts) > 1:
+        if isinstance(error, NotStorableError) and len(posts) > 1:
             for post in posts:
                 self._commit([post])
             return
@@ -150,13 +150,13 @@ class EventStore:
             with self._database.transaction() as connection:
                 stored = webhook_event.insert(connection, events)
         except (DataError, ValueError):  # psycopg2 itself refuses some texts by a ValueError
-            return NotStorable("the database refuses the events")
+            return NotStorableError("the database refuses the events")
         # Not the database's faults alone: without its one writer a receiver only seems to live.
         except Exception as error:  # noqa: BLE001 - whatever it is, Meta offers the events again
             self._metrics.commit_failures.inc()
             # The statement has the events' content in it: only the kind of fault is told.
             log.warning("commit failed", extra={"fault": type(error).__name__})
-            return StoreUnavailable("the database is not available")
+            return StoreUnavailableError("the database is not available")
         self._metrics.events_stored.inc(stored)
         self._metrics.events_known.inc(len(events) - stored)
         return None

@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 from sqlalchemy import text
 
-from assets.customer_list import customer_list
-from assets.hashed_payload import hashed_payload
+from mm_pipelines.assets.customer_list import customer_list
+from mm_pipelines.assets.hashed_payload import hashed_payload
 from mm_pipelines.partitions import CONFIG
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.storage import StorageResource
+from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.warehouse.database import Database
-from resources.database import DatabaseResource
-from resources.storage import StorageResource
-from resources.suppression import SuppressionResource
 
 KEY = "acme_newsletter|2026-11-20"
 LIST = """\

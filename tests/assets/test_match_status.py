@@ -10,11 +10,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.match_status import match_status
+from mm_pipelines.assets.match_status import match_status
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.warehouse.database import Database
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from tests.warehouse.ledger import CUSTOM_AUDIENCE_ID, MONDAY, TUESDAY, Ledger
+from tests.match_status.ledger import CUSTOM_AUDIENCE_ID, MONDAY, TUESDAY, Ledger
 
 WEDNESDAY, THURSDAY = MONDAY + timedelta(days=2), TUESDAY + timedelta(days=2)
 

@@ -11,16 +11,16 @@ import httpx
 import polars as pl
 from sqlalchemy import text
 
-from mm_pipelines.delivery.audience import AudienceSpec
-from mm_pipelines.delivery.sending import Sending
-from mm_pipelines.delivery.throttle import SharedThrottle
+from mm_pipelines.delivery.custom_audience import AudienceSpec
+from mm_pipelines.delivery.sender import Sending
 from mm_pipelines.delivery.upload import UploadPlan, UploadSummary, upload
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.retry import RetryPolicy
+from mm_pipelines.payload import registry
+from mm_pipelines.payload.registry import HashedPayload
+from mm_pipelines.shared_throttle import SharedThrottle
 from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse import hashed_payload
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.hashed_payload import HashedPayload
 
 TOKEN = "EAAsystemuser"
 DAY = date(2026, 11, 20)
@@ -122,7 +122,7 @@ class Desk:
         published = self.storage.publish(f"payloads/{audience}", ".parquet", write)
         payload = HashedPayload(audience, day, published.sha256, published.path, frame.height)
         with self.database.transaction() as connection:
-            hashed_payload.record(connection, payload)
+            registry.record(connection, payload)
         return payload
 
     def acknowledged_rows(self) -> int:

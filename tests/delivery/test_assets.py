@@ -10,11 +10,11 @@ import fsspec
 import pytest
 from sqlalchemy import text
 
-from assets.audience_removals import audience_removals
-from assets.audience_upload import audience_upload
-from assets.audiences_at_meta import audiences_at_meta
-from assets.custom_audience import custom_audience
-from mm_pipelines.delivery.errors import PayloadMissing, RowsNotReceived
+from mm_pipelines.assets.audience_removals import audience_removals
+from mm_pipelines.assets.audience_upload import audience_upload
+from mm_pipelines.assets.audiences_at_meta import audiences_at_meta
+from mm_pipelines.assets.custom_audience import custom_audience
+from mm_pipelines.delivery.errors import PayloadMissingError, RowsNotReceivedError
 from mm_pipelines.graph_api.errors import (
     AmbiguousOutcomeError,
     PermanentError,
@@ -26,12 +26,12 @@ from mm_pipelines.graph_api.errors import (
     TransientError,
     VersionDeadError,
 )
-from mm_pipelines.warehouse.database import LockLost, LockTaken
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from resources.meta_failures import meta_failures
-from resources.storage import StorageResource
-from resources.suppression import SuppressionResource
+from mm_pipelines.orchestration.failures import meta_failures
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.storage import StorageResource
+from mm_pipelines.resources.suppression import SuppressionResource
+from mm_pipelines.warehouse.database import LockLostError, LockTakenError
 from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
 
 Run = Callable[..., dg.ExecuteInProcessResult]
@@ -254,9 +254,9 @@ def test_a_throttle_is_tried_again_after_the_wait_that_meta_tells() -> None:
     [
         AmbiguousOutcomeError("reset"),
         TransientError("busy"),
-        RowsNotReceived("x"),
-        LockTaken("y"),
-        LockLost("z"),
+        RowsNotReceivedError("x"),
+        LockTakenError("y"),
+        LockLostError("z"),
     ],
 )
 def test_what_may_pass_is_tried_again_and_in_the_end_fails(error: Exception) -> None:
@@ -273,7 +273,7 @@ def test_what_may_pass_is_tried_again_and_in_the_end_fails(error: Exception) -> 
         PolicyError("flagged", code=368),
         PermanentError("wrong", code=100),
         VersionDeadError("dead", code=2635),
-        PayloadMissing("nothing"),
+        PayloadMissingError("nothing"),
     ],
 )
 def test_what_cannot_pass_fails_without_another_try(error: Exception) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from mm_pipelines.warehouse import upload_batch
+from mm_pipelines.delivery import ledger
 from tests.delivery import uploading
 from tests.delivery.desk import DAY, Desk, keys, people
 
@@ -93,8 +93,8 @@ def trial(kills: Kills, audience: str, count: int, rng: random.Random) -> None:
     after = kills.times_received()
     assert {batch: after[batch] for batch in before} == received, "acknowledged, and sent again"
     with kills.desk.database.transaction() as connection:
-        assert upload_batch.delivered(connection, audience, DAY).rows == count
-        assert upload_batch.people_acknowledged(connection, audience) == count
+        assert ledger.delivered(connection, audience, DAY).rows == count
+        assert ledger.people_acknowledged(connection, audience) == count
     found = [a for a in kills.desk.sandbox.get("audiences") if a["name"] == audience]
     assert len(found) == 1, "created twice"
     members = kills.desk.sandbox.get(f"audiences/{found[0]['audience_id']}/members")["keys"]

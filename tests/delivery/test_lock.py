@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from mm_pipelines.delivery.removals import RemovalRequest, remove_people
-from mm_pipelines.delivery.sending import Sending
+from mm_pipelines.delivery.sender import Sending
 from mm_pipelines.graph_api.client import GraphApiClient
-from mm_pipelines.warehouse.database import LockLost
+from mm_pipelines.warehouse.database import LockLostError
 from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
 from tests.delivery.test_removals import leaving
 from tests.sessions import end_the_locks_session
@@ -47,7 +47,7 @@ def test_an_upload_that_lost_its_lock_stops_and_is_finished_by_the_next(
     crowd = people(1000)
     desk.publish(crowd)
 
-    with pytest.raises(LockLost):
+    with pytest.raises(LockLostError):
         desk.upload(batch_size=100, side_by_side=side_by_side, client=losing_the_lock(desk))
 
     assert len(desk.sandbox.batches()) <= side_by_side
@@ -76,7 +76,7 @@ def test_a_removal_that_lost_its_lock_stops_and_is_finished_by_the_next(desk: De
                 say=desk.lines.append,
             )
 
-    with pytest.raises(LockLost):
+    with pytest.raises(LockLostError):
         remove(losing_the_lock(desk))
 
     assert len(desk.sandbox.batches("remove")) == 1

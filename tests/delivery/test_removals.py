@@ -10,7 +10,7 @@ from mm_pipelines.delivery.removals import (
     audiences_with,
     remove_people,
 )
-from mm_pipelines.delivery.sending import Sending
+from mm_pipelines.delivery.sender import Sending
 from tests.delivery.desk import DAY, SPEC, Desk, hashed, keys, people
 
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import httpx
 from sqlalchemy import text
 
-from mm_pipelines.delivery import delta as deltas
-from mm_pipelines.delivery.audience import find_or_create
-from mm_pipelines.delivery.delta import DeltaFile
+from mm_pipelines.delivery import delta_file
+from mm_pipelines.delivery.custom_audience import find_or_create
+from mm_pipelines.delivery.delta_file import DeltaFile
 from mm_pipelines.delivery.progress import ProgressLog
-from mm_pipelines.delivery.sending import Sender, Sending
+from mm_pipelines.delivery.sender import Sender, Sending
 from mm_pipelines.graph_api.client import GraphApiClient
 from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
 
@@ -37,7 +37,7 @@ def test_a_session_gets_its_last_batch_before_its_window_ends(desk: Desk) -> Non
         desk.database.lock(f"audience:{SPEC.audience}") as lock,
     ):
         target, _ = find_or_create(lock, desk.database, client, SPEC)
-        delta = deltas.freeze(
+        delta = delta_file.freeze(
             desk.database,
             DeltaFile(payload.path, payload.rows, ("EMAIL", "PHONE")),
             audience=SPEC.audience,

@@ -7,10 +7,14 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from mm_pipelines.delivery.errors import AudienceElsewhere, PayloadMissing, TooManyRemovals
+from mm_pipelines.delivery.errors import (
+    AudienceMismatchError,
+    PayloadMissingError,
+    TooManyRemovalsError,
+)
 from mm_pipelines.delivery.upload import UploadPlan, preview
 from mm_pipelines.graph_api.client import GraphApiClient
-from mm_pipelines.warehouse.database import LockTaken
+from mm_pipelines.warehouse.database import LockTakenError
 from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
 
 TOMORROW = DAY + timedelta(days=1)
@@ -101,7 +105,7 @@ def test_a_mirrored_list_that_would_remove_too_many_stops_and_says_how_to_go_on(
     desk.upload(mode="mirror")
     desk.publish(people(500), day=TOMORROW)
 
-    with pytest.raises(TooManyRemovals, match=r"500 of the 1,000.*50%.*accept_removals: true"):
+    with pytest.raises(TooManyRemovalsError, match=r"500 of the 1,000.*50%.*accept_removals: true"):
         desk.upload(mode="mirror", day=TOMORROW)
     assert len(desk.sandbox.members()) == 1000
 
@@ -152,7 +156,7 @@ def test_removals_go_by_post_where_the_setting_says_so(desk: Desk) -> None:
 
 
 def test_without_a_payload_the_upload_says_what_to_materialise(desk: Desk) -> None:
-    with pytest.raises(PayloadMissing, match="materialise hashed_payload first"):
+    with pytest.raises(PayloadMissingError, match="materialise hashed_payload first"):
         desk.upload(day=date(2026, 11, 1))
 
 
@@ -211,7 +215,7 @@ def test_a_preview_counts_and_leaves_no_trace(desk: Desk) -> None:
 
 def test_two_uploads_to_one_audience_at_once_are_impossible(desk: Desk) -> None:
     desk.publish(people(100))
-    with desk.database.lock(f"audience:{SPEC.audience}"), pytest.raises(LockTaken):
+    with desk.database.lock(f"audience:{SPEC.audience}"), pytest.raises(LockTakenError):
         desk.upload()
     assert desk.sandbox.get("calls")["calls"] == []
 
@@ -220,5 +224,7 @@ def test_an_audience_that_moved_to_another_ad_account_is_refused(desk: Desk) -> 
     desk.publish(people(100))
     desk.upload()
     moved = replace(SPEC, ad_account_id="99")
-    with pytest.raises(AudienceElsewhere, match=r"ad_account_id 99.*give the audience a new key"):
+    with pytest.raises(
+        AudienceMismatchError, match=r"ad_account_id 99.*give the audience a new key"
+    ):
         desk.upload(spec=moved)

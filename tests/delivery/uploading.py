@@ -3,14 +3,14 @@
 import time
 from dataclasses import replace
 
-from mm_pipelines.delivery.sending import Sending
-from mm_pipelines.delivery.throttle import SharedThrottle
+from mm_pipelines.delivery.sender import Sending
 from mm_pipelines.delivery.upload import UploadPlan, upload
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import ThrottledError
 from mm_pipelines.graph_api.retry import RetryPolicy
+from mm_pipelines.shared_throttle import SharedThrottle
 from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse.database import Database, LockTaken
+from mm_pipelines.warehouse.database import Database, LockTakenError
 from tests.delivery.desk import DAY, SPEC, TOKEN
 
 
@@ -41,7 +41,7 @@ def run(
         while True:
             try:
                 upload(database, Storage(storage_url), client, plan, silent)
-            except LockTaken:
+            except LockTakenError:
                 continue
             except ThrottledError as throttled:
                 # As the asset does, by RetryRequested.

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import text
 
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.webhook_event import UPLOAD_STATUS
+from mm_pipelines.webhooks.webhook_event import UPLOAD_STATUS
 
 # What is still to come by itself, by count: nothing of it may be left.
 _AWAITED = {

@@ -12,7 +12,7 @@ import pytest
 
 from mm_pipelines.local.demo import JOB
 from mm_pipelines.local.environment import Environment
-from mm_pipelines.warehouse.webhook_event import UPLOAD_STATUS
+from mm_pipelines.webhooks.webhook_event import UPLOAD_STATUS
 from tests.e2e.installation import Installation
 from tests.e2e.ledger import Ledger
 from tests.e2e.lists import Lists

@@ -17,12 +17,7 @@ from mm_pipelines.graph_api.custom_audiences import (
     list_custom_audiences,
     list_sessions,
 )
-from mm_pipelines.graph_api.messages import (
-    OptInRequest,
-    Verdict,
-    send_opt_in_request,
-    verdict,
-)
+from mm_pipelines.graph_api.messages import OptInRequest, Verdict, send_opt_in_request, verdict
 from mm_pipelines.graph_api.retry import RetryPolicy
 from mm_pipelines.graph_api.subscriptions import page_subscriptions, subscribe_page
 from mm_pipelines.graph_api.throttle import MemoryThrottle

@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm_pipelines.identity import (
-    COLUMNS,
-    KEYS,
-    Remembered,
-    names,
-    normalise,
-    normalise_and_hash,
-)
+from mm_pipelines.identity import COLUMNS, KEYS, Remembered, names, normalise, normalise_and_hash
 from mm_pipelines.identity.email import email
 
 EMPTY = hashlib.sha256(b"").hexdigest()

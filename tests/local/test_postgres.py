@@ -14,11 +14,7 @@ import psutil
 import psycopg2
 import pytest
 
-from mm_pipelines.local.postgres import (
-    EmbeddedPostgres,
-    PostgresNotStarted,
-    PostgresStartFailed,
-)
+from mm_pipelines.local.postgres import EmbeddedPostgres, PostgresNotStarted, PostgresStartFailed
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 

@@ -9,13 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mm_pipelines.local.processes import (
-    AlreadyRunning,
-    ChildDied,
-    NotReady,
-    ProcessGroup,
-    Stopped,
-)
+from mm_pipelines.local.processes import AlreadyRunning, ChildDied, NotReady, ProcessGroup, Stopped
 
 PYTHON = sys.executable
 
@@ -38,7 +32,7 @@ time.sleep(600)
 STACK = """
 import os, sys, time
 from pathlib import Path
-from mm_pipelines.local.processes import ProcessGroup, Stopped
+from mm_pipelines.local.processes import (ProcessGroup, Stopped)
 home = Path(sys.argv[1])
 try:
     with ProcessGroup(home) as group:

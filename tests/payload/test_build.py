@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from mm_pipelines.lists import ListChangedError, ListRowError, inspect_list
 from mm_pipelines.payload import (
     HashedPayload,
-    Suppression,
     build_hashed_payload,
-    suppression_digest,
-    suppression_digests,
 )
 from mm_pipelines.storage import Storage
+from mm_pipelines.suppression.digests import suppression_digest, suppression_digests
+from mm_pipelines.suppression.suppression_list import SuppressionList
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 
@@ -217,7 +216,7 @@ def test_a_suppressed_person_is_left_out_by_either_identifier(tmp_path: Path) ->
         f"{sha('a@b.co').upper()},+33 6 12 34 56 78\n"
         ",\n",
         default_country="US",
-        suppression=Suppression(KEY, digests),
+        suppression=SuppressionList(KEY, digests),
     )
     assert people_of(built)["row_number"].to_list() == [3]
     assert (built.suppressed, built.rejected, built.accepted) == (3, 1, 1)
@@ -225,10 +224,10 @@ def test_a_suppressed_person_is_left_out_by_either_identifier(tmp_path: Path) ->
 
 
 def test_another_key_suppresses_nobody_and_shows_no_secret(tmp_path: Path) -> None:
-    suppression = Suppression(b"other", [suppression_digest(sha("a@b.co"), KEY)])
+    suppression = SuppressionList(b"other", [suppression_digest(sha("a@b.co"), KEY)])
     assert build(tmp_path, "email\na@b.co\n", suppression=suppression).suppressed == 0
     assert "other" not in repr(suppression)
-    assert not Suppression(KEY, [])
+    assert not SuppressionList(KEY, [])
 
 
 CELLS = st.sampled_from(["", "a@b.co", "A@B.CO ", "c@d.co", "nope", "-", "é@ü.de"])
@@ -247,7 +246,9 @@ def test_no_row_is_lost_and_nobody_is_there_twice(
 ) -> None:
     content = "email,phone,fn,ln\n" + "".join(",".join(row) + "\n" for row in rows)
     digests = [suppression_digest(sha("c@d.co"), KEY)] if suppressed else []
-    built = build(tmp_path, content, default_country=country, suppression=Suppression(KEY, digests))
+    built = build(
+        tmp_path, content, default_country=country, suppression=SuppressionList(KEY, digests)
+    )
     people = people_of(built)
 
     assert built.read == len(rows)

@@ -15,7 +15,7 @@ from tests.sandbox.meta import Meta, Receiver, key, people
 
 PROGRAM = """
 import sys
-from mm_pipelines.sandbox import Settings, run
+from mm_pipelines.sandbox import (Settings, run)
 run("127.0.0.1", int(sys.argv[1]), Settings.model_validate_json(sys.argv[2]))
 """
 

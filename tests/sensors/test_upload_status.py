@@ -10,6 +10,7 @@ from sqlalchemy import make_url
 
 from mm_pipelines.definitions import defs
 from mm_pipelines.jobs import token_refresh
+from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors import upload_status_sensor
 from mm_pipelines.sensors.asking import (
     ASKED_FOR_TAG,
@@ -20,9 +21,8 @@ from mm_pipelines.sensors.asking import (
     wait_after,
 )
 from mm_pipelines.warehouse.database import Database
-from resources.database import DatabaseResource
+from tests.match_status.ledger import MONDAY, PAGE_ID, TUESDAY, Ledger
 from tests.runs import ended_earlier, failed_until_set_aside
-from tests.warehouse.ledger import MONDAY, PAGE_ID, TUESDAY, Ledger
 
 # tests/mm.yaml begins on the 18th.
 WEDNESDAY, THURSDAY = MONDAY + timedelta(days=2), TUESDAY + timedelta(days=2)

@@ -6,7 +6,7 @@ from typing import Self
 
 import polars as pl
 
-from mm_pipelines.warehouse.subscription_token import LISTED_TOKEN
+from mm_pipelines.tokens.subscription_token import LISTED_TOKEN
 
 NOW = datetime.now(UTC)
 

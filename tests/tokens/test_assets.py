@@ -11,14 +11,14 @@ import polars as pl
 import pytest
 from sqlalchemy import text
 
-from assets.sendable_tokens import sendable_tokens
-from assets.subscription_tokens import every_page_pulled, subscription_tokens
-from assets.token_details import token_details
-from assets.token_snapshot import token_snapshot
+from mm_pipelines.assets.sendable_tokens import sendable_tokens
+from mm_pipelines.assets.subscription_tokens import every_page_pulled, subscription_tokens
+from mm_pipelines.assets.token_details import token_details
+from mm_pipelines.assets.token_snapshot import token_snapshot
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.warehouse.database import Database
-from resources.database import DatabaseResource
-from resources.graph_api import GraphApiResource
-from resources.storage import StorageResource
 from tests.tokens.conftest import PEOPLE
 
 _NEAR_EXPIRY = text("""

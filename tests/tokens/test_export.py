@@ -8,9 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from mm_pipelines.storage import Storage
-from mm_pipelines.tokens.export import FileFormat, export_sendable, publish_sendable
+from mm_pipelines.tokens.export import COLUMNS, FileFormat, export_sendable, publish_sendable
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.sendable_token import COLUMNS
 
 TOKENS = text("""
 insert into mm.subscription_token (

@@ -19,9 +19,9 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
+from mm_pipelines.tokens.pull_record import start_pull
+from mm_pipelines.tokens.subscription_token import LISTED_TOKEN, Merged, Source, staging
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.subscription_token import LISTED_TOKEN, Merged, Source, staging
-from mm_pipelines.warehouse.token_pull import start_pull
 from tests.tokens.model import NOW, Filtered, Listed, TokenTable, frame
 
 PAGES = (str(number) for number in itertools.count(1))

@@ -3,14 +3,14 @@
 import pytest
 from sqlalchemy import text
 
+from mm_pipelines.delivery import custom_audience
+from mm_pipelines.delivery.custom_audience import CustomAudience
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import GraphApiError
-from mm_pipelines.tokens.errors import ListingUnstable, LossesNotAccepted
+from mm_pipelines.tokens.counts import token_counts
+from mm_pipelines.tokens.errors import LossesNotAcceptedError, UnstableListingError
 from mm_pipelines.tokens.pull import PullReport, pull_tokens
-from mm_pipelines.warehouse import custom_audience
-from mm_pipelines.warehouse.custom_audience import CustomAudience
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.token_counts import token_counts
 from tests.tokens.conftest import PAGE_ID, PEOPLE
 from tests.tokens.listing import TokenListing, audience_made, opted_in
 
@@ -86,7 +86,7 @@ def test_a_listing_that_loses_its_place_is_read_again_from_the_top(database: Dat
 
 def test_a_listing_that_never_holds_still_changes_nothing(database: Database) -> None:
     listing = TokenListing([audience_made(n, "1") for n in range(2_500)], dead_cursors=99)
-    with pytest.raises(ListingUnstable, match="nothing was merged"):
+    with pytest.raises(UnstableListingError, match="nothing was merged"):
         pull(listing, database)
     assert live_tokens(database) == set()
 
@@ -114,7 +114,7 @@ def test_losing_more_than_the_share_stops_the_pull_until_it_is_accepted(
     listing = TokenListing([audience_made(n, "1") for n in range(100)])
     pull(listing, database)
     listing.tokens = listing.tokens[:left]
-    with pytest.raises(LossesNotAccepted, match="accept_losses: true"):
+    with pytest.raises(LossesNotAcceptedError, match="accept_losses: true"):
         pull(listing, database)
     assert len(live_tokens(database)) == 100
     assert pull(listing, database, accept_losses=True).merged.vanished == 100 - left

@@ -5,7 +5,7 @@ import traceback
 import pytest
 from sqlalchemy import text
 
-from mm_pipelines.warehouse.database import Database, LockLost, LockTaken
+from mm_pipelines.warehouse.database import Database, LockLostError, LockTakenError
 from mm_pipelines.warehouse.migrate import current, head, upgrade
 from tests.sessions import end_the_locks_session
 
@@ -31,7 +31,7 @@ def test_a_lock_has_one_holder_and_is_free_afterwards(database: Database) -> Non
     with database.lock("audience:a"):
         with database.lock("audience:b"):
             pass
-        with pytest.raises(LockTaken, match="audience:a"), database.lock("audience:a"):
+        with pytest.raises(LockTakenError, match="audience:a"), database.lock("audience:a"):
             pass
     with database.lock("audience:a"):
         pass
@@ -43,7 +43,7 @@ def test_the_holder_of_a_lock_notices_that_it_was_lost(database: Database) -> No
         end_the_locks_session(database)
         with database.lock("audience:a"):
             for _ in range(2):
-                with pytest.raises(LockLost, match="audience:a was lost"):
+                with pytest.raises(LockLostError, match="audience:a was lost"):
                     lock.confirm()
 
 

@@ -20,9 +20,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from mm_pipelines.local.postgres import EmbeddedPostgres
-from mm_pipelines.warehouse import match_status
+from mm_pipelines.match_status import partition_status
+from mm_pipelines.match_status.due import match_status_due
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.match_status_due import match_status_due
 from mm_pipelines.warehouse.migrate import upgrade
 from tests.servers import free_port
 from tests.webhooks.meta import UPLOAD_STATUS, signed, upload_status
@@ -115,7 +115,7 @@ class Trial:
 
     def _refresh(self, audience: str, day: date) -> None:
         with self.database.transaction() as connection:
-            match_status.refresh(
+            partition_status.refresh(
                 connection, audience, day, overdue_after=OVERDUE_AFTER, run_id="trial"
             )
 

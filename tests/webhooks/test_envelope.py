@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm_pipelines.warehouse.webhook_event import WebhookEvent
-from mm_pipelines.webhooks.envelope import NotAnEvent, parse
+from mm_pipelines.webhooks.envelope import NotAnEventError, parse
+from mm_pipelines.webhooks.webhook_event import WebhookEvent
 from tests.webhooks.meta import (
     AD_ACCOUNT_ID,
     CUSTOM_AUDIENCE_ID,
@@ -230,7 +230,7 @@ json_values = st.recursive(
 def test_any_json_is_events_or_refused(document: Any) -> None:
     try:
         events = parse(body(document))
-    except NotAnEvent:
+    except NotAnEventError:
         return
     assert events
 

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Connection, text
 
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.warehouse.webhook_event import WebhookEvent
 from mm_pipelines.webhooks.metrics import ReceiverMetrics
-from mm_pipelines.webhooks.store import EventStore, NotStorable, StoreUnavailable
+from mm_pipelines.webhooks.store import EventStore, NotStorableError, StoreUnavailableError
+from mm_pipelines.webhooks.webhook_event import WebhookEvent
 
 
 def event(number: int, payload: str = "{}") -> WebhookEvent:
@@ -54,7 +54,7 @@ def test_a_request_that_cannot_be_stored_spoils_no_other(database: Database) -> 
             )
 
     outcomes = asyncio.run(post_all())
-    assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, NotStorable)] == [
+    assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, NotStorableError)] == [
         n for n in range(100) if n % 10 == 3
     ]
     assert stored(database) == 90
@@ -79,7 +79,7 @@ def test_no_fault_whatever_ends_the_writing(database: Database) -> None:
 
     async def post_twice() -> None:
         async with writing(failing) as save:
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(StoreUnavailableError):
                 await save([event(1)])
             await save([event(1)])
 
@@ -93,7 +93,7 @@ def test_a_request_is_stored_whole_or_not_at_all(database: Database) -> None:
         async with writing(database) as save:
             await save([event(1), event(2, "no json")])
 
-    with pytest.raises(NotStorable):
+    with pytest.raises(NotStorableError):
         asyncio.run(post())
     assert stored(database) == 0
 
@@ -135,7 +135,7 @@ def test_a_database_that_is_too_slow_is_not_waited_for(database: Database) -> No
                 connection.execute(text("lock table mm.webhook_event in exclusive mode"))
                 await save([event(1)])
 
-    with pytest.raises(StoreUnavailable, match="in time"):
+    with pytest.raises(StoreUnavailableError, match="in time"):
         asyncio.run(post_behind_a_lock())
     # It was committed all the same when the lock was gone: the redelivery will be left out.
     assert stored(database) == 1
@@ -148,5 +148,5 @@ def test_a_flood_is_turned_away_before_it_fills_the_memory(database: Database) -
                 *(save([event(number)]) for number in range(30)), return_exceptions=True
             )
 
-    refused = [isinstance(outcome, StoreUnavailable) for outcome in asyncio.run(flood())]
+    refused = [isinstance(outcome, StoreUnavailableError) for outcome in asyncio.run(flood())]
     assert refused == [False] * 10 + [True] * 20

@@ -1,0 +1,139 @@
+"""The Custom Audience of an audience: found or created once, and the same ever after."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from mm_pipelines.delivery.errors import AudienceMismatchError
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.custom_audiences import find_or_create_custom_audience
+from mm_pipelines.warehouse.database import Database, HeldLock
+
+_FIND = text("""
+select audience, custom_audience_id, page_id, ad_account_id, name
+from mm.custom_audience where audience = :audience
+""")
+
+_RECORD = text("""
+insert into mm.custom_audience (audience, custom_audience_id, page_id, ad_account_id, name)
+values (:audience, :custom_audience_id, :page_id, :ad_account_id, :name)
+on conflict (audience) do update
+set custom_audience_id = excluded.custom_audience_id,
+    page_id = excluded.page_id,
+    ad_account_id = excluded.ad_account_id,
+    name = excluded.name,
+    created_at = now()
+""")
+
+_OF_AD_ACCOUNT = text("""
+select audience, custom_audience_id, page_id, ad_account_id, name
+from mm.custom_audience where ad_account_id = :ad_account_id
+order by audience
+""")
+
+_ALL = text("""
+select audience, custom_audience_id, page_id, ad_account_id, name
+from mm.custom_audience order by audience
+""")
+
+
+@dataclass(frozen=True)
+class CustomAudience:
+    """A Custom Audience at Meta, as we know it."""
+
+    audience: str
+    custom_audience_id: str
+    page_id: str
+    ad_account_id: str
+    name: str
+
+
+def find(connection: Connection, audience: str) -> CustomAudience | None:
+    """The Custom Audience recorded for an audience; None before it was found or created."""
+    row = connection.execute(_FIND, {"audience": audience}).one_or_none()
+    return CustomAudience(**row._asdict()) if row else None
+
+
+def record(connection: Connection, custom_audience: CustomAudience) -> None:
+    """Record what was found or created; another one takes the place of the former."""
+    connection.execute(_RECORD, vars(custom_audience))
+
+
+def of_ad_account(connection: Connection, ad_account_id: str) -> list[CustomAudience]:
+    """All that are recorded for an ad account."""
+    rows = connection.execute(_OF_AD_ACCOUNT, {"ad_account_id": ad_account_id})
+    return [CustomAudience(**row._asdict()) for row in rows]
+
+
+def all_recorded(connection: Connection) -> list[CustomAudience]:
+    """All that are recorded, those of audiences no longer in mm.yaml included."""
+    return [CustomAudience(**row._asdict()) for row in connection.execute(_ALL)]
+
+
+@dataclass(frozen=True)
+class AudienceSpec:
+    """What mm.yaml says of an audience, as far as Meta must know it."""
+
+    audience: str
+    page_id: str
+    ad_account_id: str
+    name: str
+    description: str
+
+
+def find_or_create(
+    lock: HeldLock, database: Database, client: GraphApiClient, spec: AudienceSpec
+) -> tuple[CustomAudience, bool]:
+    """The audience's Custom Audience, and whether it was created at Meta just now.
+
+    It is looked for in ``mm.custom_audience``, then at Meta by its name and Page, so that a run
+    that died between creating and recording does not lead to a second one; only then is it
+    created.
+
+    Args:
+        lock: The audience's.
+        database: Where it is recorded.
+        client: With the token of the ad account.
+        spec: What mm.yaml says of it.
+
+    Raises:
+        LockLostError: The lock is not held any more.
+        AudienceMismatchError: It is recorded for another Page or ad account than mm.yaml has.
+        GraphApiError: As `graph_api.custom_audiences.find_or_create_custom_audience`.
+    """
+    with database.transaction() as connection:
+        known = find(connection, spec.audience)
+    if known is not None:
+        _check_same_place(known, spec)
+        return known, False
+    lock.confirm()
+    custom_audience_id, created = find_or_create_custom_audience(
+        client,
+        spec.ad_account_id,
+        name=spec.name,
+        description=spec.description,
+        page_id=spec.page_id,
+    )
+    found = CustomAudience(
+        audience=spec.audience,
+        custom_audience_id=custom_audience_id,
+        page_id=spec.page_id,
+        ad_account_id=spec.ad_account_id,
+        name=spec.name,
+    )
+    with database.transaction() as connection:
+        record(connection, found)
+    return found, created
+
+
+def _check_same_place(known: CustomAudience, spec: AudienceSpec) -> None:
+    for setting, recorded, wanted in (
+        ("ad_account_id", known.ad_account_id, spec.ad_account_id),
+        ("page", known.page_id, spec.page_id),
+    ):
+        if recorded != wanted:
+            raise AudienceMismatchError(
+                f"{spec.audience}: mm.yaml has {setting} {wanted}, but its Custom Audience "
+                f"{known.custom_audience_id} was made for {recorded}, and Meta cannot move one. "
+                "Set it back, or give the audience a new key in mm.yaml"
+            )

@@ -1,0 +1,1 @@
+"""Figures for people: a Page's growth, and the overview that ``mm status`` prints."""

@@ -1,0 +1,369 @@
+"""Subscription tokens: what a pull listed, compared with what is known, and merged.
+
+A pull's frames go into temporary tables of one session, which die with it, so that a pull killed
+anywhere leaves nothing behind. `Staging.compare` works out what the listing means, and
+`Staging.merge` does it; both happen in one transaction, and only differences are written.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import polars as pl
+from sqlalchemy import text
+
+from mm_pipelines.tokens.differences import DIFFERENCES, TABLES
+from mm_pipelines.tokens.pull_record import Pull
+from mm_pipelines.warehouse.database import Database
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Connection as BulkConnection
+
+Source = Literal["custom_audience", "opt_in", "click_to_messenger", "automation"]
+"""How a person came to be subscribed."""
+
+_TIME = pl.Datetime("us", "UTC")
+
+LISTED_TOKEN: Final = pl.Schema(
+    {
+        "token": pl.String(),
+        "recipient_id": pl.String(),
+        "topic_title": pl.String(),
+        "reoptin": pl.String(),
+        "user_token_status": pl.String(),
+        "timezone": pl.String(),
+        "created_at": _TIME,
+        "expires_at": _TIME,
+        "next_eligible_at": _TIME,
+        "custom_audience_ids": pl.List(pl.String()),
+    }
+)
+"""A token as Meta lists it. Null is what Meta does not tell: of a token made from a Custom
+Audience that is the recipient and every time (graph-api-facts 2.8)."""
+
+# Merges of one Page, a pull's and a webhook's, follow one another.
+_LOCK = "select pg_advisory_xact_lock(hashtextextended('subscription_token:' || $1, 0))::text"
+
+# Sorting and joining 10 million tokens spills to disk in runs of this size.
+_SORT_MEMORY = "set local work_mem = '256MB'"
+
+_IS_KNOWN = "select exists (select from mm.subscription_token where page_id = $1) as known"
+
+_COMPARE = f"insert into token_difference {DIFFERENCES}"
+
+_NOW = "select clock_timestamp() as now"
+
+_COUNT_DIFFERENCES = """
+select
+    count(*) filter (where fate = 'changed') as changed,
+    count(*) filter (where fate = 'returned') as returned,
+    count(*) filter (where fate = 'vanished') as vanished
+from token_difference
+"""
+
+_COUNT_LIVE = """
+select count(*) as live from mm.subscription_token where page_id = $1 and gone_at is null
+"""
+
+# $1 page_id. A Page's first tokens, which may be millions, go straight to their place.
+_INSERT_APPEARED = """
+with appeared as (
+    insert into mm.subscription_token (
+        page_id, token, recipient_id, topic_title, reoptin, user_token_status, timezone, created_at,
+        expires_at, next_eligible_at, custom_audience_ids, source, first_seen_at, last_seen_at
+    )
+    select $1, token, recipient_id, topic_title, reoptin, user_token_status, timezone, created_at,
+        expires_at, next_eligible_at, custom_audience_ids, source, {now}, {now}
+    from {differences}
+    where fate = 'appeared'
+    returning source
+)
+select count(*) as appeared, count(*) filter (where source = 'opt_in') as opted_in from appeared
+"""
+_INSERT_COMPARED = _INSERT_APPEARED.format(differences="token_difference", now="$2")
+_INSERT_FIRST = _INSERT_APPEARED.format(differences=f"({DIFFERENCES}) as first", now="$4")
+
+# The first tokens of all: an index made of a million rows at once takes half the time of one that
+# each of them enters by itself. Nobody misses the indexes of an empty table meanwhile, and whoever
+# comes waits; a merge that is killed leaves them as they were. Only one may ask for the whole
+# table, or two that have read it would wait for each other.
+_IS_ALONE = """
+select pg_try_advisory_xact_lock(hashtextextended('subscription_token', 0)) as alone
+"""
+_LOCK_TABLE = "lock table mm.subscription_token in access exclusive mode"
+_IS_EMPTY = "select not exists (select from mm.subscription_token) as empty"
+_INDEXES = """
+select indexrelid::regclass::text as name, pg_get_indexdef(indexrelid) as definition
+from pg_index
+where indrelid = 'mm.subscription_token'::regclass and not indisprimary
+"""
+_INDEX_MEMORY = "set local maintenance_work_mem = '256MB'"
+
+# $1 page_id, $2 the time of the merge, the same in every statement.
+_UPDATE_CHANGED = """
+update mm.subscription_token as known
+set recipient_id = new.recipient_id,
+    topic_title = new.topic_title,
+    reoptin = new.reoptin,
+    user_token_status = new.user_token_status,
+    timezone = new.timezone,
+    created_at = new.created_at,
+    expires_at = new.expires_at,
+    next_eligible_at = new.next_eligible_at,
+    custom_audience_ids = new.custom_audience_ids,
+    source = new.source,
+    last_seen_at = $2,
+    gone_at = null
+from token_difference as new
+where known.page_id = $1 and known.token = new.token and new.fate in ('changed', 'returned')
+"""
+
+_UPDATE_VANISHED = """
+update mm.subscription_token as known
+set gone_at = $2
+from token_difference as new
+where known.page_id = $1 and known.token = new.token and new.fate = 'vanished'
+"""
+
+# After a complete pull every live token was listed, but for those seen since it began.
+_RENEW_ALL = """
+with renewed as (
+    update mm.subscription_token
+    set last_seen_at = $2
+    where page_id = $1 and gone_at is null
+        and last_seen_at < (select started_at from mm.token_pull where pull_id = $3)
+    returning 1
+)
+select count(*) from renewed
+"""
+
+_RENEW_LISTED = """
+with renewed as (
+    update mm.subscription_token
+    set last_seen_at = $2
+    where page_id = $1 and token in (select token from listed_token) and last_seen_at < $2
+    returning 1
+)
+select count(*) from renewed
+"""
+
+_RECORD_CHANGES = """
+insert into mm.token_change (page_id, token, event, happened_at, pull_id, old_value, new_value)
+select $1, token, fate, $2::timestamptz, nullif($3::bigint, 0), null, null
+from token_difference
+where fate in ('returned', 'vanished')
+union all
+select $1, token, 'status_changed', $2, nullif($3, 0), old_status, user_token_status
+from token_difference
+where fate in ('changed', 'returned') and user_token_status is distinct from old_status
+union all
+select $1, token, 'reoptin_changed', $2, nullif($3, 0), old_reoptin, reoptin
+from token_difference
+where fate in ('changed', 'returned') and reoptin is distinct from old_reoptin
+union all
+select $1, token, 'expiry_changed', $2, nullif($3, 0), old_expires_at::text, expires_at::text
+from token_difference
+where fate in ('changed', 'returned') and expires_at is distinct from old_expires_at
+"""
+
+_TIDY = text("vacuum (analyze, skip_locked) mm.subscription_token")
+
+_FINISH_PULL = """
+update mm.token_pull
+set finished_at = clock_timestamp(), complete = $2, method = $3, tokens_listed = $4,
+    appeared = $5, changed = $6, returned = $7, vanished = $8
+where pull_id = $1
+"""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What a listing means for the tokens known of its Page, in tokens.
+
+    Attributes:
+        first: the Page has no tokens yet, so that all are new.
+        changed: listed with other values.
+        returned: listed though they had been gone.
+        vanished: live and no longer listed by a complete pull.
+        live_before: live until this listing; counted only where tokens vanished.
+    """
+
+    first: bool
+    changed: int
+    returned: int
+    vanished: int
+    live_before: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did, in tokens.
+
+    Attributes:
+        listed: distinct tokens that were listed.
+        appeared: of them, those never seen before.
+        opted_in: of those, the ones of people who came without an audience, as far as is told.
+        changed: listed with other values.
+        returned: listed though they had been gone.
+        vanished: live and no longer listed by a complete pull.
+    """
+
+    listed: int
+    appeared: int
+    opted_in: int
+    changed: int
+    returned: int
+    vanished: int
+
+
+class Staging:
+    """The frames of one pull on one session, until they are merged or the session ends."""
+
+    def __init__(self, connection: "BulkConnection") -> None:
+        self._connection = connection
+
+    def append(self, frame: pl.DataFrame) -> None:
+        """Add listed tokens, a frame of `LISTED_TOKEN`; the same token may come again."""
+        self._ingest("listed_token", frame)
+
+    def append_filtered(
+        self,
+        frame: pl.DataFrame,
+        *,
+        custom_audience_id: str | None = None,
+        source: Source | None = None,
+    ) -> None:
+        """Add what a filter of the listing told: who was matched there, or how they came.
+
+        Args:
+            frame: of `LISTED_TOKEN`; the answer to the filter.
+            custom_audience_id: the audience that was asked for.
+            source: what the filter stands for.
+        """
+        self.append(frame)
+        filtered = frame.select(
+            "token",
+            pl.lit(custom_audience_id, pl.String).alias("custom_audience_id"),
+            pl.lit(source, pl.String).alias("source"),
+        )
+        self._ingest("filtered_token", filtered)
+
+    def compare(self, page_id: str, pull: Pull | None = None) -> Differences:
+        """Work out what the staged tokens mean; begins the transaction that `merge` ends.
+
+        Args:
+            page_id: the Page whose tokens they are.
+            pull: the pull that listed them; None for tokens asked for one by one. Only what a
+                complete pull lacks has vanished.
+        """
+        with self._connection.cursor() as cursor:
+            cursor.execute("analyze filtered_token (token)")
+            cursor.execute(_SORT_MEMORY)
+            cursor.execute(_LOCK, (page_id,))
+        if not self._row(_IS_KNOWN, page_id)["known"]:
+            return Differences(first=True, changed=0, returned=0, vanished=0, live_before=0)
+        with self._connection.cursor() as cursor:
+            # A few answers are looked up among the known; a whole listing is joined with them.
+            cursor.execute("analyze listed_token (token)")
+            cursor.execute(_COMPARE, (page_id, _id(pull), _complete(pull)))
+        counts = self._row(_COUNT_DIFFERENCES)
+        live = self._row(_COUNT_LIVE, page_id)["live"] if counts["vanished"] else 0
+        return Differences(first=False, **counts, live_before=live)
+
+    def merge(self, page_id: str, differences: Differences, pull: Pull | None = None) -> Merged:
+        """Write the differences, their events and the pull's end, and commit: all or nothing."""
+        now = self._row(_NOW)["now"]
+        d = differences
+        with self._connection.cursor() as cursor:
+            if d.changed or d.returned or d.vanished:
+                # What is told of few tokens must find them one by one, and of many in one pass.
+                cursor.execute("analyze token_difference")
+                cursor.execute(_UPDATE_CHANGED, (page_id, now))
+                cursor.execute(_UPDATE_VANISHED, (page_id, now))
+                cursor.execute(_RECORD_CHANGES, (page_id, now, _id(pull)))
+        # Before the new ones come, which need no renewal.
+        if _complete(pull):
+            renewed = self._row(_RENEW_ALL, page_id, now, _id(pull))["count"]
+        else:
+            renewed = self._row(_RENEW_LISTED, page_id, now)["count"]
+        if d.first:
+            with self._indexed_afterwards() if pull else nullcontext():
+                new = self._row(_INSERT_FIRST, page_id, _id(pull), _complete(pull), now)
+        else:
+            new = self._row(_INSERT_COMPARED, page_id, now)
+        merged = Merged(
+            listed=renewed + new["appeared"] + d.changed + d.returned,
+            **new,
+            changed=d.changed,
+            returned=d.returned,
+            vanished=d.vanished,
+        )
+        if pull is not None:
+            self._finish(pull, merged)
+        self._connection.commit()
+        return merged
+
+    @contextmanager
+    def _indexed_afterwards(self) -> Iterator[None]:
+        """Make the table's indexes after rows were put into it, if it has none yet."""
+        indexes: list[tuple[str, str]] = []
+        with self._connection.cursor() as cursor:
+            if self._row(_IS_EMPTY)["empty"] and self._row(_IS_ALONE)["alone"]:
+                cursor.execute(_LOCK_TABLE)
+                # Again, for the lock may have been waited for.
+                if self._row(_IS_EMPTY)["empty"]:
+                    cursor.execute(_INDEX_MEMORY)
+                    cursor.execute(_INDEXES)
+                    indexes = cursor.fetch_polars().rows()
+            for name, _ in indexes:
+                cursor.execute(f"drop index {name}")
+            yield
+            for _, definition in indexes:
+                cursor.execute(definition)
+
+    def _finish(self, pull: Pull, m: Merged) -> None:
+        end = (pull.pull_id, pull.complete, pull.method, m.listed)
+        with self._connection.cursor() as cursor:
+            cursor.execute(_FINISH_PULL, (*end, m.appeared, m.changed, m.returned, m.vanished))
+
+    def _ingest(self, table: str, frame: pl.DataFrame) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.adbc_ingest(table, frame, mode="append", temporary=True)
+        # A pull can take an hour: no transaction stays open meanwhile, to hold up vacuum.
+        self._connection.commit()
+
+    def _row(self, statement: str, *parameters: object) -> dict[str, Any]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            row: dict[str, Any] = cursor.fetch_polars().row(0, named=True)
+        return row
+
+
+def tidy(database: Database) -> None:
+    """Let the views read by their indexes alone again, after a pull has renewed every row.
+
+    The server's autovacuum would do it too, minutes later; where it is at it, it is left to it.
+    """
+    with database.engine.connect() as connection:
+        # VACUUM runs in no transaction.
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(_TIDY)
+
+
+def _complete(pull: Pull | None) -> bool:
+    return pull is not None and pull.complete
+
+
+def _id(pull: Pull | None) -> int:
+    return pull.pull_id if pull else 0  # ADBC binds no null; ids begin at 1
+
+
+@contextmanager
+def staging(database: Database) -> Iterator[Staging]:
+    """Open a session with empty staging tables; they are gone with it."""
+    with database.bulk() as connection:
+        with connection.cursor() as cursor:
+            for statement in TABLES:
+                cursor.execute(statement)
+        connection.commit()
+        yield Staging(connection)

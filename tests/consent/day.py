@@ -1,0 +1,122 @@
+"""One day's work of a Page as a process of its own, so that it can be killed anywhere.
+
+python day.py <database> <storage> <sandbox> <lists> <day>: hashes and uploads the day's list to two
+audiences, takes in what people said, carries out the requests to leave, sweeps, pulls.
+"""
+
+import contextlib
+import sys
+from datetime import date
+from pathlib import Path
+
+from mm_pipelines.consent import sweeps
+from mm_pipelines.consent.messenger_events import take_in_messages, take_in_optins
+from mm_pipelines.consent.opt_outs import (
+    LeavingPlan,
+    LeavingSummary,
+    receive_list,
+    suppress,
+    unsubscribe_at_meta,
+)
+from mm_pipelines.consent.sweeps import sweep
+from mm_pipelines.delivery.custom_audience import AudienceSpec
+from mm_pipelines.delivery.sender import Sending
+from mm_pipelines.delivery.upload import UploadPlan, upload
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.errors import GraphApiError
+from mm_pipelines.graph_api.retry import RetryPolicy
+from mm_pipelines.payload import build_hashed_payload, registry
+from mm_pipelines.storage import Storage
+from mm_pipelines.suppression.suppression_list import SuppressionList
+from mm_pipelines.tokens.pull import pull_tokens
+from mm_pipelines.warehouse.database import Database
+
+PAGE_ID = "134141414124123"
+KEY = b"suppression key of the tests"
+AUDIENCES = ("newsletter", "loyalty")
+SENDING = Sending(batch_size=500)
+
+
+def main(database_url: str, storage_url: str, sandbox: str, lists: str, day_text: str) -> None:
+    """Do the day's work; run it again, and it goes on where it was left."""
+    database, storage, day = (
+        Database(database_url),
+        Storage(storage_url),
+        date.fromisoformat(day_text),
+    )
+    plan = LeavingPlan(PAGE_ID, KEY, default_country="US", chunk=100)
+    with GraphApiClient(
+        "EAAtoken", base_url=sandbox, retries=RetryPolicy(attempts=4, first_wait=0.01)
+    ) as client:
+        # The list is hashed before anybody's leaving of that day is known: it is stale.
+        for audience in AUDIENCES:
+            hash_list(database, storage, f"{lists}/customers.csv", audience, day)
+        summary = LeavingSummary()
+        receive_list(database, f"{lists}/leaving-{day}.csv", plan, day, summary)
+        leavers = suppress(database, plan, summary)
+        for audience in AUDIENCES:
+            upload(database, storage, client, upload_plan(audience, day), lambda _: None)
+        take_in_messages(database, PAGE_ID, "run")
+        take_in_optins(database, PAGE_ID, "run")
+        leavers = suppress(database, plan, summary)
+        with contextlib.suppress(GraphApiError):  # the sensor would ask again; so does the test
+            unsubscribe_at_meta(database, client, leavers, plan, summary)
+        clean(database, storage, client, day)
+        pull_tokens(client, database, PAGE_ID, removal_share=1.0)
+    database.dispose()
+
+
+def hash_list(database: Database, storage: Storage, url: str, audience: str, day: date) -> None:
+    """Publish the day's payload without suppressed people."""
+    payload = build_hashed_payload(
+        url,
+        storage,
+        folder=f"hashed_payload/{audience}/{day}",
+        columns={},
+        default_country="US",
+        suppression=SuppressionList.load(database, KEY),
+    )
+    with database.transaction() as connection:
+        registry.record(
+            connection,
+            registry.HashedPayload(
+                audience, day, sha256=payload.sha256, path=payload.path, rows=payload.accepted
+            ),
+        )
+
+
+def upload_plan(audience: str, day: date) -> UploadPlan:
+    """How the day's payload is delivered."""
+    spec = AudienceSpec(
+        audience=audience,
+        page_id=PAGE_ID,
+        ad_account_id="12348141984909088",
+        name=f"Acme {audience}",
+        description="Customers who agreed to marketing messages",
+    )
+    return UploadPlan(spec, day, sending=SENDING)
+
+
+def clean(database: Database, storage: Storage, client: GraphApiClient, day: date) -> None:
+    """Sweep until no audience is left to look through."""
+    while True:
+        with database.transaction() as connection:
+            due = sweeps.due(connection)
+        if not due:
+            return
+        for audience in due:
+            sweep(
+                database,
+                storage,
+                client,
+                audience,
+                KEY,
+                day,
+                sending=SENDING,
+                say=lambda _: None,
+            )
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    main(*sys.argv[1:])

@@ -1,0 +1,316 @@
+"""The assets and sensors of people who leave and join, as Dagster runs them."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import pytest
+
+from mm_pipelines.assets.audience_upload import audience_upload
+from mm_pipelines.assets.conversations import conversations
+from mm_pipelines.assets.growth_report import growth_report
+from mm_pipelines.assets.messaging_optins import messaging_optins
+from mm_pipelines.assets.optin_requests import optin_requests
+from mm_pipelines.assets.unsubscribes import unsubscribes
+from mm_pipelines.delivery.upload import upload
+from mm_pipelines.partitions import CONFIG, AudienceDay, PageDay
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.storage import StorageResource
+from mm_pipelines.resources.suppression import SuppressionResource
+from mm_pipelines.sensors import optin_sensor, unsubscribe_sensor
+from mm_pipelines.sensors.asking import MAX_ATTEMPTS, wait_after
+from mm_pipelines.storage import Storage
+from tests.consent.day import hash_list, upload_plan
+from tests.consent.page import KEY, PAGE_ID, Page, optin_event
+from tests.runs import ended_earlier, failed_until_set_aside
+
+TODAY = datetime.now(UTC).date()
+PARTITION = PageDay("acme", TODAY).key
+Run = Callable[[dg.AssetsDefinition, str], dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def run(
+    page: Page, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """Materialise one partition of one asset."""
+    monkeypatch.setenv("ACME_PAGE_TOKEN", "EAApage")
+    monkeypatch.setenv("MM_SYSTEM_USER_TOKEN", "EAAsystemuser")
+
+    def materialise(asset: dg.AssetsDefinition, partition: str) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [asset],
+            partition_key=partition,
+            instance=instance,
+            raise_on_error=False,
+            resources={
+                "database": DatabaseResource(url=page.database.url),
+                "storage": StorageResource(base_url=str(tmp_path / "storage")),
+                "suppression": SuppressionResource(key=KEY.decode()),
+                "graph_api": GraphApiResource(base_url=page.url, version="v26.0"),
+            },
+        )
+
+    return materialise
+
+
+def asked_for(
+    page: Page, instance: dg.DagsterInstance, sensor: dg.SensorDefinition
+) -> set[tuple[str, str | None]]:
+    """What a tick asks for: assets and partitions."""
+    return {
+        (key.to_user_string(), request.partition_key)
+        for request in tick(page, instance, sensor).run_requests or []
+        for key in request.asset_selection or []
+    }
+
+
+def tick(page: Page, instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> dg.SensorResult:
+    resources = {"database": DatabaseResource(url=page.database.url)}
+    with dg.build_sensor_context(instance, resources=resources) as context:
+        result = sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def failed_checks(result: dg.ExecuteInProcessResult) -> set[str]:
+    return {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
+
+
+def test_a_request_is_asked_for_carried_out_and_followed_by_a_pull(
+    page: Page, instance: dg.DagsterInstance, run: Run
+) -> None:
+    assert asked_for(page, instance, unsubscribe_sensor) == set()
+    page.request("table", email="mary@example.com")
+    assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+    result = run(unsubscribes, PARTITION)
+    assert result.success
+    assert failed_checks(result) == set()
+    assert asked_for(page, instance, unsubscribe_sensor) == {("subscription_tokens", "acme")}
+    page.pull()
+    assert asked_for(page, instance, unsubscribe_sensor) == set()
+
+
+def test_a_stale_payload_uploaded_after_somebody_left_is_made_good(
+    page: Page, instance: dg.DagsterInstance, run: Run, tmp_path: Path
+) -> None:
+    storage = Storage(str(tmp_path / "storage"))
+    people = [f"person{number}@example.com,Mary" for number in range(20)]
+    (tmp_path / "customers.csv").write_text("email,first_name\n" + "\n".join(people) + "\n")
+    hash_list(page.database, storage, str(tmp_path / "customers.csv"), "acme_newsletter", TODAY)
+    page.request("table", email="person7@example.com")
+    assert run(unsubscribes, PARTITION).success
+    with page.client() as client:
+        plan = upload_plan("acme_newsletter", TODAY)
+        upload(page.database, storage, client, plan, lambda _: None)
+    page.pull()
+    assert len(members(page)) == 20
+    assert ("unsubscribes", PARTITION) in asked_for(page, instance, unsubscribe_sensor)
+    result = run(unsubscribes, PARTITION)
+    (event,) = result.get_asset_materialization_events()
+    assert event.materialization.metadata["removed_from_audiences"].value == 1
+    assert len(members(page)) == 19
+    assert hashlib.sha256(b"person7@example.com").hexdigest() not in str(members(page))
+    assert asked_for(page, instance, unsubscribe_sensor) == set()
+
+
+def test_who_left_after_the_list_was_hashed_is_not_uploaded(
+    page: Page, run: Run, tmp_path: Path
+) -> None:
+    storage = Storage(str(tmp_path / "storage"))
+    path = tmp_path / "customers.csv"
+    partition = AudienceDay("acme_newsletter", TODAY).key
+
+    def hash_people(first: int, last: int) -> None:
+        people = [f"person{number}@example.com,Mary" for number in range(first, last)]
+        path.write_text("email,first_name\n" + "\n".join(people) + "\n")
+        hash_list(page.database, storage, str(path), "acme_newsletter", TODAY)
+
+    def materialised() -> dict[str, object]:
+        result = run(audience_upload, partition)
+        assert result.success
+        *_, event = result.asset_materializations_for_node("audience_upload")
+        return {name: value.value for name, value in event.metadata.items()}
+
+    hash_people(0, 20)
+    page.request("table", email="person7@example.com")
+    assert run(unsubscribes, PARTITION).success
+    first = materialised()
+    assert (first["new_people"], first["left_out_people"]) == (19, 1)
+
+    hash_people(0, 30)
+    page.request("table", email="person25@example.com")
+    assert run(unsubscribes, PARTITION).success
+    second = materialised()
+    assert (second["new_people"], second["left_out_people"]) == (9, 1)
+
+    gone = [hashlib.sha256(f"person{n}@example.com".encode()).hexdigest() for n in (7, 25)]
+    assert len(members(page)) == 28
+    assert not any(person in key for person in gone for key in members(page))
+    assert sum(rows for (rows,) in page.rows("select row_count from mm.removal_batch")) == 0
+
+
+def members(page: Page) -> list[str]:
+    """Who stands in the one audience at the sandbox."""
+    (audience,) = httpx.get(f"{page.url}/_sandbox/audiences", timeout=60).json()
+    url = f"{page.url}/_sandbox/audiences/{audience['audience_id']}/members"
+    return list(httpx.get(url, timeout=60).json()["keys"])
+
+
+def test_a_list_is_asked_for_until_it_was_read(
+    page: Page, instance: dg.DagsterInstance, run: Run, tmp_path: Path
+) -> None:
+    folder = CONFIG.directory / "unsubscribes" / "acme"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{TODAY}.csv"
+    try:
+        path.write_text("email\nmary@example.com\n")
+        assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+        assert run(unsubscribes, PARTITION).success
+        page.pull()
+        assert asked_for(page, instance, unsubscribe_sensor) == set()
+        path.write_text("email\nmary@example.com\njohn@example.com\n")
+        assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+    finally:
+        path.unlink()
+        folder.rmdir()
+        folder.parent.rmdir()
+
+
+def test_what_failed_again_and_again_does_not_set_aside_who_asks_later(
+    page: Page, instance: dg.DagsterInstance
+) -> None:
+    page.request("table", email="mary@example.com")
+    failed_until_set_aside(instance, "unsubscribes", PARTITION)
+    assert asked_for(page, instance, unsubscribe_sensor) == set()
+    page.request("table", email="john@example.com")
+    assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+
+
+def test_who_writes_after_opt_in_requests_were_set_aside_is_asked_all_the_same(
+    page: Page, instance: dg.DagsterInstance
+) -> None:
+    page.act("message")
+    page.take_in()
+    failed_until_set_aside(instance, "optin_requests", PARTITION)
+    ended_earlier(instance, wait_after(MAX_ATTEMPTS))
+    assert asked_for(page, instance, optin_sensor) == set()
+    page.act("message")
+    page.take_in()
+    assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
+
+
+@pytest.mark.parametrize("asset", ["conversations", "messaging_optins"])
+def test_events_that_come_after_their_asset_was_set_aside_are_taken_in_all_the_same(
+    page: Page, instance: dg.DagsterInstance, asset: str
+) -> None:
+    def happens(number: int) -> None:
+        if asset == "messaging_optins":
+            page.store(optin_event(number, "5551", "8123", datetime.now(UTC)))
+        else:
+            page.act("message")
+
+    happens(1)
+    failed_until_set_aside(instance, asset, "acme")
+    ended_earlier(instance, wait_after(MAX_ATTEMPTS))
+    assert asked_for(page, instance, optin_sensor) == set()
+    happens(2)
+    assert asked_for(page, instance, optin_sensor) == {(asset, "acme")}
+
+
+def test_what_a_person_made_work_is_no_longer_set_aside(
+    page: Page, instance: dg.DagsterInstance, run: Run
+) -> None:
+    page.act("message")
+    page.take_in()
+    failed_until_set_aside(instance, "optin_requests", PARTITION)
+    assert asked_for(page, instance, optin_sensor) == set()
+    assert run(optin_requests, PARTITION).success
+    page.act("message")
+    page.take_in()
+    assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
+
+
+def test_a_sensor_claims_nothing(page: Page, instance: dg.DagsterInstance) -> None:
+    page.request("table", email="mary@example.com")
+    for _ in range(2):
+        assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+
+
+def test_a_page_that_nobody_configured_is_told_of_and_keeps_nobody_waiting(
+    page: Page, instance: dg.DagsterInstance
+) -> None:
+    with page.database.transaction() as connection:
+        connection.exec_driver_sql(
+            "insert into mm.unsubscribe_request (page_id, email) values ('999', 'a@example.com')"
+        )
+    result = tick(page, instance, unsubscribe_sensor)
+    assert "999" in str(result.skip_reason)
+
+
+def test_a_refused_page_token_fails_the_run_after_the_suppression(page: Page, run: Run) -> None:
+    page.request("table", email="mary@example.com")
+    page.sandbox("faults", path="*/unsubscribe", error={"code": 190, "subcode": 463})
+    result = run(unsubscribes, PARTITION)
+    assert not result.success
+    assert page.rows("select from mm.suppression")
+    shown = "\n".join(str(event) for event in result.all_events)
+    assert "mary@example.com" not in shown
+    assert "EAApage" not in shown
+
+
+def test_people_who_cannot_be_carried_out_are_shown_by_a_check(page: Page, run: Run) -> None:
+    page.request("table", email="nobody")
+    assert failed_checks(run(unsubscribes, PARTITION)) == {"every_request_names_somebody"}
+
+
+def test_people_in_messenger_go_from_message_to_token_to_stop(
+    page: Page, instance: dg.DagsterInstance, run: Run
+) -> None:
+    psid = page.act("message")["psid"]
+    assert asked_for(page, instance, optin_sensor) == {("conversations", "acme")}
+    assert run(conversations, "acme").success
+    assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
+    assert run(optin_requests, PARTITION).success
+    assert asked_for(page, instance, optin_sensor) == set()
+    token = page.act("accept", psid)["subscription_token"]
+    assert asked_for(page, instance, optin_sensor) == {("messaging_optins", "acme")}
+    assert run(messaging_optins, "acme").success
+    assert page.sendable() == {token}
+    page.act("stop", psid)
+    assert run(messaging_optins, "acme").success
+    assert page.sendable() == set()
+    assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
+    assert run(unsubscribes, PARTITION).success
+    page.pull()
+    assert page.sendable() == set()
+
+
+def test_an_event_that_nobody_understands_is_shown_by_a_check(page: Page, run: Run) -> None:
+    page.store(optin_event(1, "5551", "8123", datetime.now(UTC), "PAUSE"))
+    assert failed_checks(run(messaging_optins, "acme")) == {"every_event_is_understood"}
+
+
+def test_the_growth_report_shows_a_picture_and_a_table(page: Page, run: Run) -> None:
+    now = datetime.now(UTC)
+    page.store(optin_event(1, "5551", "8123", now - timedelta(minutes=5)))
+    page.take_in()
+    page.request("command", email="mary@example.com")
+    result = run(growth_report, PARTITION)
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.materialization.metadata
+    assert str(metadata["growth"].value).startswith("![")
+    assert f"| {TODAY} |" in str(metadata["last_days"].value)
+    assert (metadata["sendable"].value, metadata["left_page"].value) == (1, 1)
+    assert metadata["tokens_from_opt_in"].value == 1
+    assert [row.page_id for row in page.rows("select page_id from mm.growth_report")] == [PAGE_ID]

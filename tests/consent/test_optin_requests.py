@@ -1,0 +1,205 @@
+"""Opt-in requests: who may be asked, once, whatever happens."""
+
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mm_pipelines.consent import conversations, optin_request_ledger
+from mm_pipelines.consent.conversations import Message
+from mm_pipelines.consent.optin_requests import AskingSummary, Question, ask_people
+from mm_pipelines.graph_api.errors import GraphApiError
+from tests.consent.page import PAGE_ID, Page, optin_event
+
+QUESTION = Question(
+    title="News of Acme",
+    image_url="https://example.com/news.png",
+    payload="newsletter",
+    cta_text="SIGN_UP",
+    timezone="UTC",
+)
+
+
+def writes(page: Page) -> str:
+    """Somebody new writes to the Page, and we know."""
+    psid = str(page.act("message")["psid"])
+    page.take_in()
+    return psid
+
+
+def ask(page: Page, question: Question = QUESTION) -> AskingSummary:
+    summary = AskingSummary()
+    with page.client() as client:
+        ask_people(page.database, client, PAGE_ID, question, summary)
+    return summary
+
+
+def wrote(page: Page, psid: str, ago: timedelta) -> None:
+    """Somebody of whom only we know; at the sandbox nobody."""
+    message = Message(PAGE_ID, psid, datetime.now(UTC) - ago, None)
+    with page.database.transaction() as connection:
+        conversations.record(connection, [message])
+
+
+def asked(page: Page) -> list[tuple[str, str, str | None]]:
+    rows = page.rows("select psid, state, why from mm.optin_request order by id")
+    return [(row.psid, row.state, row.why) for row in rows]
+
+
+def later(page: Page, hours: float) -> None:
+    """Let time pass: what was done moves into the past."""
+    gap = f"interval '{hours} hours'"
+    with page.database.transaction() as connection:
+        for statement in (
+            f"update mm.conversation set asked_at = asked_at - {gap}",
+            f"update mm.optin_request set asked_at = asked_at - {gap}",
+        ):
+            connection.exec_driver_sql(statement)
+
+
+@pytest.mark.parametrize("shape", ["nested", "flat"])
+def test_who_wrote_is_asked_and_may_agree(page: Page, shape: str) -> None:
+    page.sandbox("variants", optin_response=shape)
+    psid = writes(page)
+    assert ask(page).outcomes == {"sent": 1}
+    token = page.act("accept", psid)["subscription_token"]
+    page.take_in()
+    assert page.sendable() == {token}
+    ((granted_at,),) = page.rows("select granted_at from mm.optin_request")
+    assert granted_at is not None
+
+
+def test_nobody_is_asked_twice_in_a_window(page: Page) -> None:
+    psid = writes(page)
+    ask(page)
+    page.act("message", psid)
+    page.take_in()
+    assert ask(page).outcomes == {}
+    assert page.calls("*/messages") == 1
+
+
+def test_the_same_title_waits_for_a_week_and_another_does_not(page: Page) -> None:
+    writes(page)
+    ask(page)
+    later(page, 25)
+    assert ask(page).outcomes == {}
+    other = Question("Offers of Acme", QUESTION.image_url, "", None, "UTC")
+    assert ask(page, other).outcomes.total() == 1
+
+
+def test_nobody_is_asked_outside_the_window(page: Page) -> None:
+    wrote(page, "5551", timedelta(hours=24))
+    assert ask(page).outcomes == {}
+
+
+def test_who_has_a_token_is_not_asked(page: Page) -> None:
+    wrote(page, "5551", timedelta(minutes=1))
+    page.store(optin_event(1, "5551", "8123", datetime.now(UTC)))
+    page.take_in()
+    assert ask(page).outcomes == {}
+
+
+@pytest.mark.parametrize("named", [{"psid": "5551"}, {"subscriber_token": "8123"}])
+def test_who_left_is_not_asked(page: Page, named: dict[str, str]) -> None:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    page.store(optin_event(1, "5551", "8123", yesterday))
+    page.take_in()
+    wrote(page, "5551", timedelta(minutes=1))
+    page.request("table", **named)
+    assert ask(page).outcomes == {}
+
+
+def test_who_has_just_said_stop_is_not_asked_even_before_it_is_taken_in(page: Page) -> None:
+    wrote(page, "5551", timedelta(minutes=1))
+    page.store(optin_event(1, "5551", None, datetime.now(UTC), "STOP NOTIFICATIONS"))
+    assert ask(page).outcomes == {}
+
+
+def test_two_runs_at_once_reach_everybody_once(page: Page) -> None:
+    people = {writes(page) for _ in range(10)}
+    runs = [threading.Thread(target=ask, args=(page,)) for _ in range(4)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert sorted(psid for psid, _, _ in asked(page)) == sorted(people)
+    assert page.calls("*/messages") == len(people)
+
+
+def test_a_request_without_an_answer_counts_as_sent(page: Page) -> None:
+    psid = writes(page)
+    page.sandbox("faults", path="*/messages", reset="after")
+    assert ask(page).outcomes == {"unknown": 1}
+    assert ask(page).outcomes == {}
+    assert asked(page) == [(psid, "unknown", "AmbiguousOutcomeError")]
+    assert page.calls("*/messages") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "subcode"),
+    [(10, 2018278), (10, 2018065), (10, 2018108), (100, 2018001), (200, 1545041), (551, None),
+     (9, 2018352)],
+)  # fmt: skip
+def test_an_error_about_one_person_skips_that_person(
+    page: Page, code: int, subcode: int | None
+) -> None:
+    writes(page)
+    writes(page)
+    error = {"code": code} | ({"subcode": subcode} if subcode else {})
+    page.sandbox("faults", path="*/messages", error=error)
+    summary = ask(page)
+    assert summary.outcomes == {"skipped": 1, "sent": 1}
+
+
+@pytest.mark.parametrize(
+    ("code", "subcode"), [(4, 2018022), (613, None), (10, 1893063), (190, 463)]
+)
+def test_an_error_about_the_page_stops_the_run_and_frees_the_person(
+    page: Page, code: int, subcode: int | None
+) -> None:
+    writes(page)
+    writes(page)
+    error = {"code": code} | ({"subcode": subcode} if subcode else {})
+    page.sandbox("faults", path="*/messages", error=error, times=None)
+    with pytest.raises(GraphApiError):
+        ask(page)
+    assert [state for _, state, _ in asked(page)] == ["released"]
+
+
+def test_a_run_that_died_after_reserving_leaves_the_person_asked(page: Page) -> None:
+    psid = writes(page)
+    with page.database.transaction() as connection:
+        assert optin_request_ledger.reserve(connection, PAGE_ID, psid, QUESTION.title) is not None
+    assert ask(page).outcomes == {}
+    later(page, 2)
+    assert ask(page).abandoned == 1
+    assert asked(page)[0][1] == "unknown"
+
+
+ASK = """
+import sys
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse.database import Database
+from tests.consent.page import Page
+from tests.consent.test_optin_requests import ask
+ask(Page(Database(sys.argv[1]), Storage(sys.argv[2]), sys.argv[3]))
+"""
+
+
+def test_a_run_killed_while_it_asks_reaches_nobody_twice(page: Page, tmp_path: Path) -> None:
+    people = {writes(page) for _ in range(12)}
+    page.sandbox("faults", path="*/messages", times=None, latency_seconds=0.2)
+    command = [sys.executable, "-c", ASK, page.database.url, str(tmp_path), page.url]
+    running = subprocess.Popen(command)
+    while len(asked(page)) < 4:
+        time.sleep(0.02)
+    running.kill()
+    running.wait()
+    subprocess.run(command, check=True)
+    assert sorted(psid for psid, _, _ in asked(page)) == sorted(people)
+    assert len(people) - 1 <= page.calls("*/messages") <= len(people)
+    assert [state for _, state, _ in asked(page)].count("sent") >= len(people) - 1

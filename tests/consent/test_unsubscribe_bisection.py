@@ -1,0 +1,57 @@
+"""Which rows Meta refused, though it only says how many."""
+
+import json
+
+import httpx
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mm_pipelines.consent.unsubscribe_bisection import Traced, unsubscribe_traced
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.unsubscribe import UnsubscribeRow
+from tests.consent.page import PAGE_ID
+
+
+def trace(size: int, invalid: set[int], calls: int) -> tuple[Traced, set[int]]:
+    """What is found, and whom Meta has unsubscribed by then, by places."""
+    unsubscribed: set[int] = set()
+
+    def meta(request: httpx.Request) -> httpx.Response:
+        asked = {int(row["psid"]) for row in json.loads(request.content)["data"]}
+        unsubscribed.update(asked - invalid)
+        return httpx.Response(200, json={"invalid_rows_count": len(asked & invalid)})
+
+    rows = [UnsubscribeRow(psid=str(place)) for place in range(size)]
+    with GraphApiClient("EAApage", transport=httpx.MockTransport(meta)) as client:
+        return unsubscribe_traced(client, PAGE_ID, rows, calls=calls), unsubscribed
+
+
+sizes_and_invalid = st.integers(1, 60).flatmap(
+    lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1)))
+)
+
+
+@given(sizes_and_invalid)
+def test_every_refused_row_is_found_and_no_other(given_: tuple[int, set[int]]) -> None:
+    size, invalid = given_
+    traced, unsubscribed = trace(size, invalid, calls=2 * size)
+    assert set(traced.refused) == invalid
+    assert set(traced.accepted) == unsubscribed == set(range(size)) - invalid
+    assert traced.untraced == []
+
+
+@given(sizes_and_invalid, st.integers(1, 12))
+def test_within_the_bound_nobody_is_lost_and_nobody_wrongly_accused(
+    given_: tuple[int, set[int]], calls: int
+) -> None:
+    size, invalid = given_
+    traced, unsubscribed = trace(size, invalid, calls)
+    assert traced.calls <= calls
+    assert sorted(traced.accepted + traced.refused + traced.untraced) == list(range(size))
+    assert set(traced.refused) <= invalid
+    assert set(traced.accepted) <= unsubscribed
+
+
+def test_one_bad_row_among_a_thousand_takes_eleven_calls() -> None:
+    traced, _ = trace(1000, {617}, calls=100)
+    assert (traced.refused, traced.calls) == ([617], 11)

@@ -1,0 +1,85 @@
+"""Events kept as long as they are needed, and offered again."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mm_pipelines.warehouse.database import Database
+from mm_pipelines.webhooks import webhook_event
+from tests.match_status.ledger import MONDAY, Ledger
+
+A_DAY_AGO = datetime.now(UTC) - timedelta(days=1)
+
+
+@pytest.fixture
+def ledger(database: Database) -> Ledger:
+    return Ledger(database)
+
+
+def ages(ledger: Ledger) -> None:
+    """Everything that was processed was so a year ago."""
+    ledger.execute("update mm.webhook_event set processed_at = now() - interval '1 year'")
+
+
+def forget(ledger: Ledger, limit: int = 10_000) -> int:
+    with ledger.database.transaction() as connection:
+        return webhook_event.forget(
+            connection,
+            before=A_DAY_AGO,
+            acknowledged_fields=[webhook_event.UPLOAD_STATUS],
+            limit=limit,
+        )
+
+
+def test_retention_takes_what_was_processed_but_nothing_a_status_stands_on(
+    ledger: Ledger,
+) -> None:
+    ledger.delivers(1000)
+    ledger.hears(1000, lower=400, upper=500)
+    ledger.hears(7)
+    before = ledger.status()
+    ages(ledger)
+    assert forget(ledger) == 1
+    again = ledger.status()
+    assert (again.status, again.match_rate_lower) == ("complete", before.match_rate_lower)
+    assert again.batches_reported == 1
+
+
+def test_retention_leaves_what_is_pending_or_recent(ledger: Ledger) -> None:
+    ledger.hears(1)
+    ledger.execute("update mm.webhook_event set received_at = now() - interval '1 year'")
+    assert forget(ledger) == 0
+    ledger.refreshes()
+    assert forget(ledger) == 0
+
+
+def test_retention_works_in_bounded_steps(ledger: Ledger) -> None:
+    for rows in range(5):
+        ledger.hears(rows)
+    ledger.refreshes()
+    ages(ledger)
+    assert [forget(ledger, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_replay_offers_again_what_was_received_since(ledger: Ledger) -> None:
+    ledger.hears(1)
+    ledger.hears(2)
+    ledger.refreshes(MONDAY)
+    ledger.execute(
+        "update mm.webhook_event set received_at = now() - interval '2 days' "
+        "where payload ->> 'num_rows' = '1'"
+    )
+    with ledger.database.transaction() as connection:
+        assert webhook_event.replay(connection, since=A_DAY_AGO, only_field="messages") == 0
+        assert webhook_event.replay(connection, since=A_DAY_AGO) == 1
+    assert ledger.pending() == 1
+
+
+def test_events_are_counted_by_field(ledger: Ledger) -> None:
+    ledger.hears(1)
+    ledger.refreshes()
+    ledger.hears(2)
+    with ledger.database.transaction() as connection:
+        (counted,) = webhook_event.counts(connection)
+    assert (counted.field, counted.events, counted.pending) == (webhook_event.UPLOAD_STATUS, 2, 1)
+    assert counted.last_received_at > A_DAY_AGO
