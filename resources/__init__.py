@@ -1,1 +1,1 @@
-"""Dagster resources: configuration and lifetime only, each a thin door to a plain class."""
+"""Dagster resources: configuration only, imported as ``mm_pipelines.resources``."""
