@@ -56,7 +56,8 @@ def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
         "columns": dg.MetadataValue.md(
             "\n".join(["| key | header | filled |", "|---|---|---|", *recognised])
         ),
-        # A list turned on its side, or keyed by person, has people among the names of its columns.
+        "columns_with_alternatives": dg.MetadataValue.md(_alternatives(report)),
+        # A pivoted list may have personal values among its column names.
         "columns_not_read": dg.MetadataValue.text(
             ", ".join(redact(name) for name in report.unrecognised) or "none"
         ),
@@ -65,6 +66,14 @@ def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
         f"share_with_{key}": dg.MetadataValue.float(report.share(key)) for key in report.columns
     }
     return metadata
+
+
+def _alternatives(report: ListReport) -> str:
+    rules = [
+        f"- {key}: `{first}`; where it is blank, `{'`, then `'.join(others)}`"
+        for key, (first, *others) in report.alternatives.items()
+    ]
+    return "\n".join(rules) or "none"
 
 
 def _format(report: ListReport) -> str:

@@ -28,6 +28,8 @@ from pydantic import (
     model_validator,
 )
 
+from mm_pipelines.identity.keys import COLUMNS, IDENTIFIERS
+
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
 MetaId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$")]
 # A token in the variable's place has the pattern of a name, but none is as short as a name.
@@ -131,14 +133,31 @@ class Page(_Model):
     optin: OptIn | None = None
 
 
-class Source(_Model):
-    """Where a day's list lies, of customers or of people to be removed.
+def _schema_key(name: str) -> str:
+    if name not in COLUMNS:
+        raise ValueError(f"{name!r} is no schema key; the keys are {', '.join(COLUMNS)}")
+    return name
 
-    Relative to mm.yaml, or any fsspec URL.
+
+def _with_identifier(columns: dict[str, str]) -> dict[str, str]:
+    if columns and not set(IDENTIFIERS) & set(columns):
+        raise ValueError(
+            "the mapping has neither EMAIL nor PHONE, so every list would be refused; map one of "
+            "them, or remove columns to have known headers recognized"
+        )
+    return columns
+
+
+class Source(_Model):
+    """The location of a day's list of customers, or of people to remove.
+
+    ``path`` is relative to mm.yaml, or any fsspec URL. ``columns`` maps schema keys to headers.
     """
 
     path: Annotated[Text, _only_placeholders("audience", "day")]
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: Annotated[
+        dict[Annotated[str, AfterValidator(_schema_key)], Text], AfterValidator(_with_identifier)
+    ] = Field(default_factory=dict)
 
 
 class Audience(_Model):

@@ -120,3 +120,17 @@ def test_a_token_in_the_place_of_its_variables_name_is_refused_and_not_repeated(
     assert "pages.acme.access_token_env" in fault
     assert "not the token" in fault
     assert "EAAB" not in fault
+
+
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        ("{EMAILS: email, PHONE: tel}", ".EMAILS: 'EMAILS' is no schema key; the keys are EMAIL, "),
+        ("{FN: vorname}", ": the mapping has neither EMAIL nor PHONE"),
+        ("{EMAIL: ' '}", ".EMAIL: "),
+    ],
+)
+def test_a_mapping_that_cannot_work_is_refused(tmp_path: Path, columns: str, fault: str) -> None:
+    content = MINIMAL.replace('{day}.csv"}', f'{{day}}.csv", columns: {columns}}}')
+    [found] = faults_of(tmp_path, content)
+    assert f"mm.yaml, line 11, audiences.acme_newsletter.source.columns{fault}" in found

@@ -1,10 +1,12 @@
-"""Which column is which schema key: by the list's own header, or by what mm.yaml says.
+"""Maps the columns of a list to schema keys, by known headers or by ``source.columns``.
 
-The names are those of Meta's customer file template and of the customer exports of Shopify,
-Mailchimp, HubSpot and Klaviyo, and what people write besides. A header is compared by its letters
-and digits alone, so that ``E-Mail Address`` is ``emailaddress``.
+The known headers are those of Meta's customer file template, of the customer exports of Shopify,
+Mailchimp, HubSpot and Klaviyo, and other common names. A header in Latin letters is compared by
+its letters and digits alone: ``E-Mail Address`` is ``emailaddress``. A header in another script
+is compared whole, because dropping its letters would make different headers equal.
 """
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from mm_pipelines.identity import COLUMNS, IDENTIFIERS
 from mm_pipelines.lists.errors import ListHeaderError
 
-#: Per key the headers that mean it, the best first: a blank cell falls back on the next column.
+#: Per key its headers, the best first. A blank cell is filled from the next column of its key.
 KNOWN_HEADERS: dict[str, tuple[str, ...]] = {
     "EMAIL": (
         "email", "emailaddress", "emailid", "mail", "emailaddr", "primaryemail", "customeremail",
@@ -53,21 +55,37 @@ KNOWN_HEADERS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+# Personal values that no column name looks like: an e-mail address, a phone number, a hash.
+_PERSONAL = re.compile(
+    r"[^\s@]+@[^\s@]+\.[^\s@]+"
+    r"|[+(]?(?:\d[\s().\-/]*){7,}"
+    r"|[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}"
+)
+# A pivoted table may have dates and numbers among its column names.
+_DATE = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}|(?:19|20)\d{6}")
+_NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*")
+
+
 @dataclass(frozen=True)
 class Columns:
     """How a list's columns are read.
 
     Attributes:
-        places: Per key the places of its columns, the first with a value counts.
+        places: Per key the positions of its columns. The first column with a value counts.
         headers: Per key the headers of those columns.
-        unrecognised: The headers that are no key's.
-        count: How many columns the header has.
+        unrecognised: The headers that belong to no key.
+        count: The number of columns in the header.
     """
 
     places: dict[str, tuple[int, ...]]
     headers: dict[str, tuple[str, ...]]
     unrecognised: tuple[str, ...]
     count: int
+
+    @property
+    def alternatives(self) -> dict[str, tuple[str, ...]]:
+        """The keys that several columns map to, with the headers in the order of precedence."""
+        return {key: names for key, names in self.headers.items() if len(names) > 1}
 
 
 def match_columns(
@@ -77,18 +95,21 @@ def match_columns(
 
     Args:
         url: The list, for messages.
-        header: The column names as they stand there.
-        explicit: ``source.columns`` of mm.yaml, schema key to header; if there is any, it is the
-            whole mapping and no other column is read.
+        header: The column names as written in the list.
+        explicit: ``source.columns`` of mm.yaml, schema key to header. If it is not empty, it is
+            the whole mapping and no other column is read.
 
     Raises:
-        ListHeaderError: A named column is not there or stands there twice, or no column holds
-            EMAIL or PHONE.
+        ListHeaderError: The first line holds values instead of names, a named column is missing
+            or ambiguous, or no column maps to EMAIL or PHONE. The message quotes nothing from the
+            list: without a header row, the first line is a customer.
     """
     names = [name.strip() for name in header]
+    if any(_is_personal(name) for name in names):
+        raise ListHeaderError(url, "header", _NO_HEADER)
     places = _explicit(url, names, explicit) if explicit else _recognised(names)
     if not any(key in places for key in IDENTIFIERS):
-        raise ListHeaderError(url, "header", _no_identifier(names))
+        raise ListHeaderError(url, "header", _no_identifier(names, places))
     used = {place for column in places.values() for place in column}
     return Columns(
         places=places,
@@ -99,7 +120,7 @@ def match_columns(
 
 
 def recognised_key(header: str) -> str | None:
-    """The key that a header means; None if it means none."""
+    """The key that a known header belongs to; None for any other header."""
     plain = _plain(header)
     return next((key for key, known in KNOWN_HEADERS.items() if plain in known), None)
 
@@ -122,30 +143,46 @@ def _explicit(
             known = ", ".join(COLUMNS)
             raise ListHeaderError(url, "columns", f"{key!r} is no schema key; the keys are {known}")
         found = [place for place, name in enumerate(names) if name == wanted.strip()]
-        found = found or [
-            place for place, name in enumerate(names) if _plain(name) == _plain(wanted)
-        ]
+        plain = _plain(wanted)
+        # A name of signs alone has no plain form, so it equals nothing but itself.
+        if not found and plain:
+            found = [place for place, name in enumerate(names) if _plain(name) == plain]
+        if not found and _looks_headerless(names):
+            raise ListHeaderError(url, "header", _NO_HEADER)
         if not found:
             fault = f"there is no column {wanted!r}, which mm.yaml names for {key}"
             raise ListHeaderError(url, "header", fault)
         if len(found) > 1:
-            fault = f"the column {wanted!r}, which mm.yaml names for {key}, stands there twice"
+            fault = f"the list has {len(found)} columns {wanted!r}, which mm.yaml names for {key}"
             raise ListHeaderError(url, "header", fault)
         places[key] = (found[0],)
     return places
 
 
-def _no_identifier(names: Sequence[str]) -> str:
-    if any("@" in name for name in names):
-        # Not named: they are somebody's values.
-        return "the first line holds values, not column names; put a line of names above it"
-    shown = ", ".join(repr(name) for name in names[:20])
+_NO_HEADER = "the first line holds values, not column names; put a line of names above it"
+
+
+def _no_identifier(names: Sequence[str], places: Mapping[str, tuple[int, ...]]) -> str:
+    if _looks_headerless(names):
+        return _NO_HEADER
+    columns = "1 column" if len(names) == 1 else f"{len(names)} columns"
+    found = f"only {', '.join(places)}" if places else "none"
     return (
-        f"no column is known to hold EMAIL or PHONE among {shown}; "
-        "name them in mm.yaml under source.columns"
+        f"no column is recognized as EMAIL or PHONE ({columns}, {found} recognized); name them in "
+        "mm.yaml under source.columns, or put a line of names above the values if there is none"
     )
 
 
+def _is_personal(name: str) -> bool:
+    return _PERSONAL.fullmatch(name) is not None and _DATE.fullmatch(name) is None
+
+
+def _looks_headerless(names: Sequence[str]) -> bool:
+    return any(_DATE.fullmatch(name) or _NUMBER.fullmatch(name) for name in names)
+
+
 def _plain(header: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", header).lower()
+    decomposed = unicodedata.normalize("NFKD", header).casefold()
+    if any(sign.isalnum() and not sign.isascii() for sign in decomposed):
+        return " ".join(unicodedata.normalize("NFKC", header).casefold().split())
     return "".join(sign for sign in decomposed if sign.isascii() and sign.isalnum())

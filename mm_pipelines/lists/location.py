@@ -15,11 +15,13 @@ class ListStat:
         size: Bytes, if the file system tells.
         modified_at: Time of the last change, if the file system tells.
         etag: The object store's own mark of the content, if there is one.
+        inode: The file's number on a local disk, which changes when the file is replaced.
     """
 
     size: int | None
     modified_at: datetime | None
     etag: str | None
+    inode: int | None = None
 
     @property
     def mark(self) -> str:
@@ -61,7 +63,10 @@ def stat_list(url: str) -> ListStat | None:
         return None
     etag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or info.get("content_md5")
     return ListStat(
-        size=info.get("size"), modified_at=_modified_at(info), etag=str(etag) if etag else None
+        size=info.get("size"),
+        modified_at=_modified_at(info),
+        etag=str(etag) if etag else None,
+        inode=info.get("ino"),
     )
 
 

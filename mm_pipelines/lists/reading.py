@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mm_pipelines.identity.blank import is_blank
 from mm_pipelines.lists.delimited import Delimited
 from mm_pipelines.lists.encoding import Text
-from mm_pipelines.lists.errors import ListChangedError, ListMissingError, ListUnreadableError
+from mm_pipelines.lists.errors import ListChangedError, ListUnreadableError
 from mm_pipelines.lists.headers import Columns, match_columns
 from mm_pipelines.lists.location import stat_list
 from mm_pipelines.lists.ndjson import NdJson
 from mm_pipelines.lists.parquet import ParquetList
-from mm_pipelines.lists.source import Bytes, fingerprint
+from mm_pipelines.lists.source import Bytes
 
 ROW_NUMBER = "row_number"
 _TEXT_FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".ndjson": "ndjson"}
@@ -68,9 +69,6 @@ class CustomerList:
         self._text: Text | None = None
         self._table: Delimited | NdJson | ParquetList
         if self.format.name == "parquet":
-            if stat_list(url) is None:
-                raise ListMissingError(url, "", "there is no such file")
-            self._fingerprint = fingerprint(url)
             self._table = ParquetList(url)
         else:
             self._text = Text(url, self._content.blocks)
@@ -89,7 +87,9 @@ class CustomerList:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the file's bytes; known when ``chunks`` is exhausted."""
-        return self._fingerprint if self._text is None else self._content.fingerprint
+        if isinstance(self._table, ParquetList):
+            return self._table.fingerprint
+        return self._content.fingerprint
 
     @property
     def size(self) -> int | None:
@@ -123,5 +123,5 @@ def _first_value(key: str, places: tuple[int, ...]) -> pl.Expr:
     *others, last = (pl.col(str(place)) for place in places)
     value = last
     for other in reversed(others):
-        value = pl.when(other.str.strip_chars() != "").then(other).otherwise(value)
+        value = pl.when(~is_blank(other)).then(other).otherwise(value)
     return value.alias(key)

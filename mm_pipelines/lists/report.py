@@ -25,7 +25,8 @@ class ListReport:
         encoding: ``ascii``, ``utf-8``, ``windows-1252``, ``utf-16-le``…; None for Parquet.
         delimiter: What stands between the fields; None for NDJSON and Parquet.
         columns: Schema key to the headers that it is read from.
-        unrecognised: Headers that are no key's; they are not read.
+        alternatives: Keys that several columns map to, with the headers in order of precedence.
+        unrecognised: Headers that belong to no key; they are not read.
         filled: Schema key to the number of rows in which it is not blank.
     """
 
@@ -39,6 +40,7 @@ class ListReport:
     encoding: str | None
     delimiter: str | None
     columns: dict[str, tuple[str, ...]]
+    alternatives: dict[str, tuple[str, ...]]
     unrecognised: tuple[str, ...]
     filled: dict[str, int]
 
@@ -74,6 +76,7 @@ def inspect_list(url: str, columns: Mapping[str, str] | None = None) -> ListRepo
         encoding=reading.encoding,
         delimiter=reading.delimiter,
         columns=reading.columns.headers,
+        alternatives=reading.columns.alternatives,
         unrecognised=reading.columns.unrecognised,
         filled=filled,
     )

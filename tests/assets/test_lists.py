@@ -185,11 +185,21 @@ def test_a_range_of_partitions_in_one_run_is_refused_clearly(
     assert "launch it as a backfill" in failure_of(result)
 
 
-def test_a_person_among_the_column_names_is_not_shown(
+def test_a_list_without_a_header_is_refused_and_nothing_of_it_is_quoted(
     the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
 ) -> None:
-    header = "email,shoe_size,mary@example.com,+15559876543"
-    the_list.write_text(f"{header}\njohn@example.com,38,1,2\n", encoding="utf-8")
+    the_list.write_text("Cell,Mary,+15559876543\n,John,+15559876544\n", encoding="utf-8")
+    result = run(instance, resources, customer_list)
+    assert "the first line holds values, not column names" in failure_of(result)
+    logged = "".join(repr(entry) for entry in instance.all_logs(result.run_id))
+    for value in ("Mary", "555987"):
+        assert value not in logged
+
+
+def test_two_columns_of_one_key_are_named_with_the_rule(
+    the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    the_list.write_text("email,Phone,Mobile\na@example.com,1,2\n", encoding="utf-8")
     (event,) = run(instance, resources, customer_list).get_asset_materialization_events()
-    told = event.materialization.metadata["columns_not_read"].value
-    assert told == "shoe_size, [redacted], [redacted]"
+    rule = event.materialization.metadata["columns_with_alternatives"].value
+    assert rule == "- PHONE: `Mobile`; where it is blank, `Phone`"

@@ -100,3 +100,29 @@ def test_values_in_the_place_of_a_header_are_not_repeated_in_the_message() -> No
     with pytest.raises(ListHeaderError) as caught:
         match_columns("list.csv", ["mary@example.com", "Mary"])
     assert "mary" not in str(caught.value).lower()
+
+
+def test_an_unrecognized_header_is_not_quoted() -> None:
+    with pytest.raises(ListHeaderError) as caught:
+        match_columns("list.csv", ["Mary", "Jones", "Berlin"])
+    assert not {"Mary", "Jones", "Berlin"} & set(str(caught.value).replace("'", " ").split())
+
+
+def test_names_in_other_scripts_bind_to_their_own_columns() -> None:
+    header = ["Имя", "电话", "電郵", "फ़ोन", "फन", "№"]
+    for place, name in enumerate(header):
+        columns = match_columns("list.csv", header, {"PHONE": name})
+        assert columns.places == {"PHONE": (place,)}
+    with pytest.raises(ListHeaderError, match="there is no column '手机'"):
+        match_columns("list.csv", header, {"PHONE": "手机"})
+    assert match_columns("list.csv", ["ИМЯ", "Почта"], {"EMAIL": "почта"}).places == {"EMAIL": (1,)}
+
+
+def test_a_pivoted_table_may_have_dates_among_its_names() -> None:
+    columns = match_columns("list.csv", ["email", "2026-11-20", "20261121", "7"])
+    assert columns.headers == {"EMAIL": ("email",)}
+
+
+def test_columns_of_one_key_are_named_in_the_order_of_precedence() -> None:
+    columns = match_columns("list.csv", ["Phone", "Mobile", "Email"])
+    assert columns.alternatives == {"PHONE": ("Mobile", "Phone")}

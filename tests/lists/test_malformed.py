@@ -61,7 +61,8 @@ LATE_BYTE = "a byte that is not UTF-8, though the list began in UTF-8; save it a
 UNCLOSED = "a quoted field begins here and is never closed"
 BEHIND_QUOTE = "there is text behind a closing quote"
 UNKNOWN = (
-    "no column is known to hold EMAIL or PHONE among {}; name them in mm.yaml under source.columns"
+    "no column is recognized as EMAIL or PHONE ({} recognized); name them in mm.yaml under "
+    "source.columns, or put a line of names above the values if there is none"
 )
 CUT_PARQUET = "this is no Parquet file, or it is cut"
 WIDE = "the text is not {} to its end; save the list as UTF-8"
@@ -80,22 +81,22 @@ CORPUS = [
     Malformed("l.json", b"[]", ListUnreadableError, "", ENDINGS),
     Malformed("l.csv", GOOD * 3, ListHeaderError, "header", NO_NAMES),
     Malformed("l.csv", b"name,age\nMary,3\n", ListHeaderError, "header",
-              UNKNOWN.format("'name', 'age'")),
-    Malformed("l.csv", b"a;b\n1;2\n", ListHeaderError, "header", UNKNOWN.format("'a', 'b'")),
+              UNKNOWN.format("2 columns, none")),
+    Malformed("l.csv", b"a;b\n1;2\n", ListHeaderError, "header", UNKNOWN.format("2 columns, none")),
     Malformed("l.ndjson", b'{"name": "Mary"}\n', ListHeaderError, "header",
-              UNKNOWN.format("'name'")),
+              UNKNOWN.format("1 column, none")),
     Malformed("l.parquet", _parquet(pl.DataFrame({"name": ["x"]})), ListHeaderError, "header",
-              UNKNOWN.format("'name'")),
+              UNKNOWN.format("1 column, none")),
     Malformed("l.csv", HEADER + GOOD, ListHeaderError, "header",
               "there is no column 'Mail', which mm.yaml names for EMAIL", {"EMAIL": "Mail"}),
     Malformed("l.csv", HEADER + GOOD, ListHeaderError, "columns",
               "'MAIL' is no schema key; the keys are EMAIL, PHONE, GEN, DOBY, DOBM, DOBD, LN, FN, "
               "FI, CT, ST, ZIP, COUNTRY, MADID, EXTERN_ID, DOB", {"MAIL": "Email"}),
     Malformed("l.csv", b"Email,Email\na@b.co,c@d.co\n", ListHeaderError, "header",
-              "the column 'Email', which mm.yaml names for EMAIL, stands there twice",
+              "the list has 2 columns 'Email', which mm.yaml names for EMAIL",
               {"EMAIL": "Email"}),
     Malformed("l.csv", HEADER + GOOD, ListHeaderError, "header",
-              UNKNOWN.format("'Email', 'Phone', 'First Name'"), {"FN": "First Name"}),
+              UNKNOWN.format("3 columns, only FN"), {"FN": "First Name"}),
     Malformed("l.csv", _many(b"mary@example.com,1\n", 3), ListRowError, "row 4",
               "2 fields where the header has 3"),
     Malformed("l.csv", _many(b"mary@example.com\n", 0), ListRowError, "row 1",
@@ -153,6 +154,17 @@ CORPUS = [
               ListHeaderError, "row 60,001",
               "the field 'phone' appears here for the first time; "
               "write it into the first line too, if only as null"),
+    Malformed("l.csv", b"Cell,Jones,+1 650 555 1212\n" + GOOD, ListHeaderError, "header", NO_NAMES),
+    Malformed("l.csv", b"Mary,Jones,1974-05-01\n", ListHeaderError, "header", NO_NAMES),
+    Malformed("l.csv", b"Mary;Jones;80331\n", ListHeaderError, "header", NO_NAMES,
+              {"EMAIL": "Mail"}),
+    Malformed("l.csv", b"a,b,%s\n" % (b"0f" * 32), ListHeaderError, "header", NO_NAMES),
+    Malformed("l.parquet", _parquet(PEOPLE.select(pl.col("email").implode())),
+              ListUnreadableError, "header",
+              "the column 'email' has the type List; write it as text"),
+    Malformed("l.parquet", _parquet(pl.DataFrame({"email": [b"a@b.co", b"\xff\xfe"]})),
+              ListUnreadableError, "",
+              "the binary column 'email' is not UTF-8 text; write it as UTF-8"),
     Malformed("l.parquet", b"", ListUnreadableError, "", CUT_PARQUET),
     Malformed("l.parquet", b"email\na@b.co\n", ListUnreadableError, "", CUT_PARQUET),
     Malformed("l.parquet", _parquet(PEOPLE)[:-20], ListUnreadableError, "", CUT_PARQUET),

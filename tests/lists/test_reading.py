@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from hashlib import sha256
@@ -13,6 +14,7 @@ import pytest
 
 from mm_pipelines.lists import (
     CustomerList,
+    ListChangedError,
     ListHeaderError,
     fingerprint,
     inspect_list,
@@ -203,3 +205,41 @@ def test_columns_of_the_configuration_are_the_whole_mapping(tmp_path: Path) -> N
     assert rows_of(url, {"EMAIL": "mail  privat"}) == [(1, "c@d.co")]
     with pytest.raises(ListHeaderError, match="there is no column 'Handy'"):
         CustomerList(url, {"EMAIL": "email", "PHONE": "Handy"})
+
+
+def _parquet_of(tmp_path: Path, **columns: pl.Series) -> str:
+    buffer = io.BytesIO()
+    pl.DataFrame(columns).write_parquet(buffer)
+    return write(tmp_path, "list.parquet", buffer.getvalue())
+
+
+def test_text_written_as_binary_is_decoded(tmp_path: Path) -> None:
+    url = _parquet_of(tmp_path, email=pl.Series(["zoë@example.org".encode(), None]))
+    assert rows_of(url) == [(1, "zoë@example.org"), (2, "")]
+
+
+def test_a_phone_number_in_a_decimal_column_has_no_fraction(tmp_path: Path) -> None:
+    numbers = pl.Series([4915112345678, None], dtype=pl.Int64).cast(pl.Decimal(20, 2))
+    assert rows_of(_parquet_of(tmp_path, phone=numbers)) == [(1, "4915112345678"), (2, "")]
+
+
+def test_a_column_without_values_keeps_every_row(tmp_path: Path) -> None:
+    url = _parquet_of(tmp_path, email=pl.Series([None] * 500, dtype=pl.Null))
+    assert inspect_list(url).rows == 500
+
+
+def test_a_parquet_file_replaced_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    url = _parquet_of(tmp_path, email=pl.Series(["a@b.co"]))
+    before = Path(url).stat()
+    reading = CustomerList(url)
+    replacement = tmp_path / "replacement"
+    replacement.write_bytes(Path(url).read_bytes())
+    os.utime(replacement, ns=(before.st_atime_ns, before.st_mtime_ns))
+    replacement.replace(url)
+    with pytest.raises(ListChangedError):
+        list(reading.chunks())
+
+
+def test_a_written_out_null_falls_back_on_the_next_column(tmp_path: Path) -> None:
+    content = b"email,Mobile,Phone\n,n/a,123\n,456,789\n"
+    assert rows_of(write(tmp_path, "list.csv", content)) == [(1, "", "123"), (2, "", "456")]
