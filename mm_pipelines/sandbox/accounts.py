@@ -3,7 +3,7 @@
 from typing import Any
 
 from mm_pipelines.sandbox.audiences import check_account
-from mm_pipelines.sandbox.auth import Principal, recognise, require_system_user
+from mm_pipelines.sandbox.auth import Principal, recognize, require_system_user
 from mm_pipelines.sandbox.calls import Call
 from mm_pipelines.sandbox.world import World
 
@@ -21,7 +21,7 @@ SCOPES = {
 
 def debug_token(world: World, call: Call) -> dict[str, Any]:
     """GET /debug_token: 200 also for a token nobody issued, with is_valid false."""
-    subject = recognise(world.settings, call.text("input_token"))
+    subject = recognize(world.settings, call.text("input_token"))
     data: dict[str, Any] = {"app_id": world.settings.app_id, "application": "sandbox app"}
     if subject is None:
         data |= {

@@ -144,7 +144,13 @@ def update(world: World, call: Call, audience_id: str) -> dict[str, Any]:
 
 
 def delete(world: World, call: Call, audience_id: str) -> dict[str, Any]:  # noqa: ARG001 - a route
-    """DELETE /<CUSTOM_AUDIENCE_ID>: the audience goes, the tokens it made stay."""
+    """DELETE /<CUSTOM_AUDIENCE_ID>: the audience is deleted, its tokens stay."""
+    mark_deleted(world, audience_id)
+    return {"success": True}
+
+
+def mark_deleted(world: World, audience_id: str) -> None:
+    """Delete an audience: later calls answer 100/33."""
     number = existing(world, audience_id, "delete")["number"]
     with world.transaction() as db:
         db.execute(
@@ -152,7 +158,6 @@ def delete(world: World, call: Call, audience_id: str) -> dict[str, Any]:  # noq
         )
         db.execute("DELETE FROM member WHERE audience = ?", (number,))
         db.execute("DELETE FROM token_audience WHERE audience = ?", (number,))
-    return {"success": True}
 
 
 def sessions(world: World, call: Call, audience_id: str) -> dict[str, Any]:

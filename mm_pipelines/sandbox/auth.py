@@ -1,4 +1,4 @@
-"""Who calls: system user, Page or app, told apart by the token."""
+"""Authentication: the token decides whether the caller is a system user, a Page or the app."""
 
 import hashlib
 import hmac
@@ -12,7 +12,7 @@ from mm_pipelines.sandbox.settings import Settings
 
 @dataclass(frozen=True)
 class Principal:
-    """What a token stands for. `anyone` exists only where no token is configured."""
+    """The identity behind a token. `anyone` exists only if no token is configured."""
 
     kind: Literal["system_user", "page", "app", "anyone"]
     page_id: str | None = None
@@ -21,8 +21,8 @@ class Principal:
         return self.kind if self.page_id is None else f"{self.kind}:{self.page_id}"
 
 
-def recognise(settings: Settings, token: str) -> Principal | None:
-    """The principal of a token, or None for a token nobody issued."""
+def recognize(settings: Settings, token: str) -> Principal | None:
+    """The principal of a token; None for an unknown token."""
     if _same(token, app_token(settings)):
         return Principal("app")
     if any(_same(token, known.get_secret_value()) for known in settings.system_user_tokens):
@@ -30,14 +30,14 @@ def recognise(settings: Settings, token: str) -> Principal | None:
     for page_id, known in settings.page_tokens.items():
         if _same(token, known.get_secret_value()):
             return Principal("page", page_id)
-    return Principal("anyone") if settings.open_house else None
+    return Principal("anyone") if settings.accepts_any_token else None
 
 
 def authenticate(settings: Settings, call: Call) -> Principal:
-    """The caller, after the checks that come before any other: token and appsecret_proof."""
+    """Check the token and the appsecret_proof; these checks come before all others."""
     if not call.token:
         raise errors.missing_token()
-    principal = recognise(settings, call.token)
+    principal = recognize(settings, call.token)
     if principal is None:
         raise errors.invalid_token()
     _check_proof(settings, call, call.token)
@@ -45,13 +45,13 @@ def authenticate(settings: Settings, call: Call) -> Principal:
 
 
 def require_system_user(principal: Principal) -> None:
-    """Marketing API edges: a system user with ads_management."""
+    """Raise GraphError unless a system user calls: Marketing API edges need ads_management."""
     if principal.kind not in {"system_user", "anyone"}:
         raise errors.permission_denied("the token does not carry ads_management")
 
 
 def require_page(settings: Settings, principal: Principal, page_id: str) -> None:
-    """Edges of a Page: that Page's own token."""
+    """Raise GraphError unless the Page's own token is used."""
     if principal.kind == "anyone":
         return
     if principal.kind != "page":
@@ -63,7 +63,7 @@ def require_page(settings: Settings, principal: Principal, page_id: str) -> None
 
 
 def require_app(principal: Principal) -> None:
-    """Edges of the app: APP_ID|APP_SECRET."""
+    """Raise GraphError unless the app's token, APP_ID|APP_SECRET, is used."""
     if principal.kind not in {"app", "anyone"}:
         raise errors.GraphError(
             "(#15) This method must be called with an app access_token.", code=15

@@ -1,4 +1,4 @@
-"""The paths under `/_sandbox` (docs/sandbox.md): inspection, levers, faults, quotas, people."""
+"""The paths under `/_sandbox` (docs/sandbox.md): inspection, control, faults and people."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,46 +10,130 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mm_pipelines.sandbox import faults, inspection, levers, people, quotas
+from mm_pipelines.sandbox import (
+    audiences,
+    faults,
+    inspection,
+    matching,
+    people,
+    quotas,
+    refusals,
+    webhooks,
+)
 from mm_pipelines.sandbox.encoding import from_json, to_json
+from mm_pipelines.sandbox.errors import GraphError
+from mm_pipelines.sandbox.settings import Variants
 from mm_pipelines.sandbox.world import World
 
 SECRETS = {"app_secret", "webhook_verify_token", "system_user_tokens", "page_tokens"}
 
 
-class Writer(BaseModel):
-    """Who writes to which Page; without a psid, somebody new."""
+class _Request(BaseModel):
+    """The JSON body and the path parameters of a control call."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class Message(_Request):
+    """A message to a Page; without a psid, from a new person."""
 
     page_id: str
     psid: str | None = None
     text: str = "Hello"
 
 
-class Person(BaseModel):
-    """Who answers, stops or resumes, at which Page."""
-
-    model_config = ConfigDict(extra="forbid")
+class Person(_Request):
+    """The person who answers, stops or resumes, and the Page."""
 
     page_id: str
     psid: str
     with_token: bool = Field(default=True, description="Whether a STOP webhook names the token.")
 
 
+class AudienceId(_Request):
+    """One Custom Audience."""
+
+    audience_id: str
+
+
+class AudienceStatus(AudienceId):
+    """The operation status of an audience, such as 471 (integrity flag)."""
+
+    code: int
+
+
+class ClockAdvance(_Request):
+    """The time by which the sandbox's clock moves forward."""
+
+    advance_seconds: float = Field(ge=0)
+
+
 def routes(world: World) -> list[Route]:
     """Everything under /_sandbox."""
 
     async def settle(_: Request) -> Response:
-        return _answer(await levers.settle(world))
+        return _answer(await process_everything(world))
 
     return [
         *_inspection(world),
-        *_levers(world),
+        *_control(world),
         *_faults(world),
         *_people(world),
         Route("/_sandbox/settle", settle, methods=["POST"]),
     ]
+
+
+async def process_everything(world: World) -> dict[str, Any]:
+    """Match every pending batch now, and try every pending webhook once."""
+    processed = 0
+    while await asyncio.to_thread(matching.process_next, world, everything=True):
+        processed += 1
+    await asyncio.to_thread(webhooks.hurry, world)
+    async with webhooks.sender(world) as client:
+        while await webhooks.deliver_due(world, client):
+            pass
+    return {"matched_batches": processed, **await asyncio.to_thread(inspection.idle, world)}
+
+
+def change_variants(world: World, changes: dict[str, Any]) -> dict[str, Any]:
+    """Change some variants for all later calls.
+
+    Raises:
+        pydantic.ValidationError: A variant or its value does not exist.
+    """
+    with world.transaction():
+        variants = Variants.model_validate({**world.variants().model_dump(), **changes})
+        world.remember("variants", variants.model_dump())
+    return variants.model_dump()
+
+
+def set_audience_status(world: World, wanted: AudienceStatus) -> dict[str, Any]:
+    """Put an audience into an operation status."""
+    with world.transaction() as db:
+        changed = db.execute(
+            "UPDATE audience SET operation_status = ? WHERE audience_id = ?",
+            (wanted.code, wanted.audience_id),
+        ).rowcount
+    return {"changed": changed}
+
+
+def delete_audience(world: World, wanted: AudienceId) -> dict[str, Any]:
+    """Delete an audience, as a person does in Meta's Ads Manager."""
+    with world.transaction():
+        audiences.mark_deleted(world, wanted.audience_id)
+    return {"deleted": wanted.audience_id}
+
+
+def advance_clock(world: World, advance: ClockAdvance) -> dict[str, Any]:
+    """Let time pass: windows close, matching falls due."""
+    world.advance_clock(advance.advance_seconds)
+    return {"now": world.now()}
+
+
+def reset(world: World) -> dict[str, Any]:
+    """Delete all state."""
+    world.reset()
+    return inspection.idle(world)
 
 
 def _inspection(world: World) -> list[Route]:
@@ -61,7 +145,7 @@ def _inspection(world: World) -> list[Route]:
         _route(
             "GET",
             "audiences/{audience_id}/members",
-            lambda asked: inspection.membership(world, asked["audience_id"]),
+            lambda wanted: inspection.membership(world, wanted["audience_id"]),
         ),
         _route("GET", "calls", lambda _: inspection.calls(world)),
         _route("GET", "tokens", lambda _: inspection.token_counts(world)),
@@ -70,49 +154,70 @@ def _inspection(world: World) -> list[Route]:
     ]
 
 
-def _levers(world: World) -> list[Route]:
+def _control(world: World) -> list[Route]:
     return [
         _route(
             "POST",
             "audiences/{audience_id}/status",
-            lambda wanted: levers.set_audience_status(world, wanted),
-            levers.AudienceStatus,
+            lambda wanted: set_audience_status(world, wanted),
+            AudienceStatus,
         ),
-        _route("POST", "variants", lambda changes: levers.vary(world, changes)),
-        _route("POST", "clock", lambda leap: levers.advance_clock(world, leap), levers.Leap),
-        _route("POST", "webhooks/pause", lambda _: levers.pause_webhooks(world, paused=True)),
-        _route("POST", "webhooks/resume", lambda _: levers.pause_webhooks(world, paused=False)),
+        _route(
+            "POST",
+            "audiences/{audience_id}/delete",
+            lambda wanted: delete_audience(world, wanted),
+            AudienceId,
+        ),
+        _route(
+            "POST",
+            "audiences/{audience_id}/small",
+            lambda rule: refusals.configure_small_audience(world, rule).model_dump(),
+            refusals.SmallAudience,
+        ),
+        _route("POST", "variants", lambda changes: change_variants(world, changes)),
+        _route("POST", "clock", lambda advance: advance_clock(world, advance), ClockAdvance),
+        _route("POST", "webhooks/pause", lambda _: _pause_webhooks(world, paused=True)),
+        _route("POST", "webhooks/resume", lambda _: _pause_webhooks(world, paused=False)),
         _route(
             "POST",
             "webhooks/redeliver",
-            lambda wanted: levers.redeliver(world, wanted),
-            levers.Redelivery,
+            lambda wanted: webhooks.redeliver(world, wanted),
+            webhooks.Redelivery,
         ),
-        _route("POST", "reset", lambda _: levers.reset(world)),
+        _route("POST", "reset", lambda _: reset(world)),
     ]
 
 
 def _faults(world: World) -> list[Route]:
-    def clear(asked: dict[str, Any]) -> list[dict[str, Any]]:
-        faults.clear(world, asked.get("number"))
-        return faults.ordered(world)
+    def clear(wanted: dict[str, Any]) -> list[dict[str, Any]]:
+        faults.clear(world, wanted.get("number"))
+        return faults.configured(world)
 
-    def enforce(quota: quotas.Quota) -> list[dict[str, Any]]:
+    def configure_quota(quota: quotas.Quota) -> list[dict[str, Any]]:
         quotas.enforce(world, quota)
         return quotas.enforced(world)
 
-    def lift(_: object) -> list[dict[str, Any]]:
+    def clear_quotas(_: object) -> list[dict[str, Any]]:
         quotas.lift(world)
         return []
 
     return [
-        _route("GET", "faults", lambda _: faults.ordered(world)),
-        _route("POST", "faults", lambda rule: {"id": faults.order(world, rule)}, faults.FaultRule),
+        _route("GET", "faults", lambda _: faults.configured(world)),
+        _route(
+            "POST", "faults", lambda rule: {"id": faults.configure(world, rule)}, faults.FaultRule
+        ),
         _route("DELETE", "faults", clear),
         _route("DELETE", "faults/{number:int}", clear),
+        _route("GET", "refusals", lambda _: _refusals(refusals.configured(world))),
+        _route(
+            "POST",
+            "refusals",
+            lambda wanted: _refusals(refusals.configure(world, wanted)),
+            refusals.Refusals,
+        ),
         _route("GET", "quotas", lambda _: quotas.enforced(world)),
-        _route("POST", "quotas", enforce, quotas.Quota),
-        _route("DELETE", "quotas", lift),
+        _route("POST", "quotas", configure_quota, quotas.Quota),
+        _route("DELETE", "quotas", clear_quotas),
     ]
 
 
@@ -121,31 +226,25 @@ def _people(world: World) -> list[Route]:
         _route(
             "POST",
             "people/message",
-            lambda who: people.write(world, who.page_id, who.psid, who.text),
-            Writer,
+            lambda sent: people.write(world, sent.page_id, sent.psid, sent.text),
+            Message,
         ),
-        _route(
-            "POST", "people/accept", lambda who: people.accept(world, who.page_id, who.psid), Person
-        ),
-        _route(
-            "POST", "people/ignore", lambda who: people.ignore(world, who.page_id, who.psid), Person
-        ),
+        _route("POST", "people/accept", lambda p: people.accept(world, p.page_id, p.psid), Person),
+        _route("POST", "people/ignore", lambda p: people.ignore(world, p.page_id, p.psid), Person),
         _route(
             "POST",
             "people/stop",
-            lambda who: people.stop(world, who.page_id, who.psid, with_token=who.with_token),
+            lambda p: people.stop(world, p.page_id, p.psid, with_token=p.with_token),
             Person,
         ),
-        _route(
-            "POST", "people/resume", lambda who: people.resume(world, who.page_id, who.psid), Person
-        ),
+        _route("POST", "people/resume", lambda p: people.resume(world, p.page_id, p.psid), Person),
     ]
 
 
 def _route(
     method: str, path: str, act: Callable[[Any], Any], model: type[BaseModel] | None = None
 ) -> Route:
-    """A path whose JSON body and path parameters, checked by the model, are what `act` gets."""
+    """A path whose JSON body and path parameters, validated by the model, are passed to `act`."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -153,14 +252,16 @@ def _route(
             given = from_json(body) if body else {}
             if not isinstance(given, dict):
                 return _answer({"errors": ["the body is not a JSON object"]}, status=400)
-            asked: Any = {**given, **request.path_params}
+            wanted: Any = {**given, **request.path_params}
             if model is not None:
-                asked = model.model_validate(asked)
-            return _answer(await asyncio.to_thread(act, asked))
+                wanted = model.model_validate(wanted)
+            return _answer(await asyncio.to_thread(act, wanted))
         except ValidationError as error:
-            faulty = error.errors(include_url=False, include_input=False, include_context=False)
-            return _answer({"errors": faulty}, status=422)
-        except people.NoSuchAct as error:
+            details = error.errors(include_url=False, include_input=False, include_context=False)
+            return _answer({"errors": details}, status=422)
+        except GraphError as error:
+            return _answer({"errors": [error.message]}, status=404)
+        except people.PersonStateError as error:
             return _answer({"errors": [str(error)]}, status=409)
         except orjson.JSONDecodeError:
             return _answer({"errors": ["the body is not JSON"]}, status=400)
@@ -168,8 +269,17 @@ def _route(
     return Route(f"/_sandbox/{path}", endpoint, methods=[method])
 
 
+def _pause_webhooks(world: World, *, paused: bool) -> dict[str, Any]:
+    world.remember("webhooks_paused", paused)
+    return inspection.webhook_counts(world)
+
+
+def _refusals(configured: refusals.Refusals) -> dict[str, Any]:
+    return configured.model_dump(mode="json")
+
+
 def _settings(world: World) -> dict[str, Any]:
-    """The settings without anything secret."""
+    """The settings without secrets."""
     shown: dict[str, Any] = world.settings.model_dump(mode="json", exclude=SECRETS)
     return {**shown, "pages": list(world.settings.page_tokens)}
 

@@ -1,4 +1,4 @@
-"""Faults on order: which call goes wrong, and how (`POST /_sandbox/faults`)."""
+"""Configured faults: which calls fail, and how (`POST /_sandbox/faults`)."""
 
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -19,7 +19,7 @@ class ErrorEffect(BaseModel):
 
     code: int
     subcode: int | None = None
-    message: str = "An error ordered from the sandbox"
+    message: str = "An error configured in the sandbox"
     type: str = "OAuthException"
     status: int = 400
     is_transient: bool = False
@@ -33,11 +33,11 @@ class ErrorEffect(BaseModel):
 
 
 class FaultRule(BaseModel):
-    """Which calls are hit (the first line of fields), and what happens to them.
+    """Which calls are hit (method to times), and what happens to them (the other fields).
 
-    Of the calls that match, the `nth` is the first hit, then each `every`-th, `times` in all (null:
-    for ever). Effects add up: latency, hang and reset before; the error instead of the effect;
-    reset, body and headers after it.
+    Of the calls that match, the `nth` is the first hit, then every `every`-th, `times` in all
+    (null: without end). Effects combine: latency, hang and reset "before" precede the call; the
+    error replaces its effect; reset "after", body and headers follow it.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -81,13 +81,13 @@ class FaultRule(BaseModel):
         return seen >= self.nth and (seen - self.nth) % self.every == 0
 
 
-def order(world: World, rule: FaultRule) -> int:
-    """Set a fault; returns its number."""
+def configure(world: World, rule: FaultRule) -> int:
+    """Store a fault; returns its number."""
     return world.insert("INSERT INTO fault (rule) VALUES (?)", (rule.model_dump_json(),))
 
 
-def ordered(world: World) -> list[dict[str, Any]]:
-    """Every fault set, with how many calls matched it and how many it hit."""
+def configured(world: World) -> list[dict[str, Any]]:
+    """Every fault, with the number of calls that matched it and that it hit."""
     with world.transaction() as db:
         rows = db.execute("SELECT * FROM fault ORDER BY number").fetchall()
     return [
@@ -102,7 +102,7 @@ def ordered(world: World) -> list[dict[str, Any]]:
 
 
 def clear(world: World, number: int | None = None) -> None:
-    """Lift one fault, or all."""
+    """Remove one fault, or all."""
     with world.transaction() as db:
         db.execute("DELETE FROM fault WHERE ? IS NULL OR number = ?", (number, number))
 

@@ -87,7 +87,7 @@ async def answer(world: World, request: Request) -> Response:
         call = await read_call(request, await asyncio.to_thread(world.variants))
     except GraphError as error:
         return error.response(trace_id)
-    caller = str(auth.recognise(world.settings, call.token) if call.token else None)
+    caller = str(auth.recognize(world.settings, call.token) if call.token else None)
     rules = await asyncio.to_thread(faults.hitting, world, call, caller)
     for rule in rules:
         call = replace(call, variants=_varied(call.variants, rule))

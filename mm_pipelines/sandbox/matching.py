@@ -50,7 +50,8 @@ def process_next(world: World, *, everything: bool = False) -> bool:
             (batch["audience_id"],),
         ).fetchone()
         if audience is not None and audience["marketing_messages"]:
-            if world.variants().upload_status == "SUCCESS":
+            succeeds = world.variants().upload_status == "SUCCESS"
+            if succeeds and batch["subscribers"] == "accepted":
                 _mint(world, db, audience, batch)
             _settle_status(db, audience)
             _announce(world, db, audience, batch)

@@ -1,12 +1,12 @@
-"""The `payload` and `session` parameters of the customer-file edges, checked in bulk (facts 2.4).
+"""The `payload` and `session` parameters of uploads and removals, checked in bulk.
 
-A batch has up to 10,000 rows of several 64-character values, so columns are checked whole and rows
-one by one only where a column holds something wrong.
+A batch has up to 10,000 rows of several 64-character values, so whole columns are checked first.
+Single values are checked only in a column that contains an invalid one.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +29,8 @@ PLAIN_KEYS = frozenset(
 )  # fmt: skip
 
 _HEX = "0123456789abcdef"
-_HASH = re.compile(r"[0-9a-f]{64}\Z")
-# Nobody's e-mail is the empty string: this hash always means a cell that should have been "".
+HASH_PATTERN = re.compile(r"[0-9a-f]{64}\Z")
+# No e-mail address is empty: this hash always stands for a value that should have been "".
 HASH_OF_NOTHING = hashlib.sha256(b"").hexdigest()
 
 
@@ -38,29 +38,31 @@ HASH_OF_NOTHING = hashlib.sha256(b"").hexdigest()
 class Rows:
     """The rows of one request.
 
-    `contacts` are the (e-mail, phone) hashes of the valid rows, as bytes, empty where absent;
-    `invalid` are the rows refused, by their index from 0.
+    Attributes:
+        contacts: (e-mail, phone) hashes of the valid rows, as bytes, empty where absent.
+        invalid: The invalid rows as JSON, by their index from 0.
+        first: The first 100 rows as JSON, by their index.
     """
 
     schema: tuple[str, ...]
     contacts: list[tuple[bytes, bytes]] = field(repr=False)
     num_rows: int
     invalid: dict[int, str] = field(repr=False)
+    first: dict[int, str] = field(repr=False)
     digest: str
 
     def samples(self, shape: str) -> dict[str, str] | list[str]:
         """`invalid_entry_samples` in one of its documented shapes, at most 100."""
-        chosen = list(self.invalid.items())[:SAMPLES_PER_ANSWER]
-        if shape == "map":
-            return {str(index): row for index, row in chosen}
-        if shape == "array":
-            return [row for _, row in chosen]
-        return {} if shape == "empty_map" else []
+        return _in_shape(self.invalid, shape)
+
+    def first_rows(self, shape: str) -> dict[str, str] | list[str]:
+        """The first rows, valid or not, in the same shape."""
+        return _in_shape(self.first, shape)
 
 
 @dataclass(frozen=True)
 class SessionPart:
-    """The `session` parameter: which batch of which session this is."""
+    """The `session` parameter: the position of this batch in its session."""
 
     session_id: int
     batch_seq: int
@@ -69,7 +71,7 @@ class SessionPart:
 
 
 def read_rows(call: Call) -> Rows:
-    """The payload's rows; code 100 where the request as a whole cannot be used."""
+    """The rows of the payload; GraphError 100 if the request as a whole cannot be read."""
     payload = call.nested("payload")
     if payload is None:
         raise missing_parameter("payload")
@@ -93,19 +95,20 @@ def read_rows(call: Call) -> Rows:
         if email or phone:
             contacts.append((bytes.fromhex(email), bytes.fromhex(phone)))
         else:
-            # The seed's rule: a row must have EMAIL or PHONE.
+            # Every row needs EMAIL or PHONE.
             invalid.add(index)
     return Rows(
         schema=schema,
         contacts=contacts,
         num_rows=len(data),
-        invalid={index: to_json(data[index]).decode() for index in sorted(invalid)},
+        invalid=_as_json(data, sorted(invalid)),
+        first=_as_json(data, range(min(len(data), SAMPLES_PER_ANSWER))),
         digest=hashlib.blake2b(to_json([schema, data]), digest_size=16).hexdigest(),
     )
 
 
 def read_session(call: Call) -> SessionPart | None:
-    """The session, or None where the caller sent none (the seed's samples send none)."""
+    """The session; None if the caller sent none, as in Meta's samples."""
     value = call.nested("session")
     if value is None:
         return None
@@ -136,7 +139,7 @@ def _read_schema(schema: object) -> tuple[str, ...]:
             known = ",".join(sorted(HASHED_KEYS | PLAIN_KEYS))
             raise invalid_parameter(f"Raw PII type is invalid, it should be one of {known}")
     if len(set(names)) != len(names):
-        raise invalid_parameter("A key stands twice in the schema")
+        raise invalid_parameter("A key occurs twice in the schema")
     return names
 
 
@@ -162,7 +165,7 @@ def _contact_column(
 
 
 def _bad_hashes(column: Sequence[Any]) -> list[int]:
-    """Where a column holds anything but "" and 64 lower-case hex digits."""
+    """Indexes of the values that are neither "" nor 64 lower-case hex digits."""
     if (
         set(map(type, column)) == {str}
         and set(map(len, column)) <= {0, 64}
@@ -174,8 +177,21 @@ def _bad_hashes(column: Sequence[Any]) -> list[int]:
         index
         for index, value in enumerate(column)
         if value != ""
-        and not (isinstance(value, str) and _HASH.match(value) and value != HASH_OF_NOTHING)
+        and not (isinstance(value, str) and HASH_PATTERN.match(value) and value != HASH_OF_NOTHING)
     ]
+
+
+def _as_json(data: Sequence[Sequence[Any]], indexes: Iterable[int]) -> dict[int, str]:
+    return {index: to_json(data[index]).decode() for index in indexes}
+
+
+def _in_shape(rows: dict[int, str], shape: str) -> dict[str, str] | list[str]:
+    chosen = list(rows.items())[:SAMPLES_PER_ANSWER]
+    if shape == "map":
+        return {str(index): row for index, row in chosen}
+    if shape == "array":
+        return [row for _, row in chosen]
+    return {} if shape == "empty_map" else []
 
 
 def _whole(value: object) -> int | None:

@@ -19,8 +19,8 @@ LONGEST_TITLE = 65
 DEFAULT_TIMEZONE = "UTC"
 
 
-class NoSuchAct(Exception):
-    """A person cannot do that now: there is no request to answer, or no token to stop."""
+class PersonStateError(Exception):
+    """The person cannot do this now: there is no request to answer, or no token to stop."""
 
 
 def request_optin(world: World, call: Call, page_id: str) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _open_request(db: sqlite3.Connection, page_id: str, psid: str) -> sqlite3.Ro
         (page_id, psid),
     ).fetchone()
     if row is None:
-        raise NoSuchAct("there is no open opt-in request to answer")
+        raise PersonStateError("there is no open opt-in request to answer")
     return row
 
 
@@ -203,7 +203,7 @@ def _turn(
             (page_id, psid),
         ).fetchall()
         if not held:
-            raise NoSuchAct("this person holds no subscription token of the Page")
+            raise PersonStateError("this person holds no subscription token of the Page")
         if world.variants().optin_status_spelling == "underscores":
             status = status.replace(" ", "_")
         for token in held:

@@ -1,4 +1,4 @@
-"""What a sandbox is set up with: plain values, none of them read from the environment here."""
+"""The settings of a sandbox. They are passed in; nothing is read from the environment here."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 
 class Variants(BaseModel):
-    """The points on which Meta's pages disagree or stay silent; each default is the likelier form.
+    """The behaviors on which Meta's documentation is silent or contradicts itself.
 
-    They can be changed while the sandbox runs (`POST /_sandbox/variants`) or for single calls by a
-    fault.
+    Each default is the likelier form. Variants can be changed while the sandbox runs (`POST
+    /_sandbox/variants`), or for single calls by a fault.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +28,17 @@ class Variants(BaseModel):
         default=False,
         description="Answer uploads with 200 and subscription_info.messenger.error; apply nothing.",
     )
+    subscribers: Literal["accepted", "none", "invalid"] = Field(
+        default="accepted",
+        description="What Messenger makes of an upload's rows. none: it receives no subscriber; "
+        "invalid: it receives every row and rejects it. The rows join the audience all the same, "
+        "but yield no token.",
+    )
+    batch_lost: bool = Field(
+        default=False,
+        description="Answer an upload or removal with 200, apply nothing and leave the batch out "
+        "of num_received.",
+    )
     envelope: Literal["changes", "changes_bare_value", "bare"] = Field(
         default="changes",
         description="The upload webhook: changes with the field repeated inside the value, changes "
@@ -37,7 +48,8 @@ class Variants(BaseModel):
         default="page", description="The object under which upload webhooks are sent."
     )
     upload_status: str = Field(
-        default="SUCCESS", description="batch_uploading_status; anything but SUCCESS mints nothing."
+        default="SUCCESS",
+        description="batch_uploading_status; a batch with another status yields no tokens.",
     )
     short_pages: bool = Field(
         default=False,
@@ -56,10 +68,10 @@ class Variants(BaseModel):
 
 
 class Settings(BaseModel):
-    """One sandbox: who may call it, how it matches, and whom it tells.
+    """One sandbox: its access tokens, how it matches people, and where it sends webhooks.
 
-    With neither a system-user token nor a Page token the house is open: any token is accepted for
-    anything, and every ad account may use every Page. With any token given, only those given work.
+    Without a system-user token and without a Page token, any token is accepted for every call and
+    every ad account may use every Page. Otherwise only the given tokens work.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,7 +106,7 @@ class Settings(BaseModel):
         default=100, ge=0, description="Fewer matches than this, and an audience hides its tokens."
     )
     optin_people_per_page: int = Field(
-        default=300, ge=0, description="People who opted in before the story begins."
+        default=300, ge=0, description="People who opted in before the sandbox starts."
     )
     session_window_minutes: float = Field(default=90, gt=0)
     enforce_appsecret_proof: bool = False
@@ -109,6 +121,6 @@ class Settings(BaseModel):
     variants: Variants = Field(default_factory=Variants)
 
     @property
-    def open_house(self) -> bool:
-        """Whether any token is accepted, because none was configured."""
+    def accepts_any_token(self) -> bool:
+        """Whether any token is accepted, because none is configured."""
         return not self.system_user_tokens and not self.page_tokens

@@ -6,6 +6,7 @@ import hmac
 from typing import Any
 
 import httpx
+from pydantic import BaseModel, ConfigDict, Field
 
 from mm_pipelines.sandbox.encoding import to_escaped_json
 from mm_pipelines.sandbox.world import World
@@ -14,6 +15,15 @@ UPLOAD_STATUS = "marketing_messages_subscriber_upload_status"
 
 AT_ONCE = 8
 LONGEST_PAUSE_SECONDS = 10.0
+
+
+class Redelivery(BaseModel):
+    """The delivered webhooks to send again, and their order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    last: int | None = Field(default=None, ge=1, description="Only the newest ones; null: all.")
+    reverse: bool = False
 
 
 def emit_upload_status(
@@ -78,6 +88,25 @@ def hurry(world: World) -> None:
         db.execute(
             "UPDATE webhook SET due_at = min(due_at, ?) WHERE delivered_at IS NULL", (world.now(),)
         )
+
+
+def redeliver(world: World, wanted: Redelivery) -> dict[str, Any]:
+    """Send delivered webhooks again, with the same bytes."""
+    with world.transaction() as db:
+        rows = db.execute(
+            "SELECT number FROM webhook WHERE delivered_at IS NOT NULL ORDER BY number"
+        ).fetchall()
+        numbers = [row["number"] for row in rows]
+        chosen = numbers if wanted.last is None else numbers[-wanted.last :]
+        if wanted.reverse:
+            chosen.reverse()
+        now = world.now()
+        # The due times differ a little, because webhooks are sent in the order of their due times.
+        db.executemany(
+            "UPDATE webhook SET delivered_at = NULL, due_at = ? WHERE number = ?",
+            [(now + place * 1e-4, number) for place, number in enumerate(chosen)],
+        )
+    return {"redelivering": len(chosen)}
 
 
 def sender(world: World) -> httpx.AsyncClient:

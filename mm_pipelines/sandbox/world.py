@@ -1,7 +1,7 @@
-"""The sandbox's world: one SQLite file, one clock, one lock.
+"""The sandbox's state: one SQLite file, one clock, one lock.
 
-Every call is one transaction, so a process killed at any instant has applied a call wholly or not
-at all. Work for later (matching, webhooks) is a row with a due time, so a restart finds it.
+Every call is one transaction, so a process killed at any instant has applied a call completely or
+not at all. Later work (matching, webhooks) is a row with a due time, so a restart finds it.
 """
 
 import asyncio
@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS batch (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     account_id TEXT, session_id TEXT, batch_seq INTEGER, audience_id TEXT, kind TEXT,
     digest TEXT, num_rows INTEGER, num_invalid INTEGER, receipt BLOB,
-    received_at REAL, times_received INTEGER DEFAULT 1, due_at REAL, processed_at REAL
+    received_at REAL, times_received INTEGER DEFAULT 1, due_at REAL, processed_at REAL,
+    subscribers TEXT DEFAULT 'accepted'
 );
 CREATE UNIQUE INDEX IF NOT EXISTS batch_in_session ON batch (account_id, session_id, batch_seq);
 CREATE INDEX IF NOT EXISTS batch_due ON batch (due_at)
@@ -112,6 +113,9 @@ CREATE TABLE IF NOT EXISTS call (
 CREATE INDEX IF NOT EXISTS call_of_subject ON call (subject, at);
 """
 
+# Columns that state files of earlier versions lack.
+ADDED_COLUMNS = (("batch", "subscribers", "TEXT DEFAULT 'accepted'"),)
+
 TABLES = (
     "audience", "session", "batch", "member", "token", "token_audience", "contact", "conversation",
     "optin_request", "subscription", "webhook", "fault", "quota", "call", "remembered",
@@ -139,6 +143,10 @@ class World:
         self.db.execute("PRAGMA wal_autocheckpoint = 20000")
         self.db.execute("PRAGMA cache_size = -131072")
         self.db.executescript(SCHEMA)
+        for table, column, definition in ADDED_COLUMNS:
+            present = self.db.execute(f"PRAGMA table_info({table})").fetchall()
+            if column not in {row["name"] for row in present}:
+                self.db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {definition}")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
