@@ -95,6 +95,7 @@ def _hashed(
             storage,
             folder=f"removals/{partition.audience}/{partition.day}",
             columns=source.columns,
+            encoding=source.encoding,
             default_country=CONFIG.audiences[partition.audience].default_country,
         )
     except ListMissingError:

@@ -31,7 +31,7 @@ def customer_list(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     partition = AudienceDay.of(context)
     source = CONFIG.audiences[partition.audience].source
     try:
-        report = inspect_list(partition.list_url, source.columns)
+        report = inspect_list(partition.list_url, source.columns, encoding=source.encoding)
     except ListError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     return dg.MaterializeResult(

@@ -67,6 +67,7 @@ def hashed_payload(
             storage.get(),
             folder=f"hashed_payload/{partition.audience}/{partition.day}",
             columns=audience.source.columns,
+            encoding=audience.source.encoding,
             default_country=audience.default_country,
             expected_fingerprint=_validated_fingerprint(context),
             suppression=_suppression(database, suppression),

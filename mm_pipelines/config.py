@@ -148,16 +148,28 @@ def _with_identifier(columns: dict[str, str]) -> dict[str, str]:
     return columns
 
 
+def _known_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError(
+            f"{name!r} is no text encoding; use one such as utf-8 or windows-1250"
+        ) from None
+    return name.lower()
+
+
 class Source(_Model):
     """The location of a day's list of customers, or of people to remove.
 
     ``path`` is relative to mm.yaml, or any fsspec URL. ``columns`` maps schema keys to headers.
+    ``encoding`` replaces the detected one.
     """
 
     path: Annotated[Text, _only_placeholders("audience", "day")]
     columns: Annotated[
         dict[Annotated[str, AfterValidator(_schema_key)], Text], AfterValidator(_with_identifier)
     ] = Field(default_factory=dict)
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
 
 
 class Audience(_Model):

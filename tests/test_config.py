@@ -134,3 +134,11 @@ def test_a_mapping_that_cannot_work_is_refused(tmp_path: Path, columns: str, fau
     content = MINIMAL.replace('{day}.csv"}', f'{{day}}.csv", columns: {columns}}}')
     [found] = faults_of(tmp_path, content)
     assert f"mm.yaml, line 11, audiences.acme_newsletter.source.columns{fault}" in found
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "base64", "rot13"])
+def test_an_encoding_that_is_none_of_text_is_refused(tmp_path: Path, encoding: str) -> None:
+    content = MINIMAL.replace('{day}.csv"}', f'{{day}}.csv", encoding: {encoding}}}')
+    [found] = faults_of(tmp_path, content)
+    assert f"mm.yaml, line 11, audiences.acme_newsletter.source.encoding: '{encoding}'" in found
+    assert "is no text encoding; use one such as utf-8 or windows-1250" in found

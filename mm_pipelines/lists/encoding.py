@@ -36,14 +36,18 @@ class Text:
     Args:
         url: The list, for messages.
         read: Gives the list's blocks; called again only to tell the line of a fault.
+        declared: ``source.encoding`` of mm.yaml, which replaces the guess. A byte order mark
+            still decides, because it is certain.
 
     Attributes:
         encoding: ``ascii`` until a byte tells more, then ``utf-8``, ``windows-1252``,
             ``utf-16-le``…
     """
 
-    def __init__(self, url: str, read: Callable[[], Iterator[bytes]]) -> None:
-        self._url, self._read = url, read
+    def __init__(
+        self, url: str, read: Callable[[], Iterator[bytes]], declared: str | None = None
+    ) -> None:
+        self._url, self._read, self._declared = url, read, declared
         self.encoding = "ascii"
 
     def blocks(self) -> Iterator[bytes]:
@@ -59,13 +63,13 @@ class Text:
                 self.encoding, first, done = encoding, first[len(mark) :], len(mark)
                 break
         else:
-            self.encoding = _wide(first[:_SAMPLE_BYTES]) or "ascii"
-        if self.encoding.startswith("utf-16") or self.encoding.startswith("utf-32"):
-            yield from self._wide(first, blocks)
+            self.encoding = self._declared or _wide(first[:_SAMPLE_BYTES]) or "ascii"
+        if self.encoding.startswith(("utf-16", "utf-32")) or self.encoding == self._declared:
+            yield from self._decoded(first, blocks)
         else:
             yield from self._narrow(first, blocks, done)
 
-    def _wide(self, first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    def _decoded(self, first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
         decoder = codecs.getincrementaldecoder(self.encoding)()
         try:
             yield decoder.decode(first).encode()

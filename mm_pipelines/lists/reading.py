@@ -51,6 +51,7 @@ class CustomerList:
     Args:
         url: A local path or an fsspec URL.
         columns: ``source.columns`` of mm.yaml; empty: the header is recognised.
+        encoding: ``source.encoding`` of mm.yaml; None: the encoding is detected.
 
     Attributes:
         columns: Which columns are which schema keys.
@@ -61,7 +62,9 @@ class CustomerList:
         ListError: The list is missing, cannot be read, or lacks a column.
     """
 
-    def __init__(self, url: str, columns: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, url: str, columns: Mapping[str, str] | None = None, *, encoding: str | None = None
+    ) -> None:
         self.url = url
         self.format = list_format(url)
         self.delimiter: str | None = None
@@ -71,7 +74,7 @@ class CustomerList:
         if self.format.name == "parquet":
             self._table = ParquetList(url)
         else:
-            self._text = Text(url, self._content.blocks)
+            self._text = Text(url, self._content.blocks, encoding)
             if self.format.name == "ndjson":
                 self._table = NdJson(url, self._text.blocks())
             else:

@@ -49,13 +49,15 @@ class ListReport:
         return self.filled.get(key, 0) / self.rows if self.rows else 0.0
 
 
-def inspect_list(url: str, columns: Mapping[str, str] | None = None) -> ListReport:
+def inspect_list(
+    url: str, columns: Mapping[str, str] | None = None, *, encoding: str | None = None
+) -> ListReport:
     """Read a list to its end and say what it is, in bounded memory.
 
     Raises:
         ListError: The list cannot be used; the first fault is named.
     """
-    reading = CustomerList(url, columns)
+    reading = CustomerList(url, columns, encoding=encoding)
     rows = with_identifier = 0
     filled = dict.fromkeys(reading.columns.places, 0)
     for chunk in reading.chunks():

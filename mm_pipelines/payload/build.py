@@ -28,6 +28,7 @@ def build_hashed_payload(
     *,
     folder: str,
     columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     default_country: str | None = None,
     expected_fingerprint: str | None = None,
     suppression: SuppressionList | None = None,
@@ -44,6 +45,7 @@ def build_hashed_payload(
         storage: Where the file is published.
         folder: The file's folder there.
         columns: ``source.columns`` of mm.yaml.
+        encoding: ``source.encoding`` of mm.yaml.
         default_country: Alpha-2 code for rows whose COUNTRY tells none.
         expected_fingerprint: What ``inspect_list`` saw; None to take the list as it is.
         suppression: People to leave out.
@@ -52,7 +54,7 @@ def build_hashed_payload(
         ListError: The list cannot be used.
         ListChangedError: Its bytes are not those of ``expected_fingerprint``; nothing is published.
     """
-    reading = CustomerList(url, columns)
+    reading = CustomerList(url, columns, encoding=encoding)
     keys = _payload_keys(reading)
     tally = _Tally(keys)
     with tempfile.TemporaryDirectory(prefix="mm-hashed-") as scratch:

@@ -16,6 +16,7 @@ from mm_pipelines.lists import (
     CustomerList,
     ListChangedError,
     ListHeaderError,
+    ListUnreadableError,
     fingerprint,
     inspect_list,
     list_url,
@@ -243,3 +244,21 @@ def test_a_parquet_file_replaced_while_it_is_read_is_noticed(tmp_path: Path) -> 
 def test_a_written_out_null_falls_back_on_the_next_column(tmp_path: Path) -> None:
     content = b"email,Mobile,Phone\n,n/a,123\n,456,789\n"
     assert rows_of(write(tmp_path, "list.csv", content)) == [(1, "", "123"), (2, "", "456")]
+
+
+@pytest.mark.parametrize("encoding", ["windows-1250", "iso-8859-2", "windows-1251", "gb18030"])
+def test_the_encoding_of_the_configuration_replaces_the_guess(
+    tmp_path: Path, encoding: str
+) -> None:
+    name = "Дворжак" if encoding == "windows-1251" else "Dvořák"
+    content = f"email,fn\na@b.co,{name}\n".encode(encoding, errors="strict")
+    report_url = write(tmp_path, "list.csv", content)
+    [frame] = CustomerList(report_url, encoding=encoding).chunks()
+    assert frame["FN"].to_list() == [name]
+    assert inspect_list(report_url, encoding=encoding).encoding == encoding
+
+
+def test_text_that_is_not_of_the_configured_encoding_is_refused(tmp_path: Path) -> None:
+    url = write(tmp_path, "list.csv", b"email,fn\na@b.co,Val\xe9ry\n")
+    with pytest.raises(ListUnreadableError, match="the text is not utf-8 to its end"):
+        inspect_list(url, encoding="utf-8")
