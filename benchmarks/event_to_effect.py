@@ -29,7 +29,7 @@ from mm_pipelines.local.demo import JOB
 from mm_pipelines.local.environment import Environment
 from mm_pipelines.local.ports import Ports
 from mm_pipelines.local.processes import ProcessGroup
-from mm_pipelines.local.stack import CODE_SERVER_SILENCE_SECONDS, LOCATION, Stack
+from mm_pipelines.local.stack import CODE_SERVER_HEARTBEAT_SECONDS, LOCATION, Stack
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.signature import HEADER, sign
 from mm_pipelines.webhooks.webhook_event import UPLOAD_STATUS
@@ -201,7 +201,7 @@ def _running(folder: Path) -> Iterator[_Both]:
             ui.launch_backfill(JOB, [f"{AUDIENCE}|{day}"])
             ui.close()
             stack.start_daemon()
-            both = _Both(database, ports.receiver_url, environment.made["MM_APP_SECRET"])
+            both = _Both(database, ports.receiver_url, environment.sandbox_secrets["MM_APP_SECRET"])
             both.warm_up()
             yield both
             database.dispose()
@@ -232,7 +232,7 @@ def _start_floor(group: ProcessGroup, environment: Environment, database: Databa
         [
             *(sys.executable, "-m", "dagster", "code-server", "start", "--socket", socket),
             *("--module-name", floor_location.__name__, "--location-name", "floor"),
-            *("--heartbeat-ttl", CODE_SERVER_SILENCE_SECONDS),
+            *("--heartbeat-ttl", CODE_SERVER_HEARTBEAT_SECONDS),
         ],
         {**os.environ, **environment.exports()},
         ready=socket.exists,

@@ -29,10 +29,10 @@ def check() -> None:
     except ConfigError as error:
         faults += error.faults
     else:
-        faults += environment_faults(config, {**os.environ, **environment.made_where_none_given()})
-    if environment.given_database_url is not None:
+        faults += environment_faults(config, {**os.environ, **environment.sandbox_secrets})
+    if environment.external_database_url is not None:
         try:
-            Database(environment.given_database_url)
+            Database(environment.external_database_url)
         except DatabaseUrlError as error:
             faults.append(Fault("MM_DATABASE_URL", str(error).removeprefix("MM_DATABASE_URL: ")))
     if not is_http_address(environment.graph_api_url):

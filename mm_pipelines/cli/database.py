@@ -19,7 +19,7 @@ def upgrade() -> None:
 
     environment = Environment.resolve()
     postgres = environment.postgres()
-    with postgres.used() if postgres is not None else contextlib.nullcontext():
+    with postgres.running() if postgres is not None else contextlib.nullcontext():
         database = Database(environment.database_url())
         try:
             revision = migrate.upgrade(database)

@@ -20,8 +20,7 @@ class Tokens:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        made = environment.made_where_none_given()
-        self._variables: Mapping[str, str] = {**os.environ, **made}
+        self._variables: Mapping[str, str] = {**os.environ, **environment.sandbox_secrets}
 
     def get(self, name: str) -> str | None:
         """A variable's value; None where it is unset or empty."""

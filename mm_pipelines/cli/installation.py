@@ -21,7 +21,7 @@ def open_database(environment: Environment) -> Iterator[Database]:
     from mm_pipelines.warehouse.migrate import upgrade
 
     postgres = environment.postgres()
-    with postgres.used() if postgres is not None else contextlib.nullcontext():
+    with postgres.running() if postgres is not None else contextlib.nullcontext():
         database = Database(environment.database_url())
         try:
             if postgres is not None:

@@ -25,25 +25,16 @@ class Commands(TyperGroup):
 
         from mm_pipelines.config import ConfigError
         from mm_pipelines.graph_api.errors import GraphApiError
-        from mm_pipelines.local.dagster_ui import DagsterRefused
-        from mm_pipelines.local.environment import MixedState
-        from mm_pipelines.local.ports import PortTaken
-        from mm_pipelines.local.postgres import PostgresError
-        from mm_pipelines.local.processes import ProcessError
+        from mm_pipelines.local.errors import LocalError
         from mm_pipelines.warehouse.database import DatabaseUrlError
 
         try:
             return super().invoke(ctx)
         except (
             ConfigError,
-            DagsterRefused,
             DatabaseUrlError,
-            FileNotFoundError,
             GraphApiError,
-            MixedState,
-            PortTaken,
-            PostgresError,
-            ProcessError,
+            LocalError,
         ) as error:
             fail(str(error))
         except OperationalError as error:

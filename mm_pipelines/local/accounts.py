@@ -1,8 +1,9 @@
 """The account that the embedded server runs under.
 
-PostgreSQL refuses to run as root. A container or a fresh virtual machine often has nothing else,
-so as root the server's processes drop to an unprivileged account, and everything that account must
-reach is tried as that account: only the kernel knows about every mode bit, ACL and mount option.
+PostgreSQL refuses to run as root, and a container or a fresh virtual machine often has no other
+user. So as root the server's processes drop to an unprivileged account. Whether that account can
+reach a directory is tried as that account, because only the kernel knows every mode bit, ACL and
+mount option.
 """
 
 import os
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-# `postgres` exists where the system's PostgreSQL is installed; `nobody` exists everywhere.
+# `postgres` exists where the system's PostgreSQL is installed; `nobody` exists on every system.
 _UNPRIVILEGED = ("postgres", "nobody")
 
 # The caller's locale, time zone and PG* variables must not change what the server does.
@@ -22,7 +23,7 @@ _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 @dataclass(frozen=True)
-class Finished:
+class ProgramResult:
     """How a program ended: its exit status, and what it wrote to both outputs."""
 
     status: int
@@ -38,14 +39,19 @@ class Account:
     dropped: bool
 
     @classmethod
+    def current(cls) -> Self:
+        """The account of this process."""
+        return cls(os.geteuid(), os.getegid(), dropped=False)
+
+    @classmethod
     def for_server(cls, owner: int | None) -> Self:
         """The account for a server whose data directory belongs to `owner` (None: a new one).
 
         Raises:
-            LookupError: this process is root and the system has no unprivileged account.
+            LookupError: This process is root and the system has no unprivileged account.
         """
         if os.geteuid() != 0:
-            return cls(os.geteuid(), os.getegid(), dropped=False)
+            return cls.current()
         if owner:
             return cls(owner, _primary_group(owner), dropped=True)
         for name in _UNPRIVILEGED:
@@ -56,11 +62,13 @@ class Account:
             return cls(entry.pw_uid, entry.pw_gid, dropped=True)
         raise LookupError(f"none of the accounts {', '.join(_UNPRIVILEGED)} exists")
 
-    def run(self, arguments: Sequence[str | Path], directory: Path, seconds: float) -> Finished:
+    def run(
+        self, arguments: Sequence[str | Path], directory: Path, seconds: float
+    ) -> ProgramResult:
         """Run a program under this account, in `directory`, for at most `seconds`.
 
         The output goes through a file: a server started by the program inherits its outputs, and
-        reading a pipe would then wait for the server to end.
+        reading a pipe would then wait until the server ends.
         """
         with tempfile.TemporaryFile() as output:
             try:
@@ -78,11 +86,11 @@ class Account:
                     extra_groups=[] if self.dropped else None,
                 ).returncode
             except subprocess.TimeoutExpired:
-                return Finished(-1, f"gave no answer within {seconds:.0f} s")
+                return ProgramResult(-1, f"did not finish within {seconds:.0f} s")
             except OSError as error:
-                return Finished(-1, error.strerror or type(error).__name__)
+                return ProgramResult(-1, error.strerror or type(error).__name__)
             output.seek(0)
-            return Finished(status, output.read().decode(errors="replace").strip())
+            return ProgramResult(status, output.read().decode(errors="replace").strip())
 
     def can_enter(self, directory: Path) -> bool:
         """Whether this account reaches the directory through all of its parents."""
@@ -91,14 +99,14 @@ class Account:
         return self.run(["/bin/sh", "-c", 'cd -- "$0"', directory], Path("/"), 10).status == 0
 
     def can_run(self, program: Path) -> bool:
-        """Whether this account can execute the program (it is asked for its version)."""
+        """Whether this account can execute the program; `--version` is tried."""
         return self.run([program, "--version"], Path("/"), 10).status == 0
 
     def make_private(self, directory: Path) -> None:
         """Create the directory, owned by this account and closed to all others.
 
         Raises:
-            OSError: the file system refuses.
+            OSError: The file system refuses.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.dropped:

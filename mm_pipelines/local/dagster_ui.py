@@ -1,10 +1,12 @@
-"""What the demo asks of Dagster's webserver, over the GraphQL that its UI uses."""
+"""A client of Dagster's webserver, over the GraphQL that its UI uses; for `mm up` and the demo."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
+from mm_pipelines.local.errors import LocalError
 
 # Dagster's own name for what a code location defines.
 _REPOSITORY = "__repository__"
@@ -59,13 +61,13 @@ query Failures($id: ID!) { runOrError(runId: $id) {
 _UNFINISHED = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
 
 
-class DagsterRefused(Exception):
-    """Dagster's webserver answered with an error; the message is its own."""
+class DagsterUiError(LocalError):
+    """Dagster's webserver reported an error; the message is its own."""
 
 
 @dataclass(frozen=True)
 class Backfill:
-    """How far a backfill is: Dagster's status, and how many partitions are in which run status."""
+    """The state of a backfill: Dagster's status, and how many partitions have which run status."""
 
     status: str
     partitions: Mapping[str, int]
@@ -74,7 +76,7 @@ class Backfill:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of Dagster's, with the partition it works on."""
+    """One of Dagster's runs, with its partition."""
 
     run_id: str
     status: str
@@ -84,8 +86,8 @@ class Run:
 class DagsterUi:
     """A client of the webserver at `url`, for one code location.
 
-    Every method raises `DagsterRefused` for an error that Dagster reports, and
-    `httpx.HTTPError` where the webserver does not answer.
+    Every method raises `DagsterUiError` for an error that Dagster reports, and `httpx.HTTPError`
+    where the webserver does not answer.
     """
 
     def __init__(self, url: str, location: str) -> None:
@@ -100,9 +102,9 @@ class DagsterUi:
         """Whether the code location has loaded.
 
         Raises:
-            DagsterRefused: it cannot be loaded.
+            DagsterUiError: It cannot be loaded.
         """
-        workspace = self._ask(_LOCATIONS, "workspaceOrError")
+        workspace = self._query(_LOCATIONS, "workspaceOrError")
         for entry in workspace["locationEntries"]:
             if entry["name"] == self._location and entry["loadStatus"] == "LOADED":
                 _raise_if_error(entry["locationOrLoadError"] or {})
@@ -110,8 +112,8 @@ class DagsterUi:
         return False
 
     def launch_backfill(self, job: str, partitions: Sequence[str]) -> str:
-        """Submit a backfill of a partitioned job and return its id; the daemon does the rest."""
-        answer = self._ask(
+        """Submit a backfill of a partitioned job and return its id; the daemon starts the runs."""
+        answer = self._query(
             _LAUNCH_BACKFILL,
             "launchPartitionBackfill",
             params={
@@ -125,14 +127,14 @@ class DagsterUi:
         return str(answer["backfillId"])
 
     def backfill(self, backfill_id: str) -> Backfill:
-        """How far a backfill is."""
-        answer = self._ask(_BACKFILL, "partitionBackfillOrError", id=backfill_id)
+        """The state of a backfill."""
+        answer = self._query(_BACKFILL, "partitionBackfillOrError", id=backfill_id)
         counts = {entry["runStatus"]: entry["count"] for entry in answer["partitionStatusCounts"]}
         error = answer["error"]["message"] if answer["error"] else None
         return Backfill(status=answer["status"], partitions=counts, error=error)
 
     def unfinished_runs(self) -> list[Run]:
-        """The runs that wait or work."""
+        """The runs that are queued or in progress."""
         return self._runs({"statuses": _UNFINISHED})
 
     def failed_runs(self, since: float) -> list[Run]:
@@ -141,11 +143,11 @@ class DagsterUi:
 
     def why_failed(self, run_id: str) -> str:
         """The steps of a run that failed, each with its innermost error."""
-        answer = self._ask(_FAILURES, "runOrError", id=run_id)
-        steps, run = [], "no reason is known"
+        answer = self._query(_FAILURES, "runOrError", id=run_id)
+        steps, run = [], "no reason was recorded"
         for event in answer["eventConnection"]["events"]:
             if event["__typename"] == "ExecutionStepFailureEvent":
-                error = event["error"] or {"message": "no reason is known", "errorChain": []}
+                error = event["error"] or {"message": "no reason was recorded", "errorChain": []}
                 innermost = [error, *(link["error"] for link in error["errorChain"])][-1]
                 steps.append(f"{event['stepKey']}: {innermost['message'].strip()}")
             elif event["__typename"] == "RunFailureEvent":
@@ -153,8 +155,8 @@ class DagsterUi:
         return "; ".join(steps) or run
 
     def materialized(self, asset: str, partitions: Sequence[str]) -> dict[str, dict[str, int]]:
-        """The whole numbers in the newest materialisation's metadata, of each partition."""
-        answer = self._ask(
+        """The integers in the metadata of each partition's newest materialization."""
+        answer = self._query(
             _MATERIALIZED, "assetNodeOrError", asset={"path": [asset]}, partitions=list(partitions)
         )
         newest: dict[str, dict[str, int]] = {}
@@ -164,17 +166,17 @@ class DagsterUi:
                 for entry in event["metadataEntries"]
                 if entry.get("intValue") is not None
             }
-            # They come newest first.
+            # Dagster returns the newest first.
             newest.setdefault(event["partition"], numbers)
         return newest
 
     def start_sensor(self, name: str) -> None:
-        """Switch a sensor on; one that is on stays on."""
+        """Switch a sensor on, unless it is on already."""
         selector = {**self._repository(), "sensorName": name}
-        self._ask(_START_SENSOR, "startSensor", selector=selector)
+        self._query(_START_SENSOR, "startSensor", selector=selector)
 
     def _runs(self, where: Mapping[str, Any]) -> list[Run]:
-        answer = self._ask(_RUNS, "runsOrError", filter=where, limit=200)
+        answer = self._query(_RUNS, "runsOrError", filter=where, limit=200)
         runs = []
         for result in answer["results"]:
             tags = {tag["key"]: tag["value"] for tag in result["tags"]}
@@ -184,11 +186,11 @@ class DagsterUi:
     def _repository(self) -> dict[str, str]:
         return {"repositoryName": _REPOSITORY, "repositoryLocationName": self._location}
 
-    def _ask(self, query: str, field: str, **variables: object) -> dict[str, Any]:
+    def _query(self, query: str, field: str, **variables: object) -> dict[str, Any]:
         answer = self._http.post("/graphql", json={"query": query, "variables": variables})
         content = answer.json()
         if content.get("errors"):
-            raise DagsterRefused(content["errors"][0]["message"])
+            raise DagsterUiError(content["errors"][0]["message"])
         result: dict[str, Any] = content["data"][field]
         _raise_if_error(result)
         return result
@@ -196,4 +198,4 @@ class DagsterUi:
 
 def _raise_if_error(result: Mapping[str, Any]) -> None:
     if "message" in result:
-        raise DagsterRefused(str(result["message"]))
+        raise DagsterUiError(str(result["message"]))

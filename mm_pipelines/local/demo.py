@@ -1,4 +1,4 @@
-"""The demo's flow: a backfill submitted to Dagster, then watched until its last token is pulled."""
+"""The demo's flow: submit a backfill to Dagster, and watch it until the last token is pulled."""
 
 import time
 from collections import Counter
@@ -10,46 +10,47 @@ from typing import Any
 from mm_pipelines.config import Config
 from mm_pipelines.lists.location import list_url, stat_list
 from mm_pipelines.local.dagster_ui import Backfill, DagsterUi
+from mm_pipelines.local.errors import LocalError
 from mm_pipelines.report import overview
 from mm_pipelines.warehouse.database import Database
 
 JOB = "daily_upload"
 SENSOR = "upload_status_sensor"
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
-class DemoError(Exception):
-    """The demo did not come to its end; the message says where it stands."""
+class DemoError(LocalError):
+    """The demo did not finish; the message says what is missing."""
 
 
-class DemoFailed(DemoError):
+class DemoFailedError(DemoError):
     """Runs failed, or Meta's sandbox reported a batch as failed."""
 
 
-class DemoTooSlow(DemoError):
-    """The time allowed is over."""
+class DemoTimeoutError(DemoError):
+    """The demo took longer than allowed."""
 
 
 @dataclass
 class Counts:
-    """What became of the lists, stage by stage; rows unless said otherwise.
+    """The result of each stage. Each figure counts rows unless its description says otherwise.
 
     Attributes:
-        partitions: lists, one for each audience and day.
-        rows_read: rows in them.
-        rows_rejected: without an identifier that can match; `rejected` has the reasons, of which a
-            row can have several.
-        rows_merged: further rows of people who are in the same list already.
-        people_hashed: what is left: one for each person and list.
+        partitions: Lists, one for each audience and day.
+        rows_read: Rows in the lists.
+        rows_rejected: Rows without an identifier that can match.
+        rejected: Rows by reason of rejection; a row can have several reasons.
+        rows_merged: Rows of people who are in the same list already.
+        people_hashed: People in the hashed payloads, counted once per list.
         audiences: Custom Audiences.
-        rows_uploaded: people not in the audience before, acknowledged by Meta.
-        rows_processed: of them, those in batches that Meta reported.
-        matched_lower: people matched in all audiences, at least.
-        matched_upper: at most.
-        tokens_pulled: live tokens of all Pages.
-        duplicates_removed: of them, further tokens of the same recipient.
-        tokens_sendable: those that may be messaged now.
+        rows_uploaded: People new to their audience, acknowledged by Meta.
+        rows_processed: Those of them in batches that Meta has reported.
+        matched_lower: Meta's lower bound of people matched, over all audiences.
+        matched_upper: Meta's upper bound.
+        tokens_pulled: Live tokens of all Pages.
+        duplicates_removed: Those of them that belong to a recipient with another token.
+        tokens_sendable: Tokens that may be messaged now.
     """
 
     partitions: int = 0
@@ -70,47 +71,47 @@ class Counts:
 
 @dataclass(frozen=True)
 class Progress:
-    """The flow at one moment.
+    """The state of the flow.
 
     Attributes:
-        counts: so far.
-        runs: how many of Dagster's runs wait or work.
-        waits_for: what has yet to be done; nothing when the flow has finished.
+        counts: The figures so far.
+        runs: How many of Dagster's runs are queued or in progress.
+        missing: What is not done yet; empty when the flow has finished.
     """
 
     counts: Counts
     runs: int
-    waits_for: Sequence[str]
+    missing: Sequence[str]
 
     @property
     def finished(self) -> bool:
-        """Whether every stage has done its part."""
-        return not self.waits_for
+        """Whether every stage is complete."""
+        return not self.missing
 
 
 def partitions_with_lists(config: Config) -> list[str]:
-    """The keys of the partitions whose list is there, from the first day to a day without any."""
+    """The keys of the partitions that have a list, from the first day to the first without any."""
     found: list[str] = []
     day = config.start_date
     while True:
-        there = [
+        keys = [
             f"{key}|{day}"
             for key, audience in config.audiences.items()
             if stat_list(list_url(audience.source.path, config.directory, audience=key, day=day))
         ]
-        if not there:
+        if not keys:
             return found
-        found += there
+        found += keys
         day += timedelta(days=1)
 
 
 class Flow:
-    """The sample lists on their way through a running stack.
+    """The backfill of the sample lists in a running stack.
 
     Args:
         config: mm.yaml of the samples.
-        partitions: the keys of the job's partitions to run.
-        database: of the stack.
+        partitions: The keys of the partitions to run.
+        database: The stack's database.
         ui: Dagster's webserver.
     """
 
@@ -127,70 +128,70 @@ class Flow:
         self._read: Counter[str] = Counter()
 
     def submit(self) -> str:
-        """Switch the sensor on, submit the backfill, and return its id."""
+        """Switch the sensor on, submit the backfill and return its id."""
         self._submitted_at = time.time()
         self._ui.start_sensor(SENSOR)
         self._backfill_id = self._ui.launch_backfill(JOB, self._partitions)
         return self._backfill_id
 
     def watch(self, seconds: float) -> Iterator[Progress]:
-        """The flow's progress once a second, until it has finished.
+        """Yield the flow's progress once a second, until it has finished.
 
         Raises:
-            DemoFailed: something went wrong.
-            DemoTooSlow: it took longer than `seconds`.
+            DemoFailedError: A run failed, or the sandbox reported a failed batch.
+            DemoTimeoutError: It took longer than `seconds`.
         """
-        give_up = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while True:
-            progress = self._look()
+            progress = self._observe()
             yield progress
             if progress.finished:
                 return
-            if time.monotonic() > give_up:
-                raise DemoTooSlow(
-                    f"not finished after {seconds:.0f} s; still to come:\n  "
-                    + "\n  ".join(progress.waits_for)
+            if time.monotonic() > deadline:
+                raise DemoTimeoutError(
+                    f"not finished after {seconds:.0f} s; still missing:\n  "
+                    + "\n  ".join(progress.missing)
                 )
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
-    def _look(self) -> Progress:
+    def _observe(self) -> Progress:
         backfill = self._ui.backfill(self._backfill_id)
         if backfill.error is not None:
-            raise DemoFailed(f"the backfill failed: {backfill.error}")
+            raise DemoFailedError(f"the backfill failed: {backfill.error}")
         failed = self._ui.failed_runs(self._submitted_at)
         if failed:
             reasons = "\n".join(
                 f"  {run.partition}: {self._ui.why_failed(run.run_id)}" for run in failed
             )
-            raise DemoFailed(f"{len(failed)} runs failed:\n{reasons}")
+            raise DemoFailedError(f"{len(failed)} runs failed:\n{reasons}")
         runs = len(self._ui.unfinished_runs())
         with self._database.transaction() as connection:
             partitions = overview.partitions(connection)
             pages = overview.pages(connection)
             rejections = overview.rejections(connection)
-        mine = [row for row in partitions if f"{row['audience']}|{row['day']}" in self._partitions]
-        counts = self._counts(mine, pages)
+        rows = [row for row in partitions if f"{row['audience']}|{row['day']}" in self._partitions]
+        counts = self._counts(rows, pages)
         counts.rejected = {
             row["reason"]: row["rows"] for row in rejections if row["stage"] == "hashed_payload"
         }
-        broken = [row for row in mine if row["status"] == "failed"]
+        broken = [row for row in rows if row["status"] == "failed"]
         if broken:
             days = ", ".join(f"{row['audience']}|{row['day']}" for row in broken)
-            raise DemoFailed(f"Meta's sandbox reported failed batches of {days}")
-        return Progress(counts, runs, list(self._waits_for(backfill, runs, mine, pages)))
+            raise DemoFailedError(f"Meta's sandbox reported failed batches of {days}")
+        return Progress(counts, runs, list(self._find_missing(backfill, runs, rows, pages)))
 
     def _counts(
         self, partitions: Sequence[Mapping[str, Any]], pages: Sequence[Mapping[str, Any]]
     ) -> Counts:
         hashed = [(row["audience"], row["day"], row["people"]) for row in partitions]
         if hashed != self._hashed:
-            # The rows read are known to Dagster alone, for whom every answer is work.
-            known = self._ui.materialized("hashed_payload", self._partitions)
+            # Only Dagster knows the rows read; ask again only after a change.
+            materialized = self._ui.materialized("hashed_payload", self._partitions)
             self._read = Counter()
-            for numbers in known.values():
+            for numbers in materialized.values():
                 self._read.update(numbers)
-            # Dagster hears of a file a moment after it is recorded.
-            self._hashed = hashed if len(known) == len(hashed) else []
+            # Dagster receives the metadata a moment after our table has the row.
+            self._hashed = hashed if len(materialized) == len(hashed) else []
         newest: dict[str, Mapping[str, Any]] = {}
         for row in partitions:
             before = newest.get(row["audience"])
@@ -214,7 +215,7 @@ class Flow:
             tokens_sendable=sum(page["sendable"] for page in pages),
         )
 
-    def _waits_for(
+    def _find_missing(
         self,
         backfill: Backfill,
         runs: int,
@@ -224,7 +225,7 @@ class Flow:
         if backfill.status != "COMPLETED_SUCCESS":
             yield f"the backfill, whose partitions are {dict(backfill.partitions)}"
         if runs:
-            yield f"{runs} runs that wait or work"
+            yield f"{runs} runs that are queued or in progress"
         complete = {
             f"{row['audience']}|{row['day']}" for row in partitions if row["status"] == "complete"
         }
@@ -238,6 +239,6 @@ class Flow:
                 for row in partitions
                 if row["last_event_at"] and self._config.audiences[row["audience"]].page == key
             ]
-            # Tokens are those of the newest matches only if they were asked for after them.
+            # A pull includes the newest matches only if it began after Meta reported them.
             if page.page_id not in began or any(began[page.page_id] < at for at in reported):
                 yield f"the tokens of Page {key}"

@@ -1,6 +1,6 @@
-"""Where everything lies and what it is called: the environment, resolved once and made absolute.
+"""The settings of one installation: the environment, resolved once, with absolute paths.
 
-People set a few variables or none; the processes of the stack, and plain `dagster` commands after
+People set a few variables or none. The processes of the stack, and plain `dagster` commands after
 `eval "$(mm env)"`, get all of them.
 """
 
@@ -16,6 +16,7 @@ import mm_pipelines
 from mm_pipelines.config import Config, load_config
 from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
 from mm_pipelines.local import secret_file
+from mm_pipelines.local.errors import LocalError
 from mm_pipelines.local.postgres import EmbeddedPostgres
 from mm_pipelines.warehouse.database import Database
 
@@ -23,10 +24,15 @@ from mm_pipelines.warehouse.database import Database
 _SANDBOX_APP_ID = "1231312312312301"
 
 _SUPPRESSION_KEY_BYTES = 32
+_INSTALLATION_ID_BYTES = 6
 
 
-class MixedState(Exception):
-    """This MM_HOME holds the sandbox's state, and the real Graph API must not be mixed into it."""
+class MixedStateError(LocalError):
+    """This MM_HOME contains the sandbox's state, which must not be used with the Graph API."""
+
+
+class MissingFileError(LocalError):
+    """A file of the project is not part of this installation."""
 
 
 @dataclass(frozen=True)
@@ -36,56 +42,54 @@ class Environment:
     Attributes:
         config_path: mm.yaml.
         home: MM_HOME, the state.
-        given_database_url: MM_DATABASE_URL, or None for the embedded server.
+        external_database_url: MM_DATABASE_URL, or None for the embedded server.
         postgres_binaries: MM_POSTGRES_BIN, PostgreSQL's programs instead of the wheel's.
-        storage_url: base of the Parquet files.
-        graph_api_url: address of the Graph API, or of a sandbox.
-        graph_api_version: such as `v26.0`.
-        given_suppression_key: MM_SUPPRESSION_KEY, or None for the one kept in the home.
-        sandbox: whether the Graph API is the sandbox of this home.
-        made: tokens and secrets of the sandbox by their variables, made here for it.
-        given: those of these variables that are set, and go before what was made.
+        storage_url: Base of the Parquet files.
+        graph_api_url: Address of the Graph API, or of a sandbox.
+        graph_api_version: Such as `v26.0`.
+        external_suppression_key: MM_SUPPRESSION_KEY, or None for the one kept in MM_HOME.
+        sandbox: Whether the Graph API is the sandbox of this MM_HOME.
+        sandbox_secrets: The sandbox's tokens and secrets, by the variables that mm.yaml names,
+            without those that the user has set.
     """
 
     config_path: Path
     home: Path
-    given_database_url: str | None
+    external_database_url: str | None
     postgres_binaries: Path | None
     storage_url: str
     graph_api_url: str
     graph_api_version: str
-    given_suppression_key: str | None
+    external_suppression_key: str | None
     sandbox: bool
-    made: Mapping[str, str]
-    given: frozenset[str]
+    sandbox_secrets: Mapping[str, str]
 
     def __repr__(self) -> str:
         return f"Environment(config_path={str(self.config_path)!r}, home={str(self.home)!r})"
 
     @classmethod
     def resolve(cls, variables: Mapping[str, str] = os.environ) -> Self:
-        """The environment as it stands; a home that the sandbox was used in stays the sandbox's.
+        """The environment as the variables and MM_HOME define it. Writes nothing.
 
-        Nothing is written.
+        An MM_HOME that was used with the sandbox keeps using it.
         """
-        home = _home(variables)
-        sandbox = _read_sandbox(home)
+        sandbox = _read_sandbox(_home(variables))
         if sandbox is not None and not variables.get("MM_GRAPH_API_URL"):
-            return cls._of(variables, sandbox["url"], sandbox["made"])
-        return cls._of(variables, None, {})
+            return cls._build(variables, sandbox["url"], sandbox["secrets"])
+        return cls._build(variables, None, {})
 
     @classmethod
     def for_graph_api(cls, variables: Mapping[str, str] = os.environ) -> Self:
         """The environment for work against the real Graph API.
 
         Raises:
-            MixedState: the sandbox was used in this MM_HOME.
+            MixedStateError: The sandbox was used in this MM_HOME.
         """
         environment = cls.resolve(variables)
         if environment.sandbox:
-            raise MixedState(
-                f"{environment.home} holds what the sandbox answered: add --sandbox, or set "
-                "MM_HOME to another directory for the real Graph API"
+            raise MixedStateError(
+                f"{environment.home} contains the sandbox's state: add --sandbox, or set MM_HOME "
+                "to another directory for the real Graph API"
             )
         return environment
 
@@ -93,68 +97,70 @@ class Environment:
     def for_sandbox(cls, url: str, variables: Mapping[str, str] = os.environ) -> Self:
         """The environment for a sandbox at `url`, with the tokens kept in MM_HOME or new ones.
 
-        Without MM_CONFIG the sample lists are used. A token that is set is taken as it is. Nothing
-        is written; see `keep`.
+        Without MM_CONFIG the sample lists are used. Writes nothing; see `record_sandbox`.
 
         Raises:
             ConfigError: mm.yaml cannot be used.
         """
-        home = _home(variables)
         config = load_config(_sandbox_config(variables))
-        known = _read_sandbox(home)
-        made = dict(known["made"]) if known is not None else {}
+        recorded = _read_sandbox(_home(variables))
+        generated = dict(recorded["secrets"]) if recorded is not None else {}
         for name in (*config.token_variables(), "MM_APP_SECRET", "MM_WEBHOOK_VERIFY_TOKEN"):
-            made.setdefault(name, secrets.token_urlsafe(24))
-        made["MM_APP_ID"] = _SANDBOX_APP_ID
-        return cls._of(variables, url, made)
+            generated.setdefault(name, secrets.token_urlsafe(24))
+        generated["MM_APP_ID"] = _SANDBOX_APP_ID
+        return cls._build(variables, url, generated)
 
     @classmethod
-    def _of(
-        cls, variables: Mapping[str, str], sandbox_url: str | None, made: Mapping[str, str]
+    def _build(
+        cls, variables: Mapping[str, str], sandbox_url: str | None, generated: Mapping[str, str]
     ) -> Self:
         home = _home(variables)
-        given_config = Path(variables.get("MM_CONFIG") or "mm.yaml")
+        config = Path(variables.get("MM_CONFIG") or "mm.yaml")
         binaries = variables.get("MM_POSTGRES_BIN")
-        given_url = variables.get("MM_GRAPH_API_URL") or DEFAULT_BASE_URL
+        url = variables.get("MM_GRAPH_API_URL") or DEFAULT_BASE_URL
         return cls(
-            config_path=(_sandbox_config(variables) if sandbox_url else given_config).absolute(),
+            config_path=(_sandbox_config(variables) if sandbox_url else config).absolute(),
             home=home,
-            given_database_url=variables.get("MM_DATABASE_URL") or None,
+            external_database_url=variables.get("MM_DATABASE_URL") or None,
             postgres_binaries=Path(binaries) if binaries else None,
             storage_url=_absolute(variables.get("MM_STORAGE_URL") or str(home / "storage")),
-            graph_api_url=sandbox_url or given_url,
+            graph_api_url=sandbox_url or url,
             graph_api_version=variables.get("MM_GRAPH_API_VERSION") or DEFAULT_VERSION,
-            given_suppression_key=variables.get("MM_SUPPRESSION_KEY") or None,
+            external_suppression_key=variables.get("MM_SUPPRESSION_KEY") or None,
             sandbox=sandbox_url is not None,
-            made=made,
-            given=frozenset(name for name in made if variables.get(name)),
+            sandbox_secrets={
+                name: value for name, value in generated.items() if not variables.get(name)
+            },
         )
 
-    def keep(self) -> None:
-        """Note in MM_HOME which sandbox it belongs to, and that sandbox's tokens.
+    def record_sandbox(self) -> None:
+        """Write to MM_HOME which sandbox it belongs to, and that sandbox's secrets.
 
-        Only for who has MM_HOME to itself: other commands find the running sandbox by this.
+        Other commands find the running sandbox by this. Call it only while no other stack uses
+        MM_HOME.
         """
         if self.sandbox:
-            content = {"url": self.graph_api_url, "made": dict(self.made)}
+            recorded = _read_sandbox(self.home)
+            before = recorded["secrets"] if recorded is not None else {}
+            content = {"url": self.graph_api_url, "secrets": {**before, **self.sandbox_secrets}}
             secret_file.write(self.home / "sandbox.json", json.dumps(content))
 
     @property
     def dagster_home(self) -> Path:
-        """DAGSTER_HOME: absolute, because Dagster refuses another."""
+        """DAGSTER_HOME, absolute because Dagster refuses a relative path."""
         return self.home / "dagster"
 
     def config(self) -> Config:
         """mm.yaml.
 
         Raises:
-            ConfigError: it cannot be used; every fault is named.
+            ConfigError: It cannot be used; every fault is named.
         """
         return load_config(self.config_path)
 
     def postgres(self) -> EmbeddedPostgres | None:
-        """The embedded server; None when MM_DATABASE_URL takes its place."""
-        if self.given_database_url is not None:
+        """The embedded server; None when MM_DATABASE_URL is set."""
+        if self.external_database_url is not None:
             return None
         return EmbeddedPostgres(self.home, binaries=self.postgres_binaries)
 
@@ -162,31 +168,33 @@ class Environment:
         """The plain URL of the database in use, whether or not it runs.
 
         Raises:
-            PostgresNotStarted: the embedded server was never started.
+            PostgresNotStartedError: The embedded server was never started.
         """
-        if self.given_database_url is not None:
-            return self.given_database_url
+        if self.external_database_url is not None:
+            return self.external_database_url
         return EmbeddedPostgres(self.home).url
 
-    def made_where_none_given(self) -> dict[str, str]:
-        """The sandbox's tokens and secrets, less those that the environment sets."""
-        return {name: value for name, value in self.made.items() if name not in self.given}
-
     def suppression_key(self) -> str:
-        """The key of the suppression list: given, or made once and kept in MM_HOME."""
-        if self.given_suppression_key is not None:
-            return self.given_suppression_key
-        return secret_file.write_once(
+        """The key of the suppression list: MM_SUPPRESSION_KEY, or created once in MM_HOME."""
+        if self.external_suppression_key is not None:
+            return self.external_suppression_key
+        return secret_file.read_or_create(
             self.home / "suppression.key", lambda: secrets.token_hex(_SUPPRESSION_KEY_BYTES)
+        )
+
+    def installation_id(self) -> str:
+        """What tells this MM_HOME from those of other hosts; created once and kept in it."""
+        return secret_file.read_or_create(
+            self.home / "installation.id", lambda: secrets.token_hex(_INSTALLATION_ID_BYTES)
         )
 
     def exports(self) -> dict[str, str]:
         """Every variable that the stack's processes and plain `dagster` commands need.
 
-        Tokens that people gave stay where they gave them; those made here are included.
+        Tokens that the user has set are not repeated; those generated for the sandbox are included.
 
         Raises:
-            PostgresNotStarted: the embedded server was never started.
+            PostgresNotStartedError: The embedded server was never started.
         """
         database_url = self.database_url()
         return {
@@ -197,7 +205,7 @@ class Environment:
             "MM_GRAPH_API_URL": self.graph_api_url,
             "MM_GRAPH_API_VERSION": self.graph_api_version,
             "MM_SUPPRESSION_KEY": self.suppression_key(),
-            **self.made_where_none_given(),
+            **self.sandbox_secrets,
             "DAGSTER_HOME": str(self.dagster_home),
             "MM_DAGSTER_DATABASE_URL": dagster_database_url(database_url),
         }
@@ -206,8 +214,8 @@ class Environment:
 def dagster_database_url(url: str) -> str:
     """The URL of Dagster's storage: the same database, in the schema `dagster`, driver named.
 
-    dagster-postgres hands the URL to SQLAlchemy as it is, and a bare `postgresql://` means another
-    driver in SQLAlchemy 2.1. Options that the URL has already are kept.
+    dagster-postgres passes the URL to SQLAlchemy unchanged, and a bare `postgresql://` means
+    another driver in SQLAlchemy 2.1. Options that the URL has already are kept.
     """
     parsed = Database(url).driver_url
     given = parsed.query.get("options", "")
@@ -217,17 +225,16 @@ def dagster_database_url(url: str) -> str:
     ).render_as_string(hide_password=False)
 
 
-def project_file(name: str) -> Path:
-    """A file of the project: in a checkout beside the packages, in a wheel within them.
+def checkout_file(name: str) -> Path:
+    """A file of the project's checkout, by its path there.
 
     Raises:
-        FileNotFoundError: it is in neither; the samples are not part of the wheel.
+        MissingFileError: This is no checkout; the sample lists are not part of the wheel.
     """
-    package = Path(mm_pipelines.__file__).parent
-    for candidate in (package.parent / name, package / "local" / name):
-        if candidate.exists():
-            return candidate
-    raise FileNotFoundError(f"{name} is not part of this installation: work in a checkout")
+    path = Path(mm_pipelines.__file__).parents[1] / name
+    if not path.exists():
+        raise MissingFileError(f"{name} is not part of this installation: work in a checkout")
+    return path
 
 
 def _home(variables: Mapping[str, str]) -> Path:
@@ -236,14 +243,16 @@ def _home(variables: Mapping[str, str]) -> Path:
 
 def _sandbox_config(variables: Mapping[str, str]) -> Path:
     given = variables.get("MM_CONFIG")
-    return Path(given) if given else project_file("examples/mm.yaml")
+    return Path(given) if given else checkout_file("examples/mm.yaml")
 
 
 def _read_sandbox(home: Path) -> dict[str, Any] | None:
     try:
-        return dict(json.loads((home / "sandbox.json").read_text()))
+        content = dict(json.loads((home / "sandbox.json").read_text()))
     except FileNotFoundError:
         return None
+    # `made` is the name that version 0.1 wrote.
+    return {"url": content["url"], "secrets": content.get("secrets", content.get("made"))}
 
 
 def _absolute(storage_url: str) -> str:

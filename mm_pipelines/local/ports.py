@@ -1,8 +1,10 @@
-"""Which ports the stack's servers listen on."""
+"""The ports that the stack's servers listen on."""
 
 import contextlib
 import socket
 from dataclasses import dataclass
+
+from mm_pipelines.local.errors import LocalError
 
 HOST = "127.0.0.1"
 UI_PORT = 3000
@@ -10,13 +12,13 @@ RECEIVER_PORT = 8080
 SANDBOX_PORT = 8090
 
 
-class PortTaken(Exception):
-    """Another program listens on a port that the stack was told to use."""
+class PortTakenError(LocalError):
+    """Another program listens on a port that the stack needs."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Host and ports of the three servers that people and Meta talk to."""
+    """Host and ports of the three servers that people and Meta connect to."""
 
     host: str = HOST
     ui: int = UI_PORT
@@ -24,19 +26,19 @@ class Ports:
     sandbox: int = SANDBOX_PORT
 
     def require_free(self, *, sandbox: bool) -> None:
-        """Make sure that nothing listens there yet.
+        """Make sure that the ports are free.
 
         Raises:
-            PortTaken: it names the port and the option that chooses another.
+            PortTakenError: One is not; the message names it and the option that changes it.
         """
         wanted = {"--port": self.ui, "--receiver-port": self.receiver}
         if sandbox:
             wanted["--sandbox-port"] = self.sandbox
         for option, port in wanted.items():
             if not _is_free(self.host, port):
-                raise PortTaken(
-                    f"port {port} on {self.host} is taken: stop what listens there, or choose "
-                    f"another with {option}"
+                raise PortTakenError(
+                    f"port {port} on {self.host} is taken: stop the program that listens there, "
+                    f"or choose another port with {option}"
                 )
 
     def free_or_others(self) -> "Ports":
@@ -66,7 +68,7 @@ class Ports:
 
 def _is_free(host: str, port: int) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        # As the servers do: a port in TIME_WAIT is free.
+        # The servers set the same option: a port in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
             probe.bind((host, port))

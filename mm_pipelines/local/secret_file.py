@@ -1,4 +1,4 @@
-"""Files that hold a secret: readable by their owner alone, and never half written."""
+"""Files that contain a secret: readable by their owner alone, and never half written."""
 
 import contextlib
 import os
@@ -13,8 +13,11 @@ def write(path: Path, content: str) -> None:
     partial.replace(path)
 
 
-def write_once(path: Path, make: Callable[[], str]) -> str:
-    """The file's content; made first when there is none. Racing processes all get the same."""
+def read_or_create(path: Path, make: Callable[[], str]) -> str:
+    """The file's content; `make` provides it where there is no file.
+
+    Processes that create it at the same time all get the same content.
+    """
     with contextlib.suppress(FileNotFoundError):
         return path.read_text().strip()
     partial = _partial(path, make() + "\n")

@@ -1,11 +1,9 @@
 """The whole of mm_pipelines on one machine: database, sandbox, receiver and Dagster."""
 
 import contextlib
-import hashlib
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,48 +12,53 @@ from typing import Self
 import httpx
 from sqlalchemy import text
 
-from mm_pipelines.local import secret_file
-from mm_pipelines.local.dagster_ui import DagsterRefused, DagsterUi
-from mm_pipelines.local.environment import Environment, project_file
+from mm_pipelines.local import secret_file, socket_paths
+from mm_pipelines.local.accounts import Account
+from mm_pipelines.local.dagster_ui import DagsterUi, DagsterUiError
+from mm_pipelines.local.environment import Environment
 from mm_pipelines.local.ports import Ports
+from mm_pipelines.local.postgres.control import RECOVERY_SECONDS
 from mm_pipelines.local.processes import ProcessError, ProcessGroup, signals_ignored
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.migrate import upgrade
 
-# The name that workspace.yaml gives the code location, too: the state of sensors hangs on it.
 LOCATION = "mm_pipelines"
+"""The code location's name, as in workspace.yaml: Dagster keeps the state of sensors under it."""
 
-_SOCKET_PATH_BYTES = 107
+CODE_SERVER_HEARTBEAT_SECONDS = "86400"
+"""How long the process behind the code server lives without a heartbeat. Dagster's default of 30 s
+is too short for a machine that was suspended; the process ends with the stack anyway."""
+
 _START_SECONDS = 120.0
-# By default the process behind the code server ends itself after half a minute without a sign of
-# the code server: on a machine that slept, that is both their sleep. It ends with the stack anyway.
-CODE_SERVER_SILENCE_SECONDS = "86400"
 _WATCH_SECONDS = 2.0
 
 _Report = Callable[[str], None]
 
+DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
+"""Dagster's instance settings; `mm up` and `mm env` copy them to DAGSTER_HOME."""
 
-class DatabaseGone(ProcessError):
-    """The embedded database ended while the stack was running."""
+
+class DatabaseLostError(ProcessError):
+    """The embedded database ended, or did not recover, while the stack was running."""
 
 
-class LocationBroken(ProcessError):
+class CodeLocationError(ProcessError):
     """Dagster cannot load our code location."""
 
 
 def prepare_dagster_home(environment: Environment) -> None:
-    """Put dagster.yaml where Dagster looks for it."""
+    """Write dagster.yaml to DAGSTER_HOME."""
     environment.dagster_home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(project_file("dagster.yaml"), environment.dagster_home / "dagster.yaml")
+    shutil.copyfile(DAGSTER_YAML, environment.dagster_home / "dagster.yaml")
 
 
 class Stack:
-    """The running stack of one MM_HOME; leaving it ends everything, the embedded database last.
+    """The running stack of one MM_HOME. Leaving it ends everything, the embedded database last.
 
     Args:
-        environment: where state lies and which Graph API is used.
-        ports: where the servers listen.
-        report: told what is being started, one line each.
+        environment: MM_HOME, database and Graph API.
+        ports: The ports of the servers.
+        report: Called with the name of each part before it starts.
     """
 
     def __init__(
@@ -73,20 +76,21 @@ class Stack:
         self._scope = contextlib.ExitStack()
         self._variables: dict[str, str] = {}
         self._orphaned_runs: list[str] = []
+        self._database_lost_at: float | None = None
 
     def __enter__(self) -> Self:
         """Take the MM_HOME, and start its database.
 
         Raises:
-            AlreadyRunning: another stack runs in this MM_HOME.
-            PostgresError: the embedded database cannot be started.
+            AlreadyRunningError: Another stack runs in this MM_HOME.
+            PostgresError: The embedded database cannot be started.
         """
         with contextlib.ExitStack() as scope:
             scope.enter_context(self._group)
-            self._environment.keep()
+            self._environment.record_sandbox()
             if self._postgres is not None:
-                # Other commands leave a server alone that somebody uses.
-                scope.enter_context(self._postgres.used())
+                # While this block lasts no other command stops the server.
+                scope.enter_context(self._postgres.running())
             scope.callback(self._end)
             self._scope = scope.pop_all()
         return self
@@ -95,7 +99,7 @@ class Stack:
         self._scope.close()
 
     def _end(self) -> None:
-        # A second Ctrl-C must not leave half of the stack behind.
+        # A second Ctrl-C must not leave half of the stack running.
         with signals_ignored():
             self._report("stopping")
             self._group.stop()
@@ -106,8 +110,8 @@ class Stack:
         """Start everything but Dagster's daemon, and wait until each part answers.
 
         Raises:
-            PortTaken: another program listens on one of the ports.
-            ProcessError: a part died or did not come up; the message has the end of its log.
+            PortTakenError: Another program listens on one of the ports.
+            ProcessError: A part ended or was not ready in time; the message has its log's end.
         """
         environment = self._environment
         self._ports.require_free(sandbox=environment.sandbox)
@@ -116,7 +120,7 @@ class Stack:
         upgrade(database)
         prepare_dagster_home(environment)
         self._variables = {**os.environ, **environment.exports()}
-        self._orphaned_runs = _unfinished_runs(database)
+        self._orphaned_runs = find_orphaned_runs(database, self._code_server_socket())
         database.dispose()
         if environment.sandbox:
             self._start_sandbox()
@@ -126,8 +130,8 @@ class Stack:
     def start_daemon(self) -> None:
         """Start Dagster's daemon: schedules, sensors, the run queue and backfills.
 
-        Apart from the rest, because a backfill that waits when the daemon starts is taken up at
-        once, and one that comes later waits for the next of its ticks, 30 s apart.
+        Separate from the other servers because the daemon looks for backfills when it starts, and
+        then every 30 s: a backfill that is submitted before the daemon starts begins at once.
         """
         self._report("Dagster's daemon")
         started_at = time.time()
@@ -137,23 +141,40 @@ class Stack:
             self._variables,
         )
         if self._orphaned_runs:
-            self._settle_orphaned_runs(started_at)
+            self._report_orphaned_runs(started_at)
 
     def check(self) -> None:
-        """Make sure that every part lives.
+        """Make sure that every part is alive.
 
         Raises:
-            ProcessError: one has died.
+            ProcessError: One has ended.
         """
         self._group.check()
-        if self._postgres is not None and not self._postgres.is_running():
-            raise DatabaseGone(f"the embedded database has died; its log is {self._postgres.log}")
+        self._check_database()
+
+    def _check_database(self) -> None:
+        """Allow the embedded server to recover from a crash of one of its processes."""
+        if self._postgres is None or self._postgres.is_running():
+            self._database_lost_at = None
+            return
+        log = self._postgres.log
+        if not self._postgres.is_alive():
+            raise DatabaseLostError(f"the embedded database ended by itself; its log is {log}")
+        now = time.monotonic()
+        if self._database_lost_at is None:
+            self._database_lost_at = now
+            self._report("the embedded database does not answer; waiting for it to recover")
+        elif now > self._database_lost_at + RECOVERY_SECONDS:
+            raise DatabaseLostError(
+                f"the embedded database has not answered for {RECOVERY_SECONDS:.0f} s; its log is "
+                f"{log}"
+            )
 
     def wait(self) -> None:
-        """Watch over the parts until the user stops the stack, which raises `Stopped`.
+        """Watch the parts until the user stops the stack, which raises `Stopped`.
 
         Raises:
-            ProcessError: a part has died. The others are not left to run without it.
+            ProcessError: A part has ended. The others are ended too.
         """
         while True:
             self.check()
@@ -187,9 +208,9 @@ class Stack:
             seconds=_START_SECONDS,
         )
 
-    def _settle_orphaned_runs(self, daemon_started_at: float) -> None:
-        """Report the runs whose workers an earlier, killed stack took with it as failed."""
-        self._report("runs that were cut off")
+    def _report_orphaned_runs(self, daemon_started_at: float) -> None:
+        """Report runs as failed whose workers ended with an earlier, killed stack."""
+        self._report("interrupted runs")
         self._group.run(
             "orphaned-runs",
             self._python(
@@ -204,14 +225,14 @@ class Stack:
         self._report("Dagster's code location")
         socket = self._code_server_socket()
         socket.unlink(missing_ok=True)
-        # One code server for webserver and daemon alike; it is the kind that the UI can reload. Our
-        # code is loaded and runs are started by a process behind it, which it never starts again.
+        # One code server for webserver and daemon, of the kind that the UI can reload. A process
+        # behind it loads our code and starts runs; the code server never restarts that process.
         self._group.start(
             "code-server",
             self._python(
                 *("dagster", "code-server", "start", "--socket", socket),
                 *("--module-name", "mm_pipelines.definitions", "--location-name", LOCATION),
-                *("--heartbeat-ttl", CODE_SERVER_SILENCE_SECONDS),
+                *("--heartbeat-ttl", CODE_SERVER_HEARTBEAT_SECONDS),
             ),
             self._variables,
             ready=socket.exists,
@@ -238,8 +259,10 @@ class Stack:
             return ui.is_loaded()
         except httpx.HTTPError:
             return False
-        except DagsterRefused as error:
-            raise LocationBroken(f"Dagster cannot load mm_pipelines.definitions: {error}") from None
+        except DagsterUiError as error:
+            raise CodeLocationError(
+                f"Dagster cannot load mm_pipelines.definitions: {error}"
+            ) from None
         finally:
             ui.close()
 
@@ -247,14 +270,17 @@ class Stack:
         return self._environment.dagster_home / "workspace.yaml"
 
     def _code_server_socket(self) -> Path:
-        # Always the same address: Dagster notes it with each run, and asks there what became of it.
-        socket = self._environment.dagster_home / "code-server.sock"
-        if len(os.fsencode(socket)) <= _SOCKET_PATH_BYTES:
+        """The code server's socket.
+
+        It is always the same for this MM_HOME, and no other MM_HOME's: Dagster records it with each
+        run and asks there what became of it, also when another host shares the database.
+        """
+        name = f"code-server-{self._environment.installation_id()}.sock"
+        socket = self._environment.dagster_home / name
+        if socket_paths.fits(socket):
             return socket
-        digest = hashlib.sha256(os.fsencode(socket)).hexdigest()[:16]
-        directory = Path(tempfile.gettempdir()) / f"mm-dagster-{digest}"
-        directory.mkdir(mode=0o700, exist_ok=True)
-        return directory / "code-server.sock"
+        short = socket_paths.short_directory(self._environment.dagster_home, Account.current())
+        return short / name
 
     @staticmethod
     def _python(module: str, *arguments: str | Path) -> list[str | Path]:
@@ -271,23 +297,29 @@ load_from:
 """
 
 
-def _unfinished_runs(database: Database) -> list[str]:
-    """The runs that Dagster believes are being worked on; before a stack starts none can be."""
+# The runs that Dagster believes to be in progress, started through this code server.
+_IN_PROGRESS = text("""
+select run_id from dagster.runs join dagster.run_tags using (run_id)
+where status in ('STARTING', 'STARTED', 'CANCELING')
+  and key = '.dagster/grpc_info' and value::json ->> 'socket' = :socket
+""")
+
+
+def find_orphaned_runs(database: Database, code_server_socket: Path) -> list[str]:
+    """The ids of runs in progress that this stack's code server has started.
+
+    Before the stack starts, none of their workers can be alive. Runs that another host, or a plain
+    `dagster` command, works on have another address or none.
+    """
     with database.transaction() as connection:
-        if connection.scalar(text("select to_regclass('dagster.runs')")) is None:
+        if connection.scalar(text("select to_regclass('dagster.run_tags')")) is None:
             return []
-        statuses = ["NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
-        return list(
-            connection.scalars(
-                text("select run_id from dagster.runs where status = any(:statuses)"),
-                {"statuses": statuses},
-            )
-        )
+        return list(connection.scalars(_IN_PROGRESS, {"socket": str(code_server_socket)}))
 
 
 def _answers(url: str) -> bool:
     try:
-        # A 404 of a server that has no front page is an answer; a 503 says "not ready".
+        # A server without a front page answers 404; one that is not ready, 503.
         return httpx.get(url, timeout=5).status_code < httpx.codes.INTERNAL_SERVER_ERROR
     except httpx.HTTPError:
         return False

@@ -154,7 +154,7 @@ def test_what_is_known_begins_empty_and_is_json_on_request(home: Path) -> None:
 
 def test_only_sendable_tokens_are_exported_for_the_owners_eyes(home: Path, tmp_path: Path) -> None:
     assert mm("db", "upgrade").exit_code == 0
-    with EmbeddedPostgres(home).used() as url:
+    with EmbeddedPostgres(home).running() as url:
         connection = psycopg2.connect(url)
         with connection, connection.cursor() as cursor:
             cursor.execute(TOKEN, ["134141414124123", "token-b", None, None])

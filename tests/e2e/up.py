@@ -38,8 +38,8 @@ class Up:
         """The parts that live, by their names."""
         record = json.loads((self.installation.home / "processes.json").read_text())
         living = {}
-        for entry in record:
-            # What a killed stack left was settled by a process that has ended since.
+        for entry in record["leaders"]:
+            # The process that reported interrupted runs has ended since.
             with contextlib.suppress(psutil.NoSuchProcess):
                 living[entry["name"]] = psutil.Process(entry["pid"])
         return living

