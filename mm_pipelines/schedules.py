@@ -1,4 +1,4 @@
-"""Schedules: what is done every day or hour, whether or not a webhook tells of it."""
+"""Schedules: the daily and hourly work that does not depend on webhooks."""
 
 from datetime import date, timedelta
 
@@ -8,6 +8,7 @@ from mm_pipelines.assets.audience_removals import audience_removals
 from mm_pipelines.assets.audiences_at_meta import audiences_at_meta
 from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
 from mm_pipelines.lists.location import stat_list
+from mm_pipelines.orchestration.priorities import priority_tags
 from mm_pipelines.partitions import CONFIG, AudienceDay, PageDay
 from mm_pipelines.storage import without_credentials
 
@@ -17,25 +18,25 @@ from mm_pipelines.storage import without_credentials
     job=daily_upload,
     cron_schedule="0 3 * * *",
     execution_timezone=CONFIG.timezone,
-    description="At three in the morning, yesterday's list of every audience that has one.",
+    description="Uploads yesterday's list of every audience that has one, at 03:00.",
 )
 def daily_upload_schedule(
     context: dg.ScheduleEvaluationContext,
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    """A run for each audience whose list of yesterday is there; the others are named."""
+    """Request a run for each audience whose list of yesterday exists, and log the others."""
     day = _yesterday(context)
     if day < CONFIG.start_date:
         return dg.SkipReason(f"{day} is before start_date in mm.yaml")
     requests, missing = [], []
     for audience in CONFIG.audiences:
         partition = AudienceDay(audience, day)
-        if _is_there(partition.list_url, context):
-            requests.append(dg.RunRequest(run_key=partition.key, partition_key=partition.key))
+        if _exists(partition.list_url, context):
+            requests.append(_request(partition.key, "audience_upload"))
         else:
             missing.append(audience)
     if not missing:
         return requests
-    reason = f"No list of {day} is there for {', '.join(missing)}"
+    reason = f"No list of {day} exists for {', '.join(missing)}"
     context.log.info(reason)
     return requests or dg.SkipReason(reason)
 
@@ -45,33 +46,37 @@ def daily_upload_schedule(
     target=[audience_removals],
     cron_schedule="30 2 * * *",
     execution_timezone=CONFIG.timezone,
-    description="At half past two in the morning, yesterday's lists of people to take out.",
+    description="Removes the people on yesterday's removal lists from the audiences, at 02:30.",
 )
 def daily_removals_schedule(
     context: dg.ScheduleEvaluationContext,
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    """A run for each audience that people are to be taken out of."""
+    """Request a run for each audience that has a removal list of yesterday."""
     day = _yesterday(context)
     partitions = [AudienceDay(audience, day) for audience in CONFIG.audiences]
     requests = [
-        dg.RunRequest(run_key=partition.key, partition_key=partition.key)
+        _request(partition.key, "audience_removals")
         for partition in partitions
         if day >= CONFIG.start_date
-        and any(_is_there(url, context) for _, url in partition.removal_lists)
+        and any(_exists(url, context) for _, url in partition.removal_lists)
     ]
-    return requests or dg.SkipReason(f"No removal list of {day} is there")
+    return requests or dg.SkipReason(f"No removal list of {day} exists")
 
 
 @dg.schedule(
     name="token_refresh",
     job=token_refresh,
     cron_schedule="0 * * * *",
-    description="Every hour, every Page's tokens: what no webhook tells arrives by this.",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description=(
+        "Pulls every Page's tokens and publishes the sender's file, every hour. It finds the "
+        "changes that no webhook reports."
+    ),
 )
 def token_refresh_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
-    """A pull for each Page."""
+    """Request a pull for each Page."""
     hour = context.scheduled_execution_time.isoformat()
-    return [dg.RunRequest(run_key=f"{page}@{hour}", partition_key=page) for page in CONFIG.pages]
+    return [_request(page, "subscription_tokens", at=f"@{hour}") for page in CONFIG.pages]
 
 
 @dg.schedule(
@@ -79,10 +84,10 @@ def token_refresh_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.Run
     job=daily_report,
     cron_schedule="15 0 * * *",
     execution_timezone=CONFIG.timezone,
-    description="After midnight, every Page's day before in numbers.",
+    description="Computes every Page's growth report of the day before, at 00:15.",
 )
 def daily_report_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
-    """A report for each Page; none before the first day is over."""
+    """Request a report for each Page, from the end of the first day on."""
     day = _yesterday(context)
     if day < CONFIG.start_date:
         return []
@@ -95,7 +100,7 @@ audience_audit_schedule = dg.ScheduleDefinition(
     target=[audiences_at_meta],
     cron_schedule="0 6 * * *",
     execution_timezone=CONFIG.timezone,
-    description="Every morning, the audiences as Meta lists them held against ours.",
+    description="Compares the Custom Audiences at Meta with our records, at 06:00.",
 )
 
 retention_schedule = dg.ScheduleDefinition(
@@ -103,20 +108,27 @@ retention_schedule = dg.ScheduleDefinition(
     job=retention,
     cron_schedule="30 4 * * *",
     execution_timezone=CONFIG.timezone,
-    description="Every night, what is older than settings.retention_days and no longer needed.",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description=(
+        "Removes hashed files and processed events older than settings.retention_days, at 04:30."
+    ),
 )
+
+
+def _request(partition_key: str, asset: str, at: str = "") -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{partition_key}{at}", partition_key=partition_key, tags=priority_tags(asset)
+    )
 
 
 def _yesterday(context: dg.ScheduleEvaluationContext) -> date:
     return (context.scheduled_execution_time.astimezone(CONFIG.zone) - timedelta(days=1)).date()
 
 
-def _is_there(url: str, context: dg.ScheduleEvaluationContext) -> bool:
+def _exists(url: str, context: dg.ScheduleEvaluationContext) -> bool:
     try:
         return stat_list(url) is not None
     except OSError as error:
-        # One place out of reach does not keep the other audiences waiting.
-        context.log.warning(
-            f"{without_credentials(url)} cannot be looked at: {type(error).__name__}"
-        )
+        # One unreachable store does not delay the other audiences.
+        context.log.warning(f"{without_credentials(url)} is unreachable: {type(error).__name__}")
         return False

@@ -1,4 +1,4 @@
-"""Runs that Dagster remembers, as the sensors find them."""
+"""Run records of a Dagster instance, as the sensors read them."""
 
 from datetime import timedelta
 
@@ -7,22 +7,22 @@ from dagster._core.storage.runs.schema import RunsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.test_utils import create_run_for_test
 
-from mm_pipelines.sensors.asking import ASKED_FOR_TAG, MAX_ATTEMPTS
+from mm_pipelines.sensors.run_requests import MAX_ATTEMPTS, REQUESTED_FOR_TAG
 
 
-def failed_until_set_aside(instance: dg.DagsterInstance, asset: str, partition: str) -> None:
-    """So many runs that a sensor asked for have failed that it asks for no more."""
+def failed_until_paused(instance: dg.DagsterInstance, asset: str, partition: str) -> None:
+    """Record so many failed runs that a sensor pauses the partition."""
     for _ in range(MAX_ATTEMPTS):
         create_run_for_test(
             instance,
             job_name="any",
             status=dg.DagsterRunStatus.FAILURE,
-            tags={ASKED_FOR_TAG: asset, "dagster/partition": partition},
+            tags={REQUESTED_FOR_TAG: asset, "dagster/partition": partition},
         )
 
 
 def ended_earlier(instance: dg.DagsterInstance, by: timedelta) -> None:
-    """All runs ended so much earlier."""
+    """Move the end of every run back in time."""
     storage = instance.run_storage
     assert isinstance(storage, SqlRunStorage)
     for record in instance.get_run_records():

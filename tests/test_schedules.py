@@ -66,7 +66,7 @@ def test_a_day_without_lists_is_skipped_with_the_reason() -> None:
     answer = daily_upload_schedule.evaluate_tick(tick(daily_upload_schedule))
     assert not answer.run_requests
     assert answer.skip_message == (
-        "No list of 2026-11-20 is there for acme_newsletter, acme_loyalty, globex_customers"
+        "No list of 2026-11-20 exists for acme_newsletter, acme_loyalty, globex_customers"
     )
 
 

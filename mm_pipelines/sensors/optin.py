@@ -10,7 +10,12 @@ from mm_pipelines.consent import optin_request_ledger
 from mm_pipelines.consent.messenger_events import MESSAGE_FIELDS, OPTIN_FIELDS
 from mm_pipelines.partitions import CONFIG, PageDay
 from mm_pipelines.resources.database import DatabaseResource
-from mm_pipelines.sensors.asking import EVERY_TURN_SECONDS, Work, ask, does, last_done, partition_of
+from mm_pipelines.sensors.run_requests import (
+    EVERY_LOOP_SECONDS,
+    PendingWork,
+    build_run_requests,
+    last_materialized,
+)
 from mm_pipelines.webhooks import page_event
 
 _ACKNOWLEDGED_BY = {"messaging_optins": OPTIN_FIELDS, "conversations": MESSAGE_FIELDS}
@@ -19,7 +24,7 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 @dg.sensor(
     asset_selection=dg.AssetSelection.assets("messaging_optins", "conversations", "optin_requests"),
-    minimum_interval_seconds=EVERY_TURN_SECONDS,
+    minimum_interval_seconds=EVERY_LOOP_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Webhooks of people who agree, stop or write ask for messaging_optins and conversations; "
@@ -34,12 +39,12 @@ def optin_sensor(
     with database.get().transaction() as connection:
         due = [*_events(connection, notes), *_people_to_ask(connection)]
     work = [
-        Work(asset, key, last_done(context.instance, asset, key), asked_at)
+        PendingWork(asset, key, last_materialized(context.instance, asset, key), asked_at)
         for asset, key, asked_at in due
     ]
-    asked = ask(context.instance, work, is_served_by=_is_served_by)
-    asked.notes += notes
-    return asked.result(context)
+    outcome = build_run_requests(context.instance, work)
+    outcome.notes += notes
+    return outcome.result(context)
 
 
 def _events(connection: Connection, notes: list[str]) -> Iterator[tuple[str, str, datetime]]:
@@ -62,7 +67,3 @@ def _people_to_ask(connection: Connection) -> Iterator[tuple[str, str, datetime]
         wrote_at = optin_request_ledger.newest_candidate(connection, page.page_id, page.optin.title)
         if wrote_at is not None:
             yield "optin_requests", PageDay(key, today).key, wrote_at
-
-
-def _is_served_by(run: dg.DagsterRun, work: Work) -> bool:
-    return partition_of(run) == work.partition_key and does(run, work.asset)

@@ -11,7 +11,7 @@ from mm_pipelines.consent import opt_out_requests, sweeps, unsubscribe_list
 from mm_pipelines.lists.location import list_url, stat_list
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
-from mm_pipelines.sensors.asking import Work, ask, does, last_done, partition_of
+from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests, last_materialized
 from mm_pipelines.storage import without_credentials
 
 DAYS_WATCHED = 7
@@ -45,22 +45,24 @@ def unsubscribe_sensor(
             at_most_every=timedelta(minutes=CONFIG.settings.token_pull_minutes),
         )
     leaving = [
-        Work("unsubscribes", partition.key, _tried_since(context.instance, partition, changes))
+        PendingWork(
+            "unsubscribes", partition.key, _tried_since(context.instance, partition, changes)
+        )
         for partition, changes in due.items()
         if PAGE_BY_DAY.has_partition_key(partition.key)
     ]
     pulls = [
-        Work(
+        PendingWork(
             "subscription_tokens",
             _PAGE_KEYS[tokens.page_id],
             done_at=tokens.finished_at,
-            asked_at=tokens.settled_at,
+            newest_at=tokens.settled_at,
         )
         for tokens in stale
     ]
-    asked = ask(context.instance, [*leaving, *pulls], is_served_by=_is_served_by)
-    asked.notes += notes
-    return asked.result(context)
+    outcome = build_run_requests(context.instance, [*leaving, *pulls])
+    outcome.notes += notes
+    return outcome.result(context)
 
 
 def _tried_since(
@@ -68,7 +70,7 @@ def _tried_since(
 ) -> datetime | None:
     """From when on failures count: nothing that failed before keeps waiting who asks to leave."""
     now = datetime.now(CONFIG.zone)
-    done_at = last_done(instance, "unsubscribes", partition.key)
+    done_at = last_materialized(instance, "unsubscribes", partition.key)
     # A file's time may lie ahead of every failure to come.
     known = [changed_at for changed_at in changes if changed_at <= now]
     return max([*known, *([done_at] if done_at else [])], default=None)
@@ -115,7 +117,3 @@ def _changed_lists(
             continue
         if stat is not None and stat.mark != known.get(day):
             yield PageDay(page, day), stat.modified_at
-
-
-def _is_served_by(run: dg.DagsterRun, work: Work) -> bool:
-    return partition_of(run) == work.partition_key and does(run, work.asset)

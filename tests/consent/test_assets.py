@@ -22,11 +22,11 @@ from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.sensors import optin_sensor, unsubscribe_sensor
-from mm_pipelines.sensors.asking import MAX_ATTEMPTS, wait_after
+from mm_pipelines.sensors.run_requests import MAX_ATTEMPTS, wait_after
 from mm_pipelines.storage import Storage
 from tests.consent.day import hash_list, upload_plan
 from tests.consent.page import KEY, PAGE_ID, Page, optin_event
-from tests.runs import ended_earlier, failed_until_set_aside
+from tests.runs import ended_earlier, failed_until_paused
 
 TODAY = datetime.now(UTC).date()
 PARTITION = PageDay("acme", TODAY).key
@@ -191,7 +191,7 @@ def test_what_failed_again_and_again_does_not_set_aside_who_asks_later(
     page: Page, instance: dg.DagsterInstance
 ) -> None:
     page.request("table", email="mary@example.com")
-    failed_until_set_aside(instance, "unsubscribes", PARTITION)
+    failed_until_paused(instance, "unsubscribes", PARTITION)
     assert asked_for(page, instance, unsubscribe_sensor) == set()
     page.request("table", email="john@example.com")
     assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
@@ -202,7 +202,7 @@ def test_who_writes_after_opt_in_requests_were_set_aside_is_asked_all_the_same(
 ) -> None:
     page.act("message")
     page.take_in()
-    failed_until_set_aside(instance, "optin_requests", PARTITION)
+    failed_until_paused(instance, "optin_requests", PARTITION)
     ended_earlier(instance, wait_after(MAX_ATTEMPTS))
     assert asked_for(page, instance, optin_sensor) == set()
     page.act("message")
@@ -221,7 +221,7 @@ def test_events_that_come_after_their_asset_was_set_aside_are_taken_in_all_the_s
             page.act("message")
 
     happens(1)
-    failed_until_set_aside(instance, asset, "acme")
+    failed_until_paused(instance, asset, "acme")
     ended_earlier(instance, wait_after(MAX_ATTEMPTS))
     assert asked_for(page, instance, optin_sensor) == set()
     happens(2)
@@ -233,7 +233,7 @@ def test_what_a_person_made_work_is_no_longer_set_aside(
 ) -> None:
     page.act("message")
     page.take_in()
-    failed_until_set_aside(instance, "optin_requests", PARTITION)
+    failed_until_paused(instance, "optin_requests", PARTITION)
     assert asked_for(page, instance, optin_sensor) == set()
     assert run(optin_requests, PARTITION).success
     page.act("message")

@@ -1,4 +1,4 @@
-"""The sensor that watches for reports: it reads, asks once, and never gives up silently."""
+"""upload_status_sensor requests each due partition once and reports what it pauses."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -12,17 +12,17 @@ from mm_pipelines.definitions import defs
 from mm_pipelines.jobs import token_refresh
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors import upload_status_sensor
-from mm_pipelines.sensors.asking import (
-    ASKED_FOR_TAG,
+from mm_pipelines.sensors.run_requests import (
     MAX_ATTEMPTS,
-    RUNS_A_TICK,
-    Work,
-    ask,
+    MAX_RUNS_PER_TICK,
+    REQUESTED_FOR_TAG,
+    PendingWork,
+    build_run_requests,
     wait_after,
 )
 from mm_pipelines.warehouse.database import Database
 from tests.match_status.ledger import MONDAY, PAGE_ID, TUESDAY, Ledger
-from tests.runs import ended_earlier, failed_until_set_aside
+from tests.runs import ended_earlier, failed_until_paused
 
 # tests/mm.yaml begins on the 18th.
 WEDNESDAY, THURSDAY = MONDAY + timedelta(days=2), TUESDAY + timedelta(days=2)
@@ -30,8 +30,8 @@ KEY = f"acme_newsletter|{WEDNESDAY}"
 OTHER_KEY = f"acme_newsletter|{THURSDAY}"
 
 
-class Desk:
-    """The sensor's surroundings: a ledger, and Dagster's run records."""
+class Surroundings:
+    """What the sensor reads: a ledger and Dagster's run records."""
 
     def __init__(self, database: Database, url: str, instance: dg.DagsterInstance) -> None:
         self.ledger = Ledger(database)
@@ -43,7 +43,7 @@ class Desk:
         self._resource = DatabaseResource(url=read_only.render_as_string(hide_password=False))
 
     def tick(self) -> dg.SensorResult:
-        """What the sensor asks for now."""
+        """Evaluate the sensor."""
         with dg.build_sensor_context(
             instance=self.instance, resources={"database": self._resource}
         ) as context:
@@ -51,12 +51,12 @@ class Desk:
         assert isinstance(result, dg.SensorResult)
         return result
 
-    def asked(self) -> list[str | None]:
-        """The partitions that the sensor asks for now."""
+    def requested(self) -> list[str | None]:
+        """The partitions that the sensor requests now."""
         return [request.partition_key for request in self.tick().run_requests or []]
 
-    def why(self) -> str:
-        """Why the sensor asks for nothing."""
+    def skip_message(self) -> str:
+        """The skip message of a tick without requests."""
         result = self.tick()
         assert not result.run_requests
         assert result.skip_reason is not None
@@ -72,14 +72,14 @@ class Desk:
         job: str = "__ASSET_JOB",
     ) -> None:
         """A run in this state."""
-        tags = {"dagster/partition": key} | ({ASKED_FOR_TAG: asset} if ours else {})
+        tags = {"dagster/partition": key} | ({REQUESTED_FOR_TAG: asset} if ours else {})
         selection = frozenset({dg.AssetKey(asset)}) if job == "__ASSET_JOB" else None
         create_run_for_test(
             self.instance, job_name=job, status=status, tags=tags, asset_selection=selection
         )
 
     def ages(self, by: timedelta) -> None:
-        """All runs ended so much earlier."""
+        """Move the end of every run back in time."""
         ended_earlier(self.instance, by)
 
     def pulled(self, *, minutes_ago: int, finished: bool = True) -> None:
@@ -94,76 +94,78 @@ class Desk:
 
 
 @pytest.fixture
-def desk(database: Database, database_url: str) -> Iterator[Desk]:
+def surroundings(database: Database, database_url: str) -> Iterator[Surroundings]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Desk(database, database_url, instance)
+        yield Surroundings(database, database_url, instance)
 
 
-def test_nothing_due_is_nothing_asked(desk: Desk) -> None:
-    assert desk.why() == "Nothing is due"
+def test_without_due_work_nothing_is_requested(surroundings: Surroundings) -> None:
+    assert surroundings.skip_message() == "No work is due"
 
 
-def test_a_report_asks_for_the_day_that_it_is_about(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY, hours_ago=2)
-    desk.ledger.delivers(500, THURSDAY, hours_ago=1)
-    desk.ledger.hears(500)
-    (request,) = desk.tick().run_requests or []
+def test_a_report_requests_the_day_that_it_is_about(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY, hours_ago=2)
+    surroundings.ledger.delivers(500, THURSDAY, hours_ago=1)
+    surroundings.ledger.hears(500)
+    (request,) = surroundings.tick().run_requests or []
     assert request.partition_key == OTHER_KEY
     assert request.asset_selection == [dg.AssetKey("match_status")]
 
 
-def test_many_reports_of_a_day_are_one_run(desk: Desk) -> None:
+def test_many_reports_of_a_day_are_one_run(surroundings: Surroundings) -> None:
     for _ in range(30):
-        desk.ledger.delivers(1000, WEDNESDAY)
-        desk.ledger.hears(1000)
-    assert desk.asked() == [KEY]
+        surroundings.ledger.delivers(1000, WEDNESDAY)
+        surroundings.ledger.hears(1000)
+    assert surroundings.requested() == [KEY]
 
 
-def test_asking_again_is_asking_for_the_same_run(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    keys = {request.run_key for _ in range(3) for request in desk.tick().run_requests or []}
+def test_repeated_ticks_request_the_same_run(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    keys = {request.run_key for _ in range(3) for request in surroundings.tick().run_requests or []}
     assert len(keys) == 1
 
 
-def test_work_in_flight_is_not_asked_for_again(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    desk.runs(dg.DagsterRunStatus.STARTED)
-    assert "in flight" in desk.why()
+def test_work_in_flight_is_not_requested_again(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.runs(dg.DagsterRunStatus.STARTED)
+    assert "in flight" in surroundings.skip_message()
 
 
-def test_an_upload_in_flight_computes_the_status_itself(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    desk.runs(dg.DagsterRunStatus.STARTED, ours=False, job="daily_upload")
-    assert "in flight" in desk.why()
+def test_an_upload_in_flight_computes_the_status_itself(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.runs(dg.DagsterRunStatus.STARTED, ours=False, job="daily_upload")
+    assert "in flight" in surroundings.skip_message()
 
 
-def test_a_run_in_flight_for_something_else_is_no_reason_to_wait(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    desk.runs(dg.DagsterRunStatus.STARTED, key=OTHER_KEY)
-    desk.runs(dg.DagsterRunStatus.STARTED, asset="customer_list")
-    assert desk.asked() == [KEY]
+def test_a_run_in_flight_for_other_work_delays_nothing(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.runs(dg.DagsterRunStatus.STARTED, key=OTHER_KEY)
+    surroundings.runs(dg.DagsterRunStatus.STARTED, asset="customer_list")
+    assert surroundings.requested() == [KEY]
 
 
-def test_a_run_that_was_created_and_never_launched_is_asked_for_by_its_key(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    before = [request.run_key for request in desk.tick().run_requests or []]
-    desk.runs(dg.DagsterRunStatus.NOT_STARTED)
-    assert [request.run_key for request in desk.tick().run_requests or []] == before
+def test_a_run_that_was_never_launched_is_requested_with_the_same_key(
+    surroundings: Surroundings,
+) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    before = [request.run_key for request in surroundings.tick().run_requests or []]
+    surroundings.runs(dg.DagsterRunStatus.NOT_STARTED)
+    assert [request.run_key for request in surroundings.tick().run_requests or []] == before
 
 
-def test_a_failed_run_is_tried_again_later_under_another_key(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    (first,) = desk.tick().run_requests or []
-    desk.runs(dg.DagsterRunStatus.FAILURE)
-    assert "failed 1 times; tried again at" in desk.why()
-    desk.ages(wait_after(1))
-    (second,) = desk.tick().run_requests or []
+def test_a_failed_run_is_retried_later_with_another_key(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    (first,) = surroundings.tick().run_requests or []
+    surroundings.runs(dg.DagsterRunStatus.FAILURE)
+    assert "failed 1 times; next attempt at" in surroundings.skip_message()
+    surroundings.ages(wait_after(1))
+    (second,) = surroundings.tick().run_requests or []
     assert first.run_key != second.run_key
     assert str(second.run_key).endswith("attempt-2")
 
@@ -174,188 +176,210 @@ def test_the_wait_doubles() -> None:
     ]
 
 
-def test_what_fails_again_and_again_is_set_aside_and_shown(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    failed_until_set_aside(desk.instance, "match_status", KEY)
-    desk.ages(timedelta(days=1))
-    assert f"match_status of {KEY} is set aside after 5 failed runs" in desk.why()
+def test_a_partition_that_fails_five_times_is_paused_and_shown(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    failed_until_paused(surroundings.instance, "match_status", KEY)
+    surroundings.ages(timedelta(days=1))
+    assert f"match_status of {KEY} is paused after 5 failed runs" in surroundings.skip_message()
 
 
-def test_once_made_to_work_by_hand_it_is_asked_for_again(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    failed_until_set_aside(desk.instance, "match_status", KEY)
-    desk.ledger.refreshes(WEDNESDAY)
-    desk.ledger.hears(7)
-    (request, _) = desk.tick().run_requests or []
+def test_a_materialization_by_hand_ends_the_pause(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    failed_until_paused(surroundings.instance, "match_status", KEY)
+    surroundings.ledger.refreshes(WEDNESDAY)
+    surroundings.ledger.hears(7)
+    (request, _) = surroundings.tick().run_requests or []
     assert request.partition_key == KEY
     assert str(request.run_key).endswith("attempt-1")
 
 
-def test_what_was_set_aside_is_asked_for_again_by_a_newer_report(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    failed_until_set_aside(desk.instance, "match_status", KEY)
-    desk.ledger.hears(1000)
-    assert "failed 5 times; tried again at" in desk.why()
-    desk.ages(wait_after(MAX_ATTEMPTS))
-    (request,) = desk.tick().run_requests or []
+def test_a_newer_report_ends_the_pause(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    failed_until_paused(surroundings.instance, "match_status", KEY)
+    surroundings.ledger.hears(1000)
+    assert "failed 5 times; next attempt at" in surroundings.skip_message()
+    surroundings.ages(wait_after(MAX_ATTEMPTS))
+    (request,) = surroundings.tick().run_requests or []
     assert str(request.run_key).endswith("attempt-6")
 
 
-def test_every_newer_report_is_tried_under_a_key_of_its_own(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
+def test_every_newer_report_gets_a_run_key_of_its_own(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
     for _ in range(MAX_ATTEMPTS + 2):
-        desk.runs(dg.DagsterRunStatus.FAILURE)
-    desk.ages(timedelta(hours=1))
-    desk.ledger.hears(1000)
-    (request,) = desk.tick().run_requests or []
+        surroundings.runs(dg.DagsterRunStatus.FAILURE)
+    surroundings.ages(timedelta(hours=1))
+    surroundings.ledger.hears(1000)
+    (request,) = surroundings.tick().run_requests or []
     assert str(request.run_key).endswith(f"attempt-{MAX_ATTEMPTS + 3}")
 
 
-def test_a_report_from_a_clock_before_ours_does_not_hide_the_failures(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    desk.ledger.execute("update mm.webhook_event set received_at = now() + interval '1 hour'")
-    failed_until_set_aside(desk.instance, "match_status", KEY)
-    assert "is set aside" in desk.why()
+def test_a_report_from_a_clock_before_ours_does_not_hide_the_failures(
+    surroundings: Surroundings,
+) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.ledger.execute(
+        "update mm.webhook_event set received_at = now() + interval '1 hour'"
+    )
+    failed_until_paused(surroundings.instance, "match_status", KEY)
+    assert "is paused" in surroundings.skip_message()
 
 
-def test_tokens_that_were_set_aside_are_asked_for_again_by_a_newer_status(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    desk.ledger.refreshes(WEDNESDAY)
-    failed_until_set_aside(desk.instance, "subscription_tokens", "acme")
-    desk.ages(timedelta(hours=1))
-    assert "subscription_tokens of acme is set aside" in desk.why()
-    desk.ledger.execute("update mm.match_status set last_event_at = now()")
-    assert desk.asked() == ["acme"]
+def test_a_newer_status_ends_the_pause_of_a_pull(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.ledger.refreshes(WEDNESDAY)
+    failed_until_paused(surroundings.instance, "subscription_tokens", "acme")
+    surroundings.ages(timedelta(hours=1))
+    assert "subscription_tokens of acme is paused" in surroundings.skip_message()
+    surroundings.ledger.execute("update mm.match_status set last_event_at = now()")
+    assert surroundings.requested() == ["acme"]
 
 
-def test_one_partition_set_aside_does_not_hold_up_the_others(desk: Desk) -> None:
+def test_a_paused_partition_does_not_delay_the_others(surroundings: Surroundings) -> None:
     for day in (WEDNESDAY, THURSDAY):
-        desk.ledger.delivers(1000, day, hours_ago=25)
-    failed_until_set_aside(desk.instance, "match_status", KEY)
-    assert desk.asked() == [OTHER_KEY]
+        surroundings.ledger.delivers(1000, day, hours_ago=25)
+    failed_until_paused(surroundings.instance, "match_status", KEY)
+    assert surroundings.requested() == [OTHER_KEY]
 
 
-def test_days_reported_by_the_run_of_another_day_are_next(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY, hours_ago=2)
-    desk.ledger.delivers(500, THURSDAY, hours_ago=1)
-    desk.ledger.hears(1000)
-    desk.ledger.hears(500)
-    desk.ledger.refreshes(WEDNESDAY)
-    assert OTHER_KEY in desk.asked()
-    desk.ledger.refreshes(THURSDAY)
-    assert OTHER_KEY not in desk.asked()
+def test_days_reported_by_the_run_of_another_day_are_next(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY, hours_ago=2)
+    surroundings.ledger.delivers(500, THURSDAY, hours_ago=1)
+    surroundings.ledger.hears(1000)
+    surroundings.ledger.hears(500)
+    surroundings.ledger.refreshes(WEDNESDAY)
+    assert OTHER_KEY in surroundings.requested()
+    surroundings.ledger.refreshes(THURSDAY)
+    assert OTHER_KEY not in surroundings.requested()
 
 
-def test_a_report_that_outran_our_acknowledgement_is_picked_up(desk: Desk) -> None:
-    session = desk.ledger.delivers(1000, WEDNESDAY, status="sent")
-    desk.ledger.hears(1000)
-    desk.ledger.refreshes(WEDNESDAY)
-    assert desk.asked() == []
-    desk.ledger.acknowledges(session)
-    assert desk.asked() == [KEY]
+def test_a_report_that_outran_our_acknowledgement_is_picked_up(surroundings: Surroundings) -> None:
+    session = surroundings.ledger.delivers(1000, WEDNESDAY, status="sent")
+    surroundings.ledger.hears(1000)
+    surroundings.ledger.refreshes(WEDNESDAY)
+    assert surroundings.requested() == []
+    surroundings.ledger.acknowledges(session)
+    assert surroundings.requested() == [KEY]
 
 
-def test_the_deadline_itself_wakes_the_sensor_once_and_then_ever_more_seldom(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY, hours_ago=25)
-    assert desk.asked() == [KEY]
-    desk.ledger.refreshes(WEDNESDAY)
-    assert desk.asked() == []
-    desk.ledger.execute("update mm.match_status set as_of = as_of - interval '61 minutes'")
-    assert desk.asked() == [KEY]
-    desk.ledger.execute("update mm.upload_batch set acknowledged_at = now() - interval '48 hours'")
-    desk.ledger.execute("update mm.match_status set as_of = now() - interval '11 hours'")
-    assert desk.asked() == []
+def test_an_overdue_batch_is_requested_at_growing_intervals(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY, hours_ago=25)
+    assert surroundings.requested() == [KEY]
+    surroundings.ledger.refreshes(WEDNESDAY)
+    assert surroundings.requested() == []
+    surroundings.ledger.execute("update mm.match_status set as_of = as_of - interval '61 minutes'")
+    assert surroundings.requested() == [KEY]
+    surroundings.ledger.execute(
+        "update mm.upload_batch set acknowledged_at = now() - interval '48 hours'"
+    )
+    surroundings.ledger.execute("update mm.match_status set as_of = now() - interval '11 hours'")
+    assert surroundings.requested() == []
 
 
-def test_a_batch_within_its_deadline_is_left_in_peace(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY, hours_ago=23)
-    assert desk.asked() == []
+def test_a_batch_within_its_deadline_requests_nothing(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY, hours_ago=23)
+    assert surroundings.requested() == []
 
 
-def test_reports_of_an_audience_that_is_not_configured_are_kept_and_told(desk: Desk) -> None:
-    desk.ledger.hears(1000, custom_audience_id="777")
-    assert "1 reports are kept of Custom Audiences that mm.yaml does not have" in desk.why()
-    assert desk.ledger.pending() == 1
+def test_reports_about_an_unconfigured_audience_are_kept_and_noted(
+    surroundings: Surroundings,
+) -> None:
+    surroundings.ledger.hears(1000, custom_audience_id="777")
+    assert (
+        "1 reports concern Custom Audiences that mm.yaml does not name"
+        in surroundings.skip_message()
+    )
+    assert surroundings.ledger.pending() == 1
 
 
-def test_reports_about_an_audience_without_uploads_are_told(desk: Desk) -> None:
-    desk.ledger.hears(1000)
-    assert "reports about acme_newsletter wait: nothing was uploaded" in desk.why()
+def test_reports_about_an_audience_without_uploads_are_noted(surroundings: Surroundings) -> None:
+    surroundings.ledger.hears(1000)
+    assert "reports about acme_newsletter cannot be assigned" in surroundings.skip_message()
 
 
-def test_a_day_before_the_start_date_is_told_and_not_fatal(desk: Desk) -> None:
-    desk.ledger.delivers(1000, MONDAY)
-    desk.ledger.hears(1000)
-    assert f"acme_newsletter|{MONDAY} is no partition any more" in desk.why()
+def test_a_day_before_the_start_date_is_noted_and_not_fatal(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, MONDAY)
+    surroundings.ledger.hears(1000)
+    assert f"acme_newsletter|{MONDAY} has no partition" in surroundings.skip_message()
 
 
-def test_more_than_a_tick_may_ask_for_is_left_to_the_next(desk: Desk) -> None:
-    work = [Work("match_status", f"partition {number}", None) for number in range(RUNS_A_TICK + 5)]
-    asked = ask(desk.instance, work, is_served_by=lambda run, work: False)
-    assert len(asked.requests) == RUNS_A_TICK
-    assert asked.notes == [f"more than {RUNS_A_TICK} are due: the rest is for the next ticks"]
+def test_a_tick_requests_a_bounded_number_of_runs(surroundings: Surroundings) -> None:
+    work = [
+        PendingWork("match_status", f"partition {number}", None)
+        for number in range(MAX_RUNS_PER_TICK + 5)
+    ]
+    outcome = build_run_requests(surroundings.instance, work)
+    assert len(outcome.requests) == MAX_RUNS_PER_TICK
+    assert outcome.notes == [
+        f"more than {MAX_RUNS_PER_TICK} partitions are due; the next ticks request the rest"
+    ]
 
 
-def test_a_newer_status_asks_for_the_pages_tokens(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    desk.ledger.refreshes(WEDNESDAY)
-    (request,) = desk.tick().run_requests or []
+def test_a_newer_status_requests_the_pages_tokens(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.ledger.refreshes(WEDNESDAY)
+    (request,) = surroundings.tick().run_requests or []
     assert request.partition_key == "acme"
     assert request.asset_selection == [dg.AssetKey("subscription_tokens")]
 
 
-def test_a_pull_in_flight_by_the_schedule_is_enough(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    desk.ledger.refreshes(WEDNESDAY)
-    desk.runs(dg.DagsterRunStatus.STARTED, key="acme", ours=False, job=token_refresh.name)
-    assert desk.asked() == []
+def test_a_pull_in_flight_by_the_schedule_is_enough(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.ledger.refreshes(WEDNESDAY)
+    surroundings.runs(dg.DagsterRunStatus.STARTED, key="acme", ours=False, job=token_refresh.name)
+    assert surroundings.requested() == []
 
 
-def test_tokens_are_pulled_at_most_every_15_minutes(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    desk.ledger.refreshes(WEDNESDAY)
-    desk.pulled(minutes_ago=14)
-    desk.ledger.execute("update mm.match_status set last_event_at = now() - interval '1 minute'")
-    assert desk.asked() == []
-    desk.ledger.execute("update mm.token_pull set started_at = now() - interval '16 minutes'")
-    assert desk.asked() == ["acme"]
+def test_tokens_are_pulled_at_most_every_15_minutes(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.ledger.refreshes(WEDNESDAY)
+    surroundings.pulled(minutes_ago=14)
+    surroundings.ledger.execute(
+        "update mm.match_status set last_event_at = now() - interval '1 minute'"
+    )
+    assert surroundings.requested() == []
+    surroundings.ledger.execute(
+        "update mm.token_pull set started_at = now() - interval '16 minutes'"
+    )
+    assert surroundings.requested() == ["acme"]
 
 
-def test_tokens_that_the_last_pull_saw_are_not_pulled_again(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    desk.ledger.refreshes(WEDNESDAY)
-    desk.ledger.execute("update mm.match_status set last_event_at = now() - interval '1 hour'")
-    desk.pulled(minutes_ago=30)
-    assert desk.asked() == []
+def test_tokens_that_the_last_pull_saw_are_not_pulled_again(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.ledger.refreshes(WEDNESDAY)
+    surroundings.ledger.execute(
+        "update mm.match_status set last_event_at = now() - interval '1 hour'"
+    )
+    surroundings.pulled(minutes_ago=30)
+    assert surroundings.requested() == []
 
 
-def test_a_pull_that_broke_off_is_no_pull(desk: Desk) -> None:
-    desk.ledger.delivers(1000, WEDNESDAY)
-    desk.ledger.hears(1000)
-    desk.ledger.refreshes(WEDNESDAY)
-    desk.pulled(minutes_ago=0, finished=False)
-    assert desk.asked() == ["acme"]
+def test_an_unfinished_pull_does_not_count(surroundings: Surroundings) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.ledger.refreshes(WEDNESDAY)
+    surroundings.pulled(minutes_ago=0, finished=False)
+    assert surroundings.requested() == ["acme"]
 
 
 # Dagster names its own tags of multi-partition keys so.
 @pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning")
-def test_dagster_accepts_what_is_asked_for(desk: Desk, database_url: str) -> None:
-    desk.ledger.delivers(1000, THURSDAY)
-    desk.ledger.hears(1000)
-    desk.ledger.refreshes(THURSDAY)
-    desk.ledger.delivers(500, WEDNESDAY)
-    desk.ledger.hears(500)
+def test_dagster_accepts_the_requests(surroundings: Surroundings, database_url: str) -> None:
+    surroundings.ledger.delivers(1000, THURSDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.ledger.refreshes(THURSDAY)
+    surroundings.ledger.delivers(500, WEDNESDAY)
+    surroundings.ledger.hears(500)
     with dg.build_sensor_context(
-        instance=desk.instance,
+        instance=surroundings.instance,
         repository_def=defs.get_repository_def(),
         resources={"database": DatabaseResource(url=database_url)},
     ) as context:

@@ -1,0 +1,37 @@
+"""The order in which Dagster starts queued runs: `dagster/priority`, the highest first.
+
+Opt-outs come before everything else, then the files that senders read. Runs without the tag
+(backfills, and runs that a person launches) have priority 0 and start last.
+"""
+
+from typing import Final
+
+PRIORITY_TAG: Final = "dagster/priority"
+
+OPT_OUTS: Final = 60
+SENDER_FILES: Final = 50
+STATUS: Final = 40
+PULLS: Final = 30
+OPT_INS: Final = 20
+UPLOADS: Final = 10
+
+_BY_ASSET: Final = {
+    "unsubscribes": OPT_OUTS,
+    "audience_removals": OPT_OUTS,
+    "messaging_optins": OPT_OUTS,  # STOP arrives by this webhook field
+    "conversations": OPT_OUTS,  # a written STOP arrives by this one
+    "sendable_tokens": SENDER_FILES,
+    "match_status": STATUS,
+    "subscription_tokens": PULLS,
+    "token_details": PULLS,
+    "optin_requests": OPT_INS,
+    "customer_list": UPLOADS,
+    "hashed_payload": UPLOADS,
+    "custom_audience": UPLOADS,
+    "audience_upload": UPLOADS,
+}
+
+
+def priority_tags(asset: str) -> dict[str, str]:
+    """The tags of a run that is requested for an asset."""
+    return {PRIORITY_TAG: str(_BY_ASSET[asset])}
