@@ -10,7 +10,7 @@ from mm_pipelines.consent.messenger_events import MESSAGE_FIELDS, OPTIN_FIELDS
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
-from mm_pipelines.retention import sweep
+from mm_pipelines.retention import remove_expired
 from mm_pipelines.webhooks.webhook_event import UPLOAD_STATUS
 
 ASSETS_BY_JOB: Final[Mapping[str, tuple[str, ...]]] = {
@@ -55,10 +55,10 @@ def remove_expired_data(
 ) -> None:
     """Remove hashed files and processed events that are older than settings.retention_days."""
     before = datetime.now(UTC) - timedelta(days=CONFIG.settings.retention_days)
-    swept = sweep(
+    removed = remove_expired(
         database.get(), storage.get(), before=before, acknowledged_fields=ACKNOWLEDGED_FIELDS
     )
-    context.log.info(f"{swept.files:,} files and {swept.events:,} events removed")
+    context.log.info(f"{removed.files:,} files and {removed.events:,} events removed")
 
 
 @dg.job(description="Removes hashed files and processed events older than settings.retention_days.")

@@ -1,7 +1,7 @@
-"""What is kept no longer than ``settings.retention_days``: hashed files and processed events.
+"""Removes hashed files and processed events older than ``settings.retention_days``.
 
-Nothing goes that something still stands on: a file that a delivery or an audience's membership
-needs, an event that a match status was computed from.
+It keeps every file that a delivery or an audience's membership needs, and every event that a match
+status was computed from.
 """
 
 from collections.abc import Collection
@@ -15,46 +15,46 @@ from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks import webhook_event
 
 HASHED_FOLDERS = ("hashed_payload", "deltas", "members", "removals")
-"""Where files of hashed people lie; the sender's files are no business of retention."""
+"""The folders of hashed people. The sender's files are not subject to retention."""
 
-_EVENTS_A_TRANSACTION = 10_000
+_EVENTS_PER_TRANSACTION = 10_000
 
 _LONGEST_WRITE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Swept:
-    """How much was removed."""
+class Removed:
+    """The number of removed files and events."""
 
     files: int
     events: int
 
 
-def sweep(
+def remove_expired(
     database: Database,
     storage: Storage,
     *,
     before: datetime,
     acknowledged_fields: Collection[str],
-) -> Swept:
-    """Remove what is older than ``before`` and no longer needed; run again, it finds nothing.
+) -> Removed:
+    """Remove files and events that are older than ``before`` and no longer needed.
 
     Args:
-        database: Where the events are, and what says which files are needed.
-        storage: Where the files are.
-        before: The youngest age that goes.
-        acknowledged_fields: The webhook fields that an asset acknowledges: their pending events
+        database: Holds the events and the records of files in use.
+        storage: Holds the files.
+        before: Newer files and events stay.
+        acknowledged_fields: The webhook fields that an asset acknowledges; their pending events
             stay.
     """
     storage.clear_scratch(datetime.now(UTC) - _LONGEST_WRITE)
-    return Swept(
+    return Removed(
         files=_files(database, storage, before),
         events=_events(database, before, acknowledged_fields),
     )
 
 
 def _files(database: Database, storage: Storage, before: datetime) -> int:
-    # Listed first, so that what is put to use after the listing is seen by the query.
+    # List first, so that the query sees files that come into use after the listing.
     old = [
         path
         for folder in HASHED_FOLDERS
@@ -65,7 +65,7 @@ def _files(database: Database, storage: Storage, before: datetime) -> int:
         needed = deltas.paths_in_use(connection) | registry.undelivered_paths(connection)
     removed = 0
     for path in old:
-        # Publishing the same content again renews its time: it may be about to be used.
+        # Publishing the same content again renews its time, because it is about to be used.
         if path not in needed and storage.modified_at(path) < before:
             storage.delete(path)
             removed += 1
@@ -80,8 +80,8 @@ def _events(database: Database, before: datetime, acknowledged_fields: Collectio
                 connection,
                 before=before,
                 acknowledged_fields=acknowledged_fields,
-                limit=_EVENTS_A_TRANSACTION,
+                limit=_EVENTS_PER_TRANSACTION,
             )
         removed += found
-        if found < _EVENTS_A_TRANSACTION:
+        if found < _EVENTS_PER_TRANSACTION:
             return removed

@@ -7,13 +7,13 @@ from mm_pipelines.warehouse.database import Database
 
 
 class DatabaseResource(dg.ConfigurableResource):
-    """The database with the schema ``mm``; connections are closed when the run ends."""
+    """The database with the schema ``mm``; the run closes its connections when it ends."""
 
-    url: str = Field(repr=False, description="PostgreSQL's address, as MM_DATABASE_URL has it")
+    url: str = Field(repr=False, description="PostgreSQL address, from MM_DATABASE_URL")
     _database: Database | None = PrivateAttr(default=None)
 
     def get(self) -> Database:
-        """The database, connected at its first use."""
+        """Return the database; its first use connects."""
         if self._database is None:
             self._database = Database(self.url)
         return self._database

@@ -1,4 +1,4 @@
-"""The Graph API as a Dagster resource: which token is whose, and clients that use it."""
+"""The Graph API as a Dagster resource: clients with the token of an ad account or a Page."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,21 +15,21 @@ from mm_pipelines.warehouse.database import Database
 class GraphApiResource(dg.ConfigurableResource):
     """Clients of the Graph API, each with the token of one ad account or Page.
 
-    The tokens stay in the environment: mm.yaml names the variables, and each is read when its
-    client is made, so that a run needs its own token only.
+    The tokens stay in the environment. mm.yaml names the variables, and each is read when its
+    client is created, so a run needs only its own token.
     """
 
-    base_url: str = Field(description="The Graph API's address, as MM_GRAPH_API_URL has it")
-    version: str = Field(description="Such as v26.0, as MM_GRAPH_API_VERSION has it")
+    base_url: str = Field(description="Graph API address, from MM_GRAPH_API_URL")
+    version: str = Field(description="Graph API version such as v26.0, from MM_GRAPH_API_VERSION")
 
     def throttle_for_audience(self, audience: str, database: Database) -> SharedThrottle:
-        """The quota of the audience's ad account, shared with all other runs that use it."""
+        """Return the throttle of the audience's ad account, shared by all runs that use it."""
         spec = CONFIG.audiences[audience]
         token = self._token(spec.system_user_token_env)
         return SharedThrottle(database, f"ad_account:{spec.ad_account_id}", token)
 
     def throttle_for_page(self, page: str, database: Database) -> SharedThrottle:
-        """The quota of the Page, shared with all other runs that use it."""
+        """Return the throttle of the Page, shared by all runs that use it."""
         spec = CONFIG.pages[page]
         return SharedThrottle(database, f"page:{spec.page_id}", self._token(spec.access_token_env))
 
@@ -37,12 +37,12 @@ class GraphApiResource(dg.ConfigurableResource):
     def client_for_audience(
         self, audience: str, throttle: SharedThrottle | None = None
     ) -> Iterator[GraphApiClient]:
-        """A client with the system user's token of the audience's ad account.
+        """Open a client with the system user token of the audience's ad account.
 
         Args:
             audience: The audience's key in mm.yaml.
-            throttle: From `throttle_for_audience`; it stops the other runs, too, when Meta refuses
-                the token. None: this run has the quota for itself.
+            throttle: From `throttle_for_audience`. It also stops the other runs when Meta refuses
+                the token. Without it, calls are not throttled.
         """
         with self._client(CONFIG.audiences[audience].system_user_token_env, throttle) as client:
             yield client
@@ -51,7 +51,7 @@ class GraphApiResource(dg.ConfigurableResource):
     def client_for_page(
         self, page: str, throttle: SharedThrottle | None = None
     ) -> Iterator[GraphApiClient]:
-        """A client with the Page's token; ``throttle`` as `client_for_audience` has it."""
+        """Open a client with the Page's token; ``throttle`` as in `client_for_audience`."""
         with self._client(CONFIG.pages[page].access_token_env, throttle) as client:
             yield client
 
@@ -71,8 +71,8 @@ class GraphApiResource(dg.ConfigurableResource):
         token = dg.EnvVar(variable).get_value()
         if not token:
             raise dg.Failure(
-                f"{variable} is not set: it must hold the access token that mm.yaml refers to; "
-                "set it where Dagster runs, then run this again",
+                f"{variable} is not set. mm.yaml names it as the variable of an access token. "
+                "Set it in the environment of the Dagster runs, then run this again.",
                 allow_retries=False,
             )
         return token

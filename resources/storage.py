@@ -7,10 +7,10 @@ from mm_pipelines.storage import Storage
 
 
 class StorageResource(dg.ConfigurableResource):
-    """Where hashed payloads and frozen deltas are published."""
+    """The storage that receives hashed payloads, deltas and exports."""
 
-    base_url: str = Field(description="A local folder or any fsspec URL, as MM_STORAGE_URL has it")
+    base_url: str = Field(description="A local folder or any fsspec URL, from MM_STORAGE_URL")
 
     def get(self) -> Storage:
-        """The storage under ``base_url``."""
+        """Return the storage below ``base_url``."""
         return Storage(self.base_url)

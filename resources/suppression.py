@@ -1,14 +1,14 @@
-"""The key of those who left, as a Dagster resource."""
+"""The key of the suppression list as a Dagster resource."""
 
 import dagster as dg
 from pydantic import Field
 
 
 class SuppressionResource(dg.ConfigurableResource):
-    """The key that the record of those who left is hashed under; it must never change."""
+    """The key of the digests in the suppression list."""
 
-    key: str = Field(repr=False, description="The secret text, as MM_SUPPRESSION_KEY has it")
+    key: str = Field(repr=False, description="The secret text, from MM_SUPPRESSION_KEY")
 
     def get(self) -> bytes:
-        """The key as HMAC takes it."""
+        """Return the key as bytes for HMAC."""
         return self.key.encode()

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from mm_pipelines.jobs import retention
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
-from mm_pipelines.retention import Swept, sweep
+from mm_pipelines.retention import Removed, remove_expired
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 
@@ -52,12 +52,12 @@ def test_old_files_and_events_go_and_the_rest_stays(database: Database, storage:
     with database.transaction() as connection:
         connection.execute(text(EVENTS), {"long_ago": LONG_AGO, "now": NOW})
 
-    assert sweep(database, storage, before=BEFORE, acknowledged_fields=["messages"]) == Swept(
-        files=1, events=2
-    )
-    assert sweep(database, storage, before=BEFORE, acknowledged_fields=["messages"]) == Swept(
-        files=0, events=0
-    )
+    assert remove_expired(
+        database, storage, before=BEFORE, acknowledged_fields=["messages"]
+    ) == Removed(files=1, events=2)
+    assert remove_expired(
+        database, storage, before=BEFORE, acknowledged_fields=["messages"]
+    ) == Removed(files=0, events=0)
 
     assert not storage.exists("hashed_payload/acme/old.parquet")
     assert storage.exists("hashed_payload/acme/new.parquet")
@@ -78,7 +78,10 @@ def test_a_file_that_a_delivery_or_a_membership_stands_on_stays(
         publish(storage, path, LONG_AGO)
     with database.transaction() as connection:
         connection.execute(text(DELTAS))
-    assert sweep(database, storage, before=BEFORE, acknowledged_fields=["messages"]).files == 1
+    assert (
+        remove_expired(database, storage, before=BEFORE, acknowledged_fields=["messages"]).files
+        == 1
+    )
     assert storage.exists("deltas/1/unfinished.parquet")
     assert storage.exists("members/1/old.parquet")
 
@@ -92,7 +95,10 @@ def test_a_payload_that_was_never_delivered_stays(database: Database, storage: S
                 "('acme', '2026-08-01', 'x', 'hashed_payload/acme/waiting.parquet', 1)"
             )
         )
-    assert sweep(database, storage, before=BEFORE, acknowledged_fields=["messages"]).files == 0
+    assert (
+        remove_expired(database, storage, before=BEFORE, acknowledged_fields=["messages"]).files
+        == 0
+    )
 
 
 def test_publishing_again_renews_a_file(storage: Storage) -> None:
@@ -109,7 +115,7 @@ def test_what_a_killed_process_left_in_the_storage_goes_after_a_day(
     for name, changed_at in ((".scratch-dead", LONG_AGO), (".scratch-alive", datetime.now(UTC))):
         (root / name).mkdir(parents=True)
         os.utime(root / name, (changed_at.timestamp(),) * 2)
-    sweep(database, storage, before=BEFORE, acknowledged_fields=["messages"])
+    remove_expired(database, storage, before=BEFORE, acknowledged_fields=["messages"])
     assert [folder.name for folder in root.iterdir()] == [".scratch-alive"]
 
 

@@ -16,7 +16,7 @@ from typing import Self
 import polars as pl
 from sqlalchemy import Connection
 
-from mm_pipelines.concurrent import ahead
+from mm_pipelines.concurrent import prefetch
 from mm_pipelines.delivery import deltas, ledger
 from mm_pipelines.delivery.anti_join import slices
 from mm_pipelines.delivery.deltas import Delta
@@ -160,7 +160,7 @@ class Sender:
         try:
             parts = lane.slices(self._rows(delta), self._sending.batch_size)
             # Several, since making one takes as long as sending it and neither always as long.
-            for part in ahead(parts, held=5):
+            for part in prefetch(parts, count=5):
                 if self._stop.is_set():
                     return
                 self._send_slice(delta, lane, part)

@@ -8,18 +8,18 @@ from pathlib import Path
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from mm_pipelines.concurrent import in_order
+from mm_pipelines.concurrent import ordered_map
 from mm_pipelines.identity import DATE_OF_BIRTH, KEYS, Remembered
 from mm_pipelines.lists.errors import ListChangedError
 from mm_pipelines.lists.reading import ROW_NUMBER, CustomerList
-from mm_pipelines.payload.chunk import ChunkOutcome, outcome_of
-from mm_pipelines.payload.people import People, payload_schema
+from mm_pipelines.payload.chunk import HashedChunk, hash_chunk
+from mm_pipelines.payload.deduplication import Deduplicator, payload_schema
 from mm_pipelines.payload.report import HashedPayload, RejectedRows
 from mm_pipelines.storage import Storage
 from mm_pipelines.suppression.suppression_list import SuppressionList
 
-_BIRTH = ("DOBY", "DOBM", "DOBD")
-_ROWS_A_GROUP = 100_000
+_DATE_OF_BIRTH_PARTS = ("DOBY", "DOBM", "DOBD")
+_ROWS_PER_GROUP = 100_000
 
 
 def build_hashed_payload(
@@ -33,44 +33,47 @@ def build_hashed_payload(
     expected_fingerprint: str | None = None,
     suppression: SuppressionList | None = None,
 ) -> HashedPayload:
-    """Normalise, hash and deduplicate a list, and publish it as one immutable Parquet file.
+    """Normalize, hash and deduplicate a list, and publish it as one immutable Parquet file.
 
-    The file has one row per person, ordered by ``row_number``: the schema keys that the list has,
-    in the order of ``identity.KEYS``, each a hash (MADID and EXTERN_ID plain) or ``""``, and
-    ``row_number``, the row of the list that it was made from. The same list gives the same file.
-    Raw values are held in memory only, a chunk at a time.
+    The file has one row per person, ordered by ``row_number``. Its columns are the schema keys that
+    the list has, in the order of ``identity.KEYS``, each a hash (MADID and EXTERN_ID plain) or
+    ``""``, and ``row_number``, the row of the list it was made from. The same list gives the same
+    file. Raw values are held in memory only, one chunk at a time.
 
     Args:
         url: The list: a local path or an fsspec URL.
-        storage: Where the file is published.
-        folder: The file's folder there.
+        storage: Receives the file.
+        folder: The file's folder in the storage.
         columns: ``source.columns`` of mm.yaml.
         encoding: ``source.encoding`` of mm.yaml.
-        default_country: Alpha-2 code for rows whose COUNTRY tells none.
-        expected_fingerprint: What ``inspect_list`` saw; None to take the list as it is.
-        suppression: People to leave out.
+        default_country: Alpha-2 code for rows without a COUNTRY.
+        expected_fingerprint: The fingerprint from ``inspect_list``; None skips the comparison.
+        suppression: Opted-out people, who are excluded.
 
     Raises:
         ListError: The list cannot be used.
-        ListChangedError: Its bytes are not those of ``expected_fingerprint``; nothing is published.
+        ListChangedError: Its bytes differ from ``expected_fingerprint``; nothing is published.
     """
     reading = CustomerList(url, columns, encoding=encoding)
     keys = _payload_keys(reading)
     tally = _Tally(keys)
     with tempfile.TemporaryDirectory(prefix="mm-hashed-") as scratch:
-        people = People(keys, Path(scratch))
+        people = Deduplicator(keys, Path(scratch))
         work = partial(
-            outcome_of,
+            hash_chunk,
             keys=keys,
             default_country=default_country,
             remembered=Remembered(),
             suppression=suppression,
         )
-        for outcome in in_order(work, reading.chunks()):
-            tally.add(outcome)
-            people.add(outcome.people)
+        for chunk in ordered_map(work, reading.chunks()):
+            tally.add(chunk)
+            people.add(chunk.people)
         if expected_fingerprint is not None and reading.fingerprint != expected_fingerprint:
-            fault = "the list changed; materialise customer_list again"
+            fault = (
+                "The list changed after it was validated. "
+                "Materialize customer_list for this partition again."
+            )
             raise ListChangedError(url, "", fault)
         people.merge()
         published = storage.publish(folder, ".parquet", lambda path: _write(people, keys, path))
@@ -92,7 +95,7 @@ def build_hashed_payload(
 
 
 class _Tally:
-    """Sums up the chunks' counts and keeps which rows were rejected."""
+    """Sums the counts of the chunks and keeps the rejected rows."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.read = self.rejected = self.suppressed = 0
@@ -100,12 +103,12 @@ class _Tally:
         self.blanked = dict.fromkeys(keys, 0)
         self._rejected: list[pl.DataFrame] = []
 
-    def add(self, outcome: ChunkOutcome) -> None:
-        self.read += outcome.read
-        self.rejected += outcome.rejected.height
-        self.suppressed += outcome.suppressed
-        self._rejected.append(outcome.rejected)
-        for total, counts in ((self.usable, outcome.usable), (self.blanked, outcome.blanked)):
+    def add(self, chunk: HashedChunk) -> None:
+        self.read += chunk.read
+        self.rejected += chunk.rejected.height
+        self.suppressed += chunk.suppressed
+        self._rejected.append(chunk.rejected)
+        for total, counts in ((self.usable, chunk.usable), (self.blanked, chunk.blanked)):
             for key, count in counts.items():
                 total[key] += count
 
@@ -117,11 +120,11 @@ class _Tally:
 def _payload_keys(reading: CustomerList) -> tuple[str, ...]:
     found = set(reading.columns.places)
     if DATE_OF_BIRTH in found:
-        found.update(_BIRTH)
+        found.update(_DATE_OF_BIRTH_PARTS)
     return tuple(key for key in KEYS if key in found)
 
 
-def _write(people: People, keys: tuple[str, ...], path: Path) -> None:
+def _write(people: Deduplicator, keys: tuple[str, ...], path: Path) -> None:
     def frames(
         _columns: list[str] | None, _predicate: pl.Expr | None, _rows: int | None, _size: int | None
     ) -> Iterator[pl.DataFrame]:
@@ -129,8 +132,8 @@ def _write(people: People, keys: tuple[str, ...], path: Path) -> None:
 
     register_io_source(frames, schema=payload_schema(keys)).sink_parquet(
         path,
-        # Hashes do not compress: half a second a million rows would buy half the size at best.
+        # Hashes as text compress to half at best, for half a second per million rows.
         compression="uncompressed",
         statistics=False,
-        row_group_size=_ROWS_A_GROUP,
+        row_group_size=_ROWS_PER_GROUP,
     )

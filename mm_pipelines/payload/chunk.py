@@ -1,6 +1,6 @@
-"""What becomes of one chunk of a list: its people, hashed, and the rows of nobody.
+"""One chunk of a list: hashed rows of people, and rejected rows.
 
-Nothing here knows of other chunks, so that several can be worked on side by side.
+A chunk is independent of the other chunks, so several are processed at once.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import polars as pl
 
 from mm_pipelines.identity import IDENTIFIERS, Remembered, normalise_and_hash, regions
 from mm_pipelines.lists.reading import ROW_NUMBER
-from mm_pipelines.payload.people import with_person
+from mm_pipelines.payload.deduplication import with_person_key
 from mm_pipelines.payload.report import Reason
 from mm_pipelines.suppression.suppression_list import SuppressionList
 
@@ -18,17 +18,17 @@ _VALUES = pl.exclude(ROW_NUMBER)
 
 
 @dataclass(frozen=True)
-class ChunkOutcome:
+class HashedChunk:
     """A chunk's people and counts.
 
     Attributes:
-        people: Rows of somebody, as ``People.add`` takes them: the keys, hashed, ``""`` where
-            absent or unusable.
-        rejected: ``row_number`` and the ``Reason``, as a number, of each row of nobody.
-        read: How many rows there were.
-        suppressed: How many rows were left out because their people asked for it.
-        usable: Key to the number of rows read that hold a usable value.
-        blanked: Key to the number of rows, not rejected, whose value was unusable.
+        people: Accepted rows for ``Deduplicator.add``: the keys, hashed, with ``""`` for an absent
+            or unusable value.
+        rejected: ``row_number`` and the ``Reason`` as a number, for each rejected row.
+        read: Rows of the chunk.
+        suppressed: Rows of opted-out people, which are excluded.
+        usable: Key to the number of rows with a usable value.
+        blanked: Key to the number of accepted rows whose value was unusable.
     """
 
     people: pl.DataFrame
@@ -39,40 +39,40 @@ class ChunkOutcome:
     blanked: dict[str, int]
 
 
-def outcome_of(
+def hash_chunk(
     chunk: pl.DataFrame,
     *,
     keys: Sequence[str],
     default_country: str | None,
     remembered: Remembered,
     suppression: SuppressionList | None,
-) -> ChunkOutcome:
-    """Normalise and hash a chunk, and tell the rows of somebody from those of nobody.
+) -> HashedChunk:
+    """Normalize and hash a chunk, and separate accepted from rejected rows.
 
     Args:
-        chunk: As ``CustomerList.chunks`` gives it.
+        chunk: Rows from ``CustomerList.chunks``.
         keys: The schema keys of the payload.
-        default_country: Alpha-2 code for rows whose COUNTRY tells none.
-        remembered: What the list's repeated cells became until now.
-        suppression: People to leave out.
+        default_country: Alpha-2 code for rows without a COUNTRY.
+        remembered: The hashes of values that the list repeats.
+        suppression: Opted-out people, who are excluded.
     """
     hashed = normalise_and_hash(chunk, default_country=default_country, remembered=remembered)
     identifiers = [key for key in IDENTIFIERS if key in keys]
     usable = (_VALUES != "").sum()
-    somebody = hashed.select(
+    has_identifier = hashed.select(
         pl.any_horizontal((pl.col(key) != "").fill_null(value=False) for key in identifiers)
     ).to_series()
     rows = hashed.with_columns(chunk[ROW_NUMBER])
     rejected = chunk.select(ROW_NUMBER, reasons=pl.lit(0, pl.UInt8)).clear()
-    if not somebody.all():
+    if not has_identifier.all():
         region = regions(chunk, default_country=default_country)
-        nobody = ~somebody
-        rejected = _rejected(chunk.filter(nobody), hashed.filter(nobody), region.filter(nobody))
-        rows = rows.filter(somebody)
+        lacking = ~has_identifier
+        rejected = _rejected(chunk.filter(lacking), hashed.filter(lacking), region.filter(lacking))
+        rows = rows.filter(has_identifier)
     accepted = rows.with_columns(_VALUES.fill_null(""))
     people = suppression.exclude(accepted) if suppression else accepted
-    return ChunkOutcome(
-        people=with_person(people, identifiers),
+    return HashedChunk(
+        people=with_person_key(people, identifiers),
         rejected=rejected,
         read=chunk.height,
         suppressed=accepted.height - people.height,

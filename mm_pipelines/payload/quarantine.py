@@ -1,4 +1,4 @@
-"""Rows that were left out, by their number in the source and the reasons: never by value."""
+"""Rejected rows in ``mm.rejected_row``: their number in the source and the reasons, no values."""
 
 from collections.abc import Iterable
 from datetime import date
@@ -12,7 +12,7 @@ from mm_pipelines.warehouse.database import Database
 Stage = Literal["hashed_payload", "audience_upload"]
 
 FRAME_SCHEMA = pl.Schema([("row_number", pl.Int64()), ("reasons", pl.List(pl.String))])
-"""What :func:`replace` takes: one line a row, the first data row of the source being 1."""
+"""The frames of `replace`: one line per row; the first data row of the source is 1."""
 
 _CREATE_STAGING = "create temporary table rejected_row_staging (row_number bigint, reasons text[])"
 
@@ -40,17 +40,17 @@ def replace(
     stage: Stage,
     frames: Iterable[pl.DataFrame],
 ) -> int:
-    """Replace what ``stage`` rejected of one partition, in one transaction.
+    """Replace the rows that ``stage`` rejected of one partition, in one transaction.
 
     Args:
-        database: Where ``mm.rejected_row`` is.
+        database: Holds ``mm.rejected_row``.
         audience: The audience's key in mm.yaml.
         day: The partition's day.
-        stage: Who rejected; the other stage's rows are left alone.
-        frames: Frames of :data:`FRAME_SCHEMA`, read one at a time, each row number at most once.
+        stage: The stage that rejected them; the rows of the other stage stay.
+        frames: Frames of `FRAME_SCHEMA`, read one at a time, each row number at most once.
 
     Returns:
-        The rows written.
+        The number of rows written.
     """
     partition = (audience, day.isoformat(), stage)
     rows = 0
@@ -80,7 +80,7 @@ def add(
     row_numbers: Iterable[int],
     reason: str,
 ) -> None:
-    """Add one reason to each of a few rows; said twice, it stands once."""
+    """Add one reason to each of a few rows; adding it twice has no further effect."""
     numbers = sorted(set(row_numbers))
     if numbers:
         connection.execute(

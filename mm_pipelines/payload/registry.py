@@ -1,10 +1,11 @@
-"""Which hashed payload is a partition's current one."""
+"""The current hashed payload of each partition, in ``mm.hashed_payload``."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from sqlalchemy import Connection, text
 
+# Makes a payload current; the same content again changes nothing.
 _RECORD = text("""
 insert into mm.hashed_payload (audience, day, sha256, path, rows)
 values (:audience, :day, :sha256, :path, :rows)
@@ -13,11 +14,13 @@ set sha256 = excluded.sha256, path = excluded.path, rows = excluded.rows, create
 where hashed_payload.sha256 <> excluded.sha256
 """)
 
+# Returns the current payload of a partition.
 _CURRENT = text("""
 select sha256, path, rows, created_at from mm.hashed_payload
 where audience = :audience and day = :day
 """)
 
+# Returns the files of current payloads without a completed delivery.
 _UNDELIVERED_PATHS = text("""
 select path from mm.hashed_payload as payload
 where not exists (
@@ -30,10 +33,10 @@ where not exists (
 
 @dataclass(frozen=True)
 class HashedPayload:
-    """An immutable Parquet file: the schema keys' columns and ``row_number``, one row a person.
+    """An immutable Parquet file: columns of schema keys and ``row_number``, one row per person.
 
     Attributes:
-        created_at: When it was recorded first; None before.
+        created_at: When it was first recorded; None before.
     """
 
     audience: str
@@ -45,7 +48,7 @@ class HashedPayload:
 
 
 def record(connection: Connection, payload: HashedPayload) -> None:
-    """Make ``payload`` its partition's current one; the same content again changes nothing."""
+    """Make ``payload`` current for its partition; the same content again changes nothing."""
     connection.execute(
         _RECORD,
         {
@@ -59,7 +62,7 @@ def record(connection: Connection, payload: HashedPayload) -> None:
 
 
 def current(connection: Connection, audience: str, day: date) -> HashedPayload | None:
-    """The partition's current payload; None before the first was published."""
+    """Return the partition's current payload; None before the first is published."""
     row = connection.execute(_CURRENT, {"audience": audience, "day": day}).one_or_none()
     if row is None:
         return None
@@ -67,5 +70,5 @@ def current(connection: Connection, audience: str, day: date) -> HashedPayload |
 
 
 def undelivered_paths(connection: Connection) -> set[str]:
-    """The files of current payloads that no finished delivery was made from."""
+    """Return the files of current payloads without a completed delivery."""
     return set(connection.scalars(_UNDELIVERED_PATHS))

@@ -1,4 +1,4 @@
-"""What became of a list's rows, in numbers and row numbers; never a value."""
+"""The outcome of a list's rows: counts and row numbers, never values."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from mm_pipelines.lists.reading import ROW_NUMBER
 
 
 class Reason(IntFlag):
-    """Why a row is nobody; several can hold at once. Names are those of ``mm.rejected_row``."""
+    """Why a row is rejected; several can apply. The names are those in ``mm.rejected_row``."""
 
     no_identifier = 1
     invalid_email = 2
@@ -22,7 +22,7 @@ REJECTED_ROW_SCHEMA = pl.Schema({ROW_NUMBER: pl.Int64(), "reasons": pl.List(pl.S
 
 
 class RejectedRows:
-    """The rejected rows of one list: nine bytes each, so that even a list of nothing else fits."""
+    """The rejected rows of one list, nine bytes each, so a list of rejected rows fits in memory."""
 
     def __init__(self, coded: pl.DataFrame) -> None:
         self._coded = coded
@@ -34,7 +34,7 @@ class RejectedRows:
         return f"<RejectedRows: {len(self):,}>"
 
     def frames(self, rows: int = 100_000) -> Iterator[pl.DataFrame]:
-        """Frames of ``row_number`` and ``reasons`` (list of text), in the list's order."""
+        """Yield frames of ``row_number`` and ``reasons`` (list of text), in the list's order."""
         for coded in self._coded.iter_slices(rows):
             yield coded.select(
                 ROW_NUMBER,
@@ -44,7 +44,7 @@ class RejectedRows:
             )
 
     def counts(self) -> dict[str, int]:
-        """How many rows each reason holds for, most first."""
+        """Return the number of rows for each reason, the most frequent first."""
         counts = {
             reason.name or "": int((self._coded["reasons"] & reason.value != 0).sum())
             for reason in Reason
@@ -60,24 +60,24 @@ _NAMES_BY_CODE = {
 
 @dataclass(frozen=True)
 class HashedPayload:
-    """A published payload file and how it came about.
+    """A published payload file and the counts of its making.
 
     ``accepted + merged + rejected + suppressed == read``.
 
     Attributes:
-        path: The file's place in the storage.
+        path: The file's path in the storage.
         url: The file's address.
-        sha256: The digest of the file's bytes, which is also its name.
-        fingerprint: SHA-256 of the list that it was made from.
+        sha256: The digest of the file's bytes, which is also the file name.
+        fingerprint: SHA-256 of the list it was made from.
         keys: The schema keys that are its columns, in order.
         read: Rows of the list.
-        accepted: Rows of the file: one for each person.
-        merged: Rows that told of a person who is in the file by another row.
+        accepted: Rows of the file, one per person.
+        merged: Rows of a person who is in the file through another row.
         rejected: Rows without a usable EMAIL or PHONE.
-        suppressed: Rows of people who asked to be left alone.
-        usable: Key to the number of rows read that hold a usable value.
-        blanked: Key to the number of rows, not rejected, whose value was unusable and left out.
-        rejected_rows: Which rows were rejected and why.
+        suppressed: Rows of opted-out people.
+        usable: Key to the number of rows read with a usable value.
+        blanked: Key to the number of accepted rows whose value was unusable.
+        rejected_rows: The rejected rows with their reasons.
     """
 
     path: str
@@ -96,5 +96,5 @@ class HashedPayload:
 
     @property
     def rejection_reasons(self) -> dict[str, int]:
-        """How many rejected rows each reason holds for; a row can have several."""
+        """The number of rejected rows for each reason; a row can have several reasons."""
         return self.rejected_rows.counts()

@@ -5,7 +5,7 @@ from typing import Final
 
 import polars as pl
 
-from mm_pipelines.concurrent import ahead
+from mm_pipelines.concurrent import prefetch
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import CursorExpiredError
 from mm_pipelines.graph_api.tokens import iter_token_pages
@@ -63,7 +63,7 @@ def frames(pages: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
     The next pages are read while the caller stages a frame.
     """
-    return map(as_listed, ahead(_gathered(pages)))
+    return map(as_listed, prefetch(_gathered(pages)))
 
 
 def _gathered(pages: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:

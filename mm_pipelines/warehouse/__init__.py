@@ -1,1 +1,1 @@
-"""PostgreSQL: connections, migrations, and the statements, one module per subject."""
+"""PostgreSQL: connections, advisory locks, migrations, and server errors without values."""

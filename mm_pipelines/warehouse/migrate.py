@@ -1,4 +1,4 @@
-"""Bring the schema ``mm`` up to date, from nothing or from any released version."""
+"""Migrate the schema ``mm`` to the current version, from nothing or from any released one."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def upgrade(database: Database) -> str:
-    """Apply every migration that is missing, in one transaction, and return the head revision.
+    """Apply the missing migrations in one transaction and return the head revision.
 
-    Several processes may call it at once: the second waits and then finds nothing to do.
+    Several processes may call it at once: the others wait and then find nothing to do.
     """
     config = _config()
     with database.lock("migrations", wait=True), database.transaction() as connection:
         connection.execute(text("create schema if not exists mm"))
-        # Dagster's storage lives beside ours (design 5) and makes its own tables.
+        # Dagster keeps its storage in this schema and creates its own tables.
         connection.execute(text("create schema if not exists dagster"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -29,14 +29,14 @@ def upgrade(database: Database) -> str:
 
 
 def head() -> str:
-    """The newest revision that this version of the software knows."""
+    """Return the newest revision that this version of the software contains."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None  # noqa: S101 - the package ships its migrations
+    assert revision is not None  # noqa: S101 - the package contains its migrations
     return revision
 
 
 def current(database: Database) -> str | None:
-    """The revision the database is at; None before the first migration."""
+    """Return the revision of the database; None before the first migration."""
     with database.transaction() as connection:
         context = MigrationContext.configure(connection, opts={"version_table_schema": "mm"})
         return context.get_current_revision()

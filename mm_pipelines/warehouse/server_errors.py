@@ -1,8 +1,8 @@
-"""What PostgreSQL says of a failure, less the values that it quotes.
+"""PostgreSQL's error messages without the values that they quote.
 
-Its first line names a table, a constraint or a column. What follows quotes rows (``DETAIL: Key
-(token)=(…) already exists``), lines of a ``COPY``, or the statement with psycopg2's parameters in
-it. And where a value itself is at fault, the first line quotes that.
+The first line of a message names a table, a constraint or a column. The lines after it quote rows
+(``DETAIL: Key (token)=(…) already exists``), lines of a ``COPY``, or the statement with its
+parameters. If a value itself is invalid, the first line quotes it too.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _SYNTAX_ERROR = "42601"
 
 
 class _BulkError(Protocol):
-    """ADBC's error, known by its attributes: most runs never load its native library."""
+    """The attributes of an ADBC error; most runs never load ADBC's native library."""
 
     args: tuple[object, ...]
     sqlstate: str | None
@@ -27,7 +27,7 @@ class _BulkError(Protocol):
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """Let errors of the block pass, with whatever they came from, but no value in their texts."""
+    """Remove values from the messages of errors raised in the block, and of their causes."""
     try:
         yield
     except Exception as error:
@@ -37,7 +37,7 @@ def without_values() -> Iterator[None]:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that a traceback prints with it."""
+    """Yield the error and the errors that a traceback prints with it."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:
@@ -50,20 +50,20 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _redact(error: BaseException) -> None:
     if isinstance(error, psycopg2.Error):
-        error.args = (_told(str(error), error.pgcode),)
+        error.args = (_without_values(str(error), error.pgcode),)
     elif isinstance(error, DBAPIError) and isinstance(error.orig, psycopg2.Error):
         kind = type(error.orig)
-        told = _told(str(error.orig), error.orig.pgcode)
-        error.args = (f"({kind.__module__}.{kind.__name__}) {told}",)
+        message = _without_values(str(error.orig), error.orig.pgcode)
+        error.args = (f"({kind.__module__}.{kind.__name__}) {message}",)
     elif type(error).__module__.startswith("adbc_driver_manager") and hasattr(error, "sqlstate"):
         bulk = cast("_BulkError", error)
-        bulk.args, bulk.details = (_told(str(error), bulk.sqlstate),), []
+        bulk.args, bulk.details = (_without_values(str(error), bulk.sqlstate),), []
 
 
-def _told(text: str, sqlstate: str | None) -> str:
-    if sqlstate is None:  # no server has answered: the driver speaks of the connection
+def _without_values(text: str, sqlstate: str | None) -> str:
+    if sqlstate is None:  # the driver reports a connection error; no server answered
         return text
     if sqlstate.startswith(_DATA_EXCEPTION) or sqlstate == _SYNTAX_ERROR:
         name = errorcodes.lookup(sqlstate).replace("_", " ").lower()
-        return f"{name} (SQLSTATE {sqlstate}); PostgreSQL's own words quote the value"
+        return f"{name} (SQLSTATE {sqlstate}); PostgreSQL's message quotes the value"
     return text.partition("\n")[0]

@@ -122,7 +122,7 @@ def test_a_list_that_changed_since_it_was_validated_is_refused(
     assert run(instance, resources, customer_list).success
     the_list.write_text(LIST + "late@example.com,,Late,42\n", encoding="utf-8")
     refused = run(instance, resources, hashed_payload)
-    assert "the list changed; materialise customer_list again" in failure_of(refused)
+    assert "The list changed after it was validated" in failure_of(refused)
     assert run(instance, resources, customer_list, hashed_payload).success
 
 

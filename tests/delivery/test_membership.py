@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm_pipelines.concurrent import ahead
+from mm_pipelines.concurrent import prefetch
 from mm_pipelines.delivery import anti_join as frames
 from mm_pipelines.delivery import custom_audience, membership
 from mm_pipelines.delivery.anti_join import PeopleQuery, slices
@@ -83,7 +83,7 @@ def test_making_ahead_raises_what_making_raises() -> None:
         yield 1
         raise OSError("the file ended")
 
-    made = ahead(iter(items()))  # type: ignore[call-overload]
+    made = prefetch(iter(items()))  # type: ignore[call-overload]
     assert next(made) == 1
     with pytest.raises(OSError, match="the file ended"):
         next(made)

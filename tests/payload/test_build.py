@@ -139,7 +139,7 @@ def test_a_list_that_changed_since_is_refused_and_nothing_is_published(tmp_path:
     path = tmp_path / "list.csv"
     path.write_text("email\na@b.co\n")
     seen = inspect_list(str(path)).fingerprint
-    with pytest.raises(ListChangedError, match="the list changed; materialise customer_list again"):
+    with pytest.raises(ListChangedError, match="The list changed after it was validated"):
         build(tmp_path, "email\na@b.co\nc@d.co\n", expected_fingerprint=seen)
     assert not list((tmp_path / "storage").rglob("*.parquet"))
     assert build(tmp_path, "email\na@b.co\n", expected_fingerprint=seen).accepted == 1
