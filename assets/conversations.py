@@ -1,19 +1,21 @@
-"""Who wrote to a Page."""
+"""The people who wrote to a Page."""
 
 import dagster as dg
 
 from mm_pipelines.consent.conversations import count_inside_window
-from mm_pipelines.consent.messenger_events import take_in_messages
+from mm_pipelines.consent.messenger_events import apply_messages
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
 
 _COLUMNS = dg.TableSchema(
     [
         dg.TableColumn("page_id", "text", "The Page"),
-        dg.TableColumn("psid", "text", "The Page-scoped ID of who wrote"),
-        dg.TableColumn("last_message_at", "timestamptz", "When last; what is not kept"),
-        dg.TableColumn("timezone", "text", "Theirs, where known"),
-        dg.TableColumn("asked_at", "timestamptz", "When we last asked them to opt in"),
+        dg.TableColumn("psid", "text", "The Page-scoped ID of the sender"),
+        dg.TableColumn(
+            "last_message_at", "timestamptz", "Time of the last message, never its content"
+        ),
+        dg.TableColumn("timezone", "text", "The person's time zone, if known"),
+        dg.TableColumn("asked_at", "timestamptz", "Time of the last opt-in request"),
     ]
 )
 
@@ -28,12 +30,12 @@ _COLUMNS = dg.TableSchema(
 def conversations(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult:
-    """Who wrote to the Page and when last: the 24 hours after it are when they may be asked.
+    """Records when each person last wrote to the Page; an opt-in request is allowed for 24 hours.
 
-    What they wrote is not stored anywhere.
+    The content of messages is not stored.
     """
     page_id = CONFIG.pages[single_partition(context)].page_id
-    events = take_in_messages(database.get(), page_id, context.run.run_id)
+    events = apply_messages(database.get(), page_id, context.run.run_id)
     with database.get().transaction() as connection:
         inside = count_inside_window(connection, page_id)
     return dg.MaterializeResult(

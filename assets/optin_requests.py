@@ -4,7 +4,7 @@ import dagster as dg
 
 from mm_pipelines.consent import optin_request_ledger
 from mm_pipelines.consent.optin_request_ledger import OutcomeCount
-from mm_pipelines.consent.optin_requests import AskingSummary, Question, ask_people
+from mm_pipelines.consent.optin_requests import OptInPrompt, OptInSummary, send_optin_requests
 from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -14,13 +14,13 @@ _COLUMNS = dg.TableSchema(
     [
         dg.TableColumn("id", "bigint"),
         dg.TableColumn("page_id", "text", "The Page that asked"),
-        dg.TableColumn("psid", "text", "Who was asked"),
-        dg.TableColumn("title", "text", "What they read"),
-        dg.TableColumn("asked_at", "timestamptz", "When it was reserved, before it was sent"),
+        dg.TableColumn("psid", "text", "The Page-scoped ID of the person"),
+        dg.TableColumn("title", "text", "The title shown to the person"),
+        dg.TableColumn("asked_at", "timestamptz", "When it was reserved, before sending"),
         dg.TableColumn("state", "text", "reserved, sent, unknown, skipped or released"),
-        dg.TableColumn("why", "text", "Meta's code and subcode, where it was not sent"),
+        dg.TableColumn("why", "text", "Meta's code and subcode if it was not sent"),
         dg.TableColumn("message_id", "text", "Meta's id of the message"),
-        dg.TableColumn("granted_at", "timestamptz", "When the person agreed"),
+        dg.TableColumn("granted_at", "timestamptz", "When the person opted in"),
     ]
 )
 
@@ -36,18 +36,19 @@ _COLUMNS = dg.TableSchema(
 def optin_requests(
     context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
 ) -> dg.MaterializeResult:
-    """Who wrote to the Page within 24 hours is asked to opt in: once a window, a title once a week.
+    """Asks people who wrote to the Page within 24 hours to opt in, once per window.
 
-    Nobody is asked who has a live token or has left. A request is reserved before it is sent, so
-    that no two runs reach the same person; one whose answer never came counts as sent.
+    The same title is sent to a person once a week at most. People with a live token and opted-out
+    people are excluded. Each request is reserved before it is sent, so two runs cannot ask the same
+    person; a request whose answer was lost counts as sent.
     """
     partition = PageDay.of(context)
     page = CONFIG.pages[partition.page]
-    summary = AskingSummary()
+    summary = OptInSummary()
     if page.optin is None:
-        context.log.info(f"pages.{partition.page}.optin is not set in mm.yaml: nobody is asked")
+        context.log.info(f"pages.{partition.page}.optin is not set in mm.yaml: no request is sent")
     else:
-        question = Question(
+        prompt = OptInPrompt(
             title=page.optin.title,
             image_url=page.optin.image_url,
             payload=page.optin.payload,
@@ -59,7 +60,7 @@ def optin_requests(
             meta_failures(context),
             graph_api.client_for_page(partition.page, throttle) as client,
         ):
-            ask_people(database.get(), client, page.page_id, question, summary)
+            send_optin_requests(database.get(), client, page.page_id, prompt, summary)
     with database.get().transaction() as connection:
         of_day = optin_request_ledger.counts(
             connection, page.page_id, partition.begins_at, partition.ends_at
@@ -67,7 +68,7 @@ def optin_requests(
     return dg.MaterializeResult(metadata=_metadata(summary, of_day))
 
 
-def _metadata(summary: AskingSummary, of_day: list[OutcomeCount]) -> dict[str, dg.MetadataValue]:
+def _metadata(summary: OptInSummary, of_day: list[OutcomeCount]) -> dict[str, dg.MetadataValue]:
     metadata: dict[str, dg.MetadataValue] = {
         "dagster/row_count": dg.MetadataValue.int(sum(row.requests for row in of_day)),
         "sent": dg.MetadataValue.int(summary.outcomes["sent"]),

@@ -1,4 +1,4 @@
-"""People who leave a Page."""
+"""The opt-outs of a Page."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,16 +6,16 @@ from contextlib import contextmanager
 import dagster as dg
 
 from mm_pipelines.assets.audience_upload import sending
-from mm_pipelines.consent import opt_out_requests, sweeps
+from mm_pipelines.consent import audience_cleanup, opt_out_requests
+from mm_pipelines.consent.audience_cleanup import DueCleanup, remove_opted_out_members
 from mm_pipelines.consent.opt_out_requests import StateCount
 from mm_pipelines.consent.opt_outs import (
-    LeavingPlan,
-    LeavingSummary,
+    OptOutPlan,
+    OptOutSummary,
     receive_list,
     suppress,
     unsubscribe_at_meta,
 )
-from mm_pipelines.consent.sweeps import DueSweep, sweep
 from mm_pipelines.delivery.errors import DeliveryError
 from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.lists.errors import ListError
@@ -33,15 +33,15 @@ from mm_pipelines.warehouse.database import LockTakenError
 _COLUMNS = dg.TableSchema(
     [
         dg.TableColumn("id", "bigint"),
-        dg.TableColumn("page_id", "text", "The Page that the person leaves"),
-        dg.TableColumn("phone", "text", "Until settled: as written, or hashed"),
-        dg.TableColumn("email", "text", "Until settled: as written, or hashed"),
-        dg.TableColumn("psid", "text", "Until settled: the Page-scoped ID"),
-        dg.TableColumn("subscriber_token", "text", "Until settled: the subscription token"),
+        dg.TableColumn("page_id", "text", "The Page that the person opts out of"),
+        dg.TableColumn("phone", "text", "While open: raw or hashed"),
+        dg.TableColumn("email", "text", "While open: raw or hashed"),
+        dg.TableColumn("psid", "text", "While open: the Page-scoped ID"),
+        dg.TableColumn("subscriber_token", "text", "While open: the subscription token"),
         dg.TableColumn("source", "text", "list, table, command or stop"),
         dg.TableColumn("requested_at", "timestamptz", "When the person asked"),
         dg.TableColumn("state", "text", "received, sent, confirmed or rejected"),
-        dg.TableColumn("why", "text", "Why rejected or still open, or what was left aside"),
+        dg.TableColumn("why", "text", "Why rejected or still open; ignored fields"),
         dg.TableColumn("settled_at", "timestamptz", "When it was confirmed or rejected"),
     ]
 )
@@ -55,14 +55,14 @@ _COLUMNS = dg.TableSchema(
     metadata={"dagster/table_name": "mm.unsubscribe_request", "dagster/column_schema": _COLUMNS},
     check_specs=[
         dg.AssetCheckSpec(
-            "everybody_has_left",
+            "all_opt_outs_done",
             asset="unsubscribes",
-            description="No request of the Page is open, and no audience is left to look through.",
+            description="The Page has no open opt-out, and no audience needs a cleanup.",
         ),
         dg.AssetCheckSpec(
-            "every_request_names_somebody",
+            "no_request_rejected",
             asset="unsubscribes",
-            description="This run had to reject no request.",
+            description="This run rejected no request.",
         ),
     ],
 )
@@ -73,36 +73,35 @@ def unsubscribes(
     graph_api: GraphApiResource,
     suppression: SuppressionResource,
 ) -> dg.MaterializeResult:
-    """Everybody who asked to leave the Page: suppressed, unsubscribed, out of its audiences.
+    """Suppresses and unsubscribes opted-out people and removes them from the Page's audiences.
 
-    All open requests of the Page are carried out, whichever day they came, and the day's list is
-    read first. What fails with one of Meta's doors does not keep the others shut: the failure is
-    reported at the end.
+    The run reads the day's list, then carries out all open requests of the Page, whatever their
+    day. A failed step does not stop the remaining steps; the first error is raised at the end.
     """
     partition = PageDay.of(context)
     plan = _plan(partition.page, suppression.get())
-    summary = LeavingSummary()
-    trouble: list[Exception] = []
+    summary = OptOutSummary()
+    errors: list[Exception] = []
     try:
-        with _noting(trouble):
+        with _defer_error(errors):
             receive_list(database.get(), _list_url(partition), plan, partition.day, summary)
-        leavers = suppress(database.get(), plan, summary)
+        opt_outs = suppress(database.get(), plan, summary)
     except SuppressionKeyError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-    if leavers:
-        with _noting(trouble):
+    if opt_outs:
+        with _defer_error(errors):
             throttle = graph_api.throttle_for_page(partition.page, database.get())
             with graph_api.client_for_page(partition.page, throttle) as client:
-                unsubscribe_at_meta(database.get(), client, leavers, plan, summary)
+                unsubscribe_at_meta(database.get(), client, opt_outs, plan, summary)
     removed = {}
-    for due in _sweeps_due(database, partition.page):
-        with _noting(trouble):
-            removed[due.audience] = _sweep(
+    for due in _due_cleanups(database, partition.page):
+        with _defer_error(errors):
+            removed[due.audience] = _clean_up(
                 context, partition, due, database, storage, graph_api, suppression
             )
     with meta_failures(context):
-        if trouble:
-            raise trouble[0]
+        if errors:
+            raise errors[0]
     with database.get().transaction() as connection:
         states = opt_out_requests.counts(connection, plan.page_id)
         people_suppressed = suppressed.count(connection)
@@ -112,33 +111,33 @@ def unsubscribes(
             "emails_and_phones_suppressed": dg.MetadataValue.int(people_suppressed),
         },
         check_results=[
-            _everybody_has_left(states, _sweeps_due(database, partition.page)),
-            _every_request_names_somebody(summary),
+            _all_opt_outs_done(states, _due_cleanups(database, partition.page)),
+            _no_request_rejected(summary),
         ],
     )
 
 
 @contextmanager
-def _noting(trouble: list[Exception]) -> Iterator[None]:
-    """Keep what goes wrong for the end, so that the next step is taken all the same."""
+def _defer_error(errors: list[Exception]) -> Iterator[None]:
+    """Collect an expected error, so that the remaining steps still run."""
     try:
         yield
     except ListError as error:
-        trouble.append(dg.Failure(str(error), allow_retries=False))
+        errors.append(dg.Failure(str(error), allow_retries=False))
     except (GraphApiError, DeliveryError, LockTakenError, dg.Failure) as error:
-        trouble.append(error)
+        errors.append(error)
 
 
-def _plan(page: str, key: bytes) -> LeavingPlan:
+def _plan(page: str, key: bytes) -> OptOutPlan:
     configured = CONFIG.pages[page]
     countries = {
         audience.default_country for audience in CONFIG.audiences.values() if audience.page == page
     }
     common = countries.pop() if len(countries) == 1 else None
-    return LeavingPlan(
+    return OptOutPlan(
         page_id=configured.page_id,
         suppression_key=key,
-        # Where all of a Page's audiences are of one country, so are those who leave it.
+        # If all audiences of the Page share a country, it is the default for opt-outs too.
         default_country=configured.unsubscribes.default_country or common,
         chunk=CONFIG.settings.unsubscribe_chunk,
     )
@@ -149,19 +148,19 @@ def _list_url(partition: PageDay) -> str:
     return list_url(template, CONFIG.directory, page=partition.page, day=partition.day)
 
 
-def _sweeps_due(database: DatabaseResource, page: str) -> list[DueSweep]:
+def _due_cleanups(database: DatabaseResource, page: str) -> list[DueCleanup]:
     with database.get().transaction() as connection:
         return [
             due
-            for due in sweeps.due(connection)
+            for due in audience_cleanup.due(connection)
             if due.audience in CONFIG.audiences and CONFIG.audiences[due.audience].page == page
         ]
 
 
-def _sweep(
+def _clean_up(
     context: dg.AssetExecutionContext,
     partition: PageDay,
-    due: DueSweep,
+    due: DueCleanup,
     database: DatabaseResource,
     storage: StorageResource,
     graph_api: GraphApiResource,
@@ -169,7 +168,7 @@ def _sweep(
 ) -> int:
     throttle = graph_api.throttle_for_audience(due.audience, database.get())
     with graph_api.client_for_audience(due.audience, throttle) as client:
-        return sweep(
+        return remove_opted_out_members(
             database.get(),
             storage.get(),
             client,
@@ -182,7 +181,7 @@ def _sweep(
 
 
 def _metadata(
-    summary: LeavingSummary, states: Sequence[StateCount], removed: dict[str, int]
+    summary: OptOutSummary, states: Sequence[StateCount], removed: dict[str, int]
 ) -> dict[str, dg.MetadataValue]:
     counts = {
         "dagster/row_count": sum(state.requests for state in states),
@@ -190,8 +189,8 @@ def _metadata(
         "newly_suppressed": summary.suppressed,
         "confirmed": summary.confirmed,
         "rejected": summary.rejected,
-        "came_back_meanwhile": summary.overtaken,
-        "still_traced": summary.untraced,
+        "opted_in_again": summary.overtaken,
+        "unresolved": summary.unresolved,
         "calls_to_unsubscribe": summary.calls,
         "removed_from_audiences": sum(removed.values()),
     }
@@ -210,49 +209,49 @@ def _metadata(
         )
     )
     if summary.by_messenger_only:
-        metadata["left_by_messenger_only"] = dg.MetadataValue.md(
-            f"{summary.by_messenger_only:,} people left by PSID, token or STOP. Meta links these "
-            "to no e-mail or phone, so **no list can be filtered by them**: their tokens are "
-            "suppressed, and they may stand in a Custom Audience still."
+        metadata["opted_out_by_messenger_only"] = dg.MetadataValue.md(
+            f"{summary.by_messenger_only:,} people opted out by PSID, token or STOP. Their "
+            "tokens are suppressed. Meta does not link these to an e-mail or phone, so **lists "
+            "cannot be filtered by them**, and they may remain in a Custom Audience."
         )
     return metadata
 
 
-def _everybody_has_left(
-    states: Sequence[StateCount], due: Sequence[DueSweep]
+def _all_opt_outs_done(
+    states: Sequence[StateCount], due: Sequence[DueCleanup]
 ) -> dg.AssetCheckResult:
     waiting = sum(row.requests for row in states if row.state in ("received", "sent"))
-    audiences = ", ".join(sweep_due.audience for sweep_due in due)
+    audiences = ", ".join(cleanup.audience for cleanup in due)
     sentences = []
     if waiting:
         sentences.append(
-            f"{waiting:,} requests are open. They are suppressed here; the next run goes on at "
-            "Meta: see `why` in mm.unsubscribe_request."
+            f"{waiting:,} requests are open. Their people are suppressed; the next run continues "
+            "at Meta. See `why` in mm.unsubscribe_request."
         )
     if audiences:
         sentences.append(
-            f"People were uploaded to {audiences} since it was looked through for those who "
-            "left: materialise unsubscribes again."
+            f"{audiences} changed since the last cleanup and may contain opted-out people. "
+            "Materialize unsubscribes again."
         )
     return dg.AssetCheckResult(
-        check_name="everybody_has_left",
+        check_name="all_opt_outs_done",
         passed=not sentences,
         severity=dg.AssetCheckSeverity.WARN,
-        description=" ".join(sentences) or "Everybody who asked to leave this Page has left it.",
-        metadata={"open_requests": waiting, "audiences_to_look_through": len(due)},
+        description=" ".join(sentences) or "All opt-outs of this Page are carried out.",
+        metadata={"open_requests": waiting, "audiences_to_clean_up": len(due)},
     )
 
 
-def _every_request_names_somebody(summary: LeavingSummary) -> dg.AssetCheckResult:
+def _no_request_rejected(summary: OptOutSummary) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        check_name="every_request_names_somebody",
+        check_name="no_request_rejected",
         passed=summary.rejected == 0,
         severity=dg.AssetCheckSeverity.WARN,
         description=(
-            f"{summary.rejected:,} requests could not be carried out: `why` in "
-            "mm.unsubscribe_request has the reasons. Look into the source and ask again."
+            f"{summary.rejected:,} requests could not be carried out. `why` in "
+            "mm.unsubscribe_request has the reasons. Correct the source and add them again."
             if summary.rejected
-            else "Every request could be carried out."
+            else "Every request is usable."
         ),
         metadata={"rejected": summary.rejected},
     )

@@ -6,7 +6,7 @@ from typing import Final
 
 import dagster as dg
 
-from mm_pipelines.consent.messenger_events import MESSAGE_FIELDS, OPTIN_FIELDS
+from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
@@ -46,7 +46,7 @@ daily_report = dg.define_asset_job(
 )
 
 # Each field is acknowledged by exactly one asset: match_status, messaging_optins, conversations.
-ACKNOWLEDGED_FIELDS = (UPLOAD_STATUS, *OPTIN_FIELDS, *MESSAGE_FIELDS)
+ACKNOWLEDGED_FIELDS = (UPLOAD_STATUS, *CONSENT_FIELDS, *MESSAGE_FIELDS)
 
 
 @dg.op(out=None)

@@ -1,7 +1,11 @@
-"""People leave and join: requests to leave, opt-in requests, and what people say on Messenger.
+"""Consent: opt-outs, opt-in requests, and what people decide on Messenger.
 
-`leaving` carries out requests to leave: `identifiers` reads them, `tracing` sends them to Meta and
-finds the rows that Meta refuses, `leavers` tells who of some people has left, `sweeping` takes them
-out of every Custom Audience. `asking` sends opt-in requests; `said` reads what people said by
-webhook; `growth` counts it all. Nothing here knows of Dagster.
+- Opt-outs: `opt_out_requests` stores them, `identifiers` validates what they name, `opt_outs`
+  carries them out, `unsubscribe_bisection` finds the rows that Meta refuses, `audience_cleanup`
+  removes opted-out people from Custom Audiences.
+- Opt-in requests: `optin_requests` sends them, `optin_request_ledger` prevents a second one.
+- Messenger: `messenger_events` applies webhooks, `messenger_consent` and `conversations` hold the
+  result.
+
+Nothing here knows Dagster.
 """

@@ -1,4 +1,4 @@
-"""Who wrote to a Page and when last: the 24-hour window in which they may be asked to opt in."""
+"""The time of each person's last message to a Page, which opens a 24-hour messaging window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, text
 
 WINDOW = timedelta(hours=24)
-"""Meta's standard messaging window, counted from a person's last message (graph-api-facts 2.11)."""
+"""Meta's messaging window after a person's last message (docs/graph-api.md#opt-in-requests)."""
 
+# Keeps the newest message time of each person.
 _RECORD = text("""
 insert into mm.conversation as known (page_id, psid, last_message_at, timezone)
 select page_id, psid, max(last_message_at),
@@ -24,6 +25,7 @@ set last_message_at = greatest(known.last_message_at, excluded.last_message_at),
     timezone = coalesce(excluded.timezone, known.timezone)
 """)
 
+# Returns the number of people whose window is open.
 _INSIDE_WINDOW = text("""
 select count(*) from mm.conversation
 where page_id = :page_id and last_message_at > now() - :window
@@ -32,7 +34,7 @@ where page_id = :page_id and last_message_at > now() - :window
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """That a person wrote to a Page; never what."""
+    """A message to a Page: its sender and its time, never its content."""
 
     page_id: str
     psid: str = field(repr=False)
@@ -41,7 +43,7 @@ class Message:
 
 
 def record(connection: Connection, messages: Sequence[Message]) -> None:
-    """Let the newest message of each person open their window; the order of calls is no matter."""
+    """Record messages in the caller's transaction; calls may come in any order."""
     connection.execute(
         _RECORD,
         {
@@ -54,6 +56,6 @@ def record(connection: Connection, messages: Sequence[Message]) -> None:
 
 
 def count_inside_window(connection: Connection, page_id: str) -> int:
-    """How many people of a Page wrote within the window."""
+    """Return the number of people who wrote to a Page within the window."""
     found = connection.scalar(_INSIDE_WINDOW, {"page_id": page_id, "window": WINDOW})
     return int(found or 0)

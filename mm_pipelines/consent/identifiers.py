@@ -1,8 +1,8 @@
-"""Requests to leave as the rows that Meta takes, and as the hashes that our lists are compared by.
+"""Validates the identifiers of opt-out requests and turns them into rows for Meta and hashes.
 
-A request may name a person by more than Meta permits in one row (graph-api-facts 2.10); it is then
-sent as several. What cannot be used is left aside as long as anything can: leaving must not fail
-for a typing error in the other field.
+A request may contain more identifiers than Meta permits in one row; it then becomes several rows
+(docs/graph-api.md#unsubscribing). An unusable identifier is ignored as long as another one is
+usable: a typing error in one field must not prevent the opt-out.
 """
 
 import re
@@ -22,13 +22,14 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Leaver:
-    """A request that names somebody.
+class OptOut:
+    """An opt-out request with at least one usable identifier.
 
     Attributes:
-        rows: What Meta is sent for it.
-        hashes: SHA-256 of e-mail and phone, by which lists and audiences know the person.
-        unusable: The names of the fields that hold no value of their kind.
+        request_id: Its id in ``mm.unsubscribe_request``.
+        rows: The rows to send to Meta.
+        hashes: SHA-256 of e-mail and phone, as lists and audiences contain them.
+        unusable: The names of the fields whose value is invalid.
     """
 
     request_id: int
@@ -38,23 +39,23 @@ class Leaver:
 
     @property
     def note(self) -> str | None:
-        """What is said of a request that was carried out only in part."""
-        return f"unusable and left aside: {', '.join(self.unusable)}" if self.unusable else None
+        """The reason to record when some fields were ignored; None otherwise."""
+        return f"ignored because unusable: {', '.join(self.unusable)}" if self.unusable else None
 
 
 def read_requests(
     requests: Sequence[OpenRequest], default_country: str | None
-) -> tuple[list[Leaver], dict[str, list[int]]]:
-    """What each request asks for.
+) -> tuple[list[OptOut], dict[str, list[int]]]:
+    """Validate requests.
 
     Args:
-        requests: With identifiers as people write them, or hashed.
-        default_country: Alpha-2 code for phones without a country code; None where there is none.
+        requests: With raw or hashed identifiers.
+        default_country: Alpha-2 code for phones without a country code.
 
     Returns:
-        Those that name somebody, and the ids of the others by the reason why they do not.
+        The usable requests, and the ids of the others by the reason for their rejection.
     """
-    leavers: list[Leaver] = []
+    opt_outs: list[OptOut] = []
     refused: dict[str, list[int]] = {}
     for request, usable in zip(requests, _normalised(requests, default_country), strict=True):
         given = {
@@ -67,11 +68,11 @@ def read_requests(
         unusable = tuple(name for name in named if not usable[name])
         rows = _rows(usable)
         if rows:
-            leavers.append(Leaver(request.id, rows, _hashes(usable), unusable))
+            opt_outs.append(OptOut(request.id, rows, _hashes(usable), unusable))
         else:
             why = f"unusable: {', '.join(unusable)}" if unusable else "every identifier is blank"
             refused.setdefault(why, []).append(request.id)
-    return leavers, refused
+    return opt_outs, refused
 
 
 def _normalised(
@@ -112,7 +113,8 @@ def _fullmatch(pattern: re.Pattern[str], value: str | None) -> str:
 def _rows(usable: dict[str, str]) -> tuple[UnsubscribeRow, ...]:
     phone = usable["phone"]
     if phone and not _HASH.fullmatch(phone):
-        # Raw rather than hashed: Meta does not say whether it hashes with the plus (question 11).
+        # Sent raw, because Meta does not say whether a hashed phone includes the plus
+        # (docs/graph-api.md#q11-hashed-phones).
         phone = f"+{phone}"
     rows = []
     if phone or usable["email"]:

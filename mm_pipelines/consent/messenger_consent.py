@@ -1,8 +1,8 @@
-"""What people said on Messenger: the latest time they stopped and the latest they granted.
+"""The consent of each PSID and token: the latest time of opting out and the latest of opting in.
 
-Both times only ever grow, so whatever order the events arrive in, and however often, the state is
-the one that their times say; at equal times stopping wins. Stopping is written by the trigger on
-``mm.unsubscribe_request``, so that there is no way to leave without a request that can be followed.
+Both times only grow, so the result does not depend on the order or number of the events. At equal
+times the opt-out wins. Triggers on ``mm.webhook_event`` and ``mm.unsubscribe_request`` write
+opt-outs.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from sqlalchemy import Connection, text
 
 ContactKind = Literal["psid", "token"]
 
-# The transaction's own time tells the rows lifted now from those lifted before.
+# Returns the number of contacts whose suppression this statement lifts. now() is the time of the
+# transaction, so it identifies them.
 _GRANT = text("""
 with granted as (
     insert into mm.messenger_consent as known (page_id, contact_kind, contact, granted_at)
@@ -34,8 +35,8 @@ with granted as (
 select count(*) filter (where lifted_at = now()) from granted
 """)
 
-# Tokens carry what their consent says, so that among a recipient's tokens the one that may be used
-# is chosen. It is told again for tokens that a pull brought after their owner had spoken.
+# Copies consent to the tokens themselves, so that the views choose a usable one among a recipient's
+# tokens. Repeated for tokens that a pull adds after their owner opted out.
 _MARK_TOKENS = text("""
 with consent as (
     select contact as token, stopped_at from mm.messenger_consent
@@ -60,6 +61,7 @@ select page_id, token, case when stopped_at is null then 'resumed' else 'stopped
 from marked
 """)
 
+# Returns the number of suppressed PSIDs of a Page.
 _SUPPRESSED_RECIPIENTS = text("""
 select count(distinct psid) from mm.suppressed_recipient where page_id = :page_id
 """)
@@ -67,7 +69,7 @@ select count(distinct psid) from mm.suppressed_recipient where page_id = :page_i
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A person agreed to marketing messages, by the contact through which they said so."""
+    """A person opted in to marketing messages with this PSID or token."""
 
     page_id: str
     kind: ContactKind
@@ -76,10 +78,10 @@ class Grant:
 
 
 def grant(connection: Connection, grants: Sequence[Grant]) -> int:
-    """Record in the caller's transaction that people agreed.
+    """Record opt-ins in the caller's transaction.
 
     Returns:
-        How many contacts had been stopped before and are free again: each is a person's return.
+        The number of contacts whose suppression was lifted.
     """
     columns = {
         "page_id": [each.page_id for each in grants],
@@ -91,14 +93,14 @@ def grant(connection: Connection, grants: Sequence[Grant]) -> int:
 
 
 def mark_tokens(connection: Connection, page_id: str) -> int:
-    """Bring ``stopped_at`` of a Page's tokens up to what their owners said last.
+    """Update ``stopped_at`` of a Page's tokens from their consent.
 
     Returns:
-        How many tokens changed; each has its event in ``mm.token_event``.
+        The number of tokens changed; each has an event in ``mm.token_event``.
     """
     return connection.execute(_MARK_TOKENS, {"page_id": page_id}).rowcount
 
 
 def count_suppressed_recipients(connection: Connection, page_id: str) -> int:
-    """How many people of a Page are suppressed on Messenger, as far as their PSID is known."""
+    """Return the number of suppressed people of a Page whose PSID is known."""
     return int(connection.scalar(_SUPPRESSED_RECIPIENTS, {"page_id": page_id}) or 0)

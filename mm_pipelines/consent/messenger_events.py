@@ -1,8 +1,9 @@
-"""What people said by webhook: that they grant, stop or resume, and that they wrote to the Page.
+"""Applies webhooks of people on Messenger: opt-ins, opt-outs, RESUME, and messages.
 
-The events of one person take effect by their own times, in whatever order they come: redelivery may
-be out of order (graph-api-facts 3). Stopping becomes a request to leave, which suppresses in the
-same transaction and is then carried out at Meta like any other.
+The time inside an event decides, not the order of arrival, because Meta may redeliver out of order
+(docs/graph-api.md#webhook-delivery). A STOP suppresses the person in the transaction that stores
+its event (a trigger does that); here it also becomes an opt-out request, so that Meta and the
+growth report learn of it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,28 +28,28 @@ from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks import page_event, webhook_event
 from mm_pipelines.webhooks.page_event import PageEvent
 
-OPTIN_FIELDS = ("messaging_optins", "messaging_optouts")
-"""Acknowledged by `messaging_optins`; the receiver folds the seed's spelling into the first."""
+CONSENT_FIELDS = ("messaging_optins", "messaging_optouts")
+"""The fields that `messaging_optins` acknowledges."""
 
 MESSAGE_FIELDS = ("messages", "messaging_postbacks", "messaging_referrals")
-"""Acknowledged by `conversations`: what a person does that opens the 24-hour window."""
+"""The fields that `conversations` acknowledges: each opens the 24-hour window."""
 
 _EVENTS_AT_ONCE = 5_000
-_MILLISECONDS_FROM = 10**11  # graph-api-facts 7.3
+_MILLISECONDS_FROM = 10**11  # docs/graph-api.md#q3-timestamp-unit
 _MOST_DIGITS = 18
 
-Act = Literal["granted", "stopped", "resumed", "other"]
+Action = Literal["granted", "stopped", "resumed", "other"]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What one `messaging_optins` event says.
+class ConsentEvent:
+    """One parsed `messaging_optins` event.
 
     Attributes:
-        act: ``other`` is an event about something else than marketing messages.
+        action: ``other`` when the event is not about marketing messages.
     """
 
-    act: Act
+    action: Action
     happened_at: datetime
     psid: str | None = field(repr=False)
     token: str | None = field(repr=False)
@@ -59,8 +60,8 @@ class Said:
 
 
 @dataclass
-class OptinSummary:
-    """How many events said what, and how many people came back by them."""
+class ConsentSummary:
+    """The number of events by action, and the number of suppressions they lifted."""
 
     granted: int = 0
     stopped: int = 0
@@ -70,18 +71,18 @@ class OptinSummary:
 
     @property
     def events(self) -> int:
-        """All that were acknowledged."""
+        """The number of acknowledged events."""
         return self.granted + self.stopped + self.resumed + self.other
 
 
-def read_optin(event: PageEvent) -> Said:
-    """What an event says; an event that cannot be understood says nothing (``other``)."""
+def parse_consent_event(event: PageEvent) -> ConsentEvent:
+    """Parse an event; one that is not recognized has the action ``other``."""
     optin = event.payload.get("optin", event.payload.get("optout"))
     optin = optin if isinstance(optin, dict) else {}
-    psid = _party(event.payload, "sender")
+    psid = _participant_id(event.payload, "sender")
     token = _text(optin.get("notification_messages_token"))
-    return Said(
-        act=_act(event, optin) if psid or token else "other",
+    return ConsentEvent(
+        action=_action(event, optin) if psid or token else "other",
         happened_at=event.happened_at,
         psid=psid,
         token=token,
@@ -92,51 +93,51 @@ def read_optin(event: PageEvent) -> Said:
     )
 
 
-def take_in_optins(database: Database, page_id: str, run_id: str) -> OptinSummary:
-    """Let a Page's pending events take effect, each with its acknowledgement in one transaction."""
-    summary = OptinSummary()
+def apply_consent_events(database: Database, page_id: str, run_id: str) -> ConsentSummary:
+    """Apply a Page's pending consent events, each acknowledged with its effect."""
+    summary = ConsentSummary()
     while True:
         with database.transaction() as connection:
-            events = page_event.pending(connection, page_id, OPTIN_FIELDS, _EVENTS_AT_ONCE)
+            events = page_event.pending(connection, page_id, CONSENT_FIELDS, _EVENTS_AT_ONCE)
             if not events:
                 return summary
-            said = [read_optin(event) for event in events]
-            _stop(connection, page_id, said)
-            summary.suppressions_lifted += _grant(connection, page_id, said)
+            parsed = [parse_consent_event(event) for event in events]
+            _stop(connection, page_id, parsed)
+            summary.suppressions_lifted += _grant(connection, page_id, parsed)
             messenger_consent.mark_tokens(connection, page_id)
             webhook_event.acknowledge(connection, [event.id for event in events], run_id)
-        for each in said:
-            setattr(summary, each.act, getattr(summary, each.act) + 1)
+        for each in parsed:
+            setattr(summary, each.action, getattr(summary, each.action) + 1)
 
 
-def take_in_messages(database: Database, page_id: str, run_id: str) -> int:
-    """Let a Page's pending messages open their senders' windows.
+def apply_messages(database: Database, page_id: str, run_id: str) -> int:
+    """Record a Page's pending messages, which open their senders' windows.
 
     Returns:
-        How many events were acknowledged.
+        The number of acknowledged events.
     """
-    taken = 0
+    acknowledged = 0
     while True:
         with database.transaction() as connection:
             events = page_event.pending(connection, page_id, MESSAGE_FIELDS, _EVENTS_AT_ONCE)
             if not events:
-                return taken
+                return acknowledged
             conversations.record(connection, list(_messages(events)))
             webhook_event.acknowledge(connection, [event.id for event in events], run_id)
-        taken += len(events)
+        acknowledged += len(events)
 
 
-def _stop(connection: Connection, page_id: str, said: list[Said]) -> None:
+def _stop(connection: Connection, page_id: str, events: list[ConsentEvent]) -> None:
     requests = [
         NewRequest(psid=each.psid, subscriber_token=each.token, requested_at=each.happened_at)
-        for each in said
-        if each.act == "stopped"
+        for each in events
+        if each.action == "stopped"
     ]
     opt_out_requests.receive(connection, page_id, requests, "stop")
 
 
-def _grant(connection: Connection, page_id: str, said: list[Said]) -> int:
-    agreed = [each for each in said if each.act in ("granted", "resumed")]
+def _grant(connection: Connection, page_id: str, events: list[ConsentEvent]) -> int:
+    opt_ins = [each for each in events if each.action in ("granted", "resumed")]
     tokens = [
         GrantedToken(
             token=each.token,
@@ -147,11 +148,11 @@ def _grant(connection: Connection, page_id: str, said: list[Said]) -> int:
             expires_at=each.expires_at,
             granted_at=each.happened_at,
         )
-        for each in agreed
+        for each in opt_ins
         if each.token
     ]
     webhook_tokens.merge(connection, page_id, tokens)
-    people = [(each.psid, each.happened_at) for each in agreed if each.psid]
+    people = [(each.psid, each.happened_at) for each in opt_ins if each.psid]
     optin_request_ledger.note_grants(connection, page_id, people)
     contacts = [Grant(page_id, "token", each.token, each.granted_at) for each in tokens]
     contacts += [Grant(page_id, "psid", psid, happened_at) for psid, happened_at in people]
@@ -160,30 +161,31 @@ def _grant(connection: Connection, page_id: str, said: list[Said]) -> int:
 
 def _messages(events: list[PageEvent]) -> Iterator[Message]:
     for event in events:
-        psid = _party(event.payload, "sender")
+        psid = _participant_id(event.payload, "sender")
         if psid and psid != event.page_id:
             sender = event.payload.get("sender")
-            told = sender.get("timezone") if isinstance(sender, dict) else None
-            timezone = _text(told) or _text(event.payload.get("timezone"))
+            own = sender.get("timezone") if isinstance(sender, dict) else None
+            timezone = _text(own) or _text(event.payload.get("timezone"))
             yield Message(event.page_id, psid, event.happened_at, timezone)
 
 
-def _act(event: PageEvent, optin: Mapping[str, Any]) -> Act:
+def _action(event: PageEvent, optin: Mapping[str, Any]) -> Action:
     if event.field == "messaging_optouts":
         return "stopped"
     if optin.get("type") != "notification_messages":
         return "other"
-    # "STOP NOTIFICATIONS" in Meta's page, STOP_NOTIFICATIONS in practice (graph-api-facts 3).
+    # Meta documents both spellings (docs/graph-api.md#webhook-messaging_optins). The SQL function
+    # mm.consent_action decides by the same rules.
     status = str(optin.get("notification_messages_status") or "").strip().upper().replace(" ", "_")
     if status.startswith("STOP"):
         return "stopped"
     if status.startswith("RESUME"):
         return "resumed"
-    # Any other word is none of the two: neither a consent nor a refusal may be read into it.
+    # Any other status means neither consent nor opt-out.
     return "other" if status else "granted"
 
 
-def _party(payload: Mapping[str, Any], name: str) -> str | None:
+def _participant_id(payload: Mapping[str, Any], name: str) -> str | None:
     person = payload.get(name)
     return _text(person.get("id")) if isinstance(person, dict) else None
 
@@ -199,7 +201,7 @@ def _time(value: Any) -> datetime | None:
     if text is None or not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
         return None
     if int(text) == 0:
-        return None  # zero means never (graph-api-facts, question 7)
+        return None  # zero means never (docs/graph-api.md#q7-expiry-of-tokens)
     seconds = int(text) / 1000 if int(text) >= _MILLISECONDS_FROM else int(text)
     try:
         return datetime.fromtimestamp(seconds, UTC)

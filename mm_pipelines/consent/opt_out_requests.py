@@ -1,8 +1,9 @@
-"""Requests to leave: kept with their identifiers until they are settled, and without them for ever.
+"""Opt-out requests in ``mm.unsubscribe_request``.
 
-A row is `received`, `sent` once its call to Meta has begun, then `confirmed` or `rejected`, with
-the reason. Settling erases the identifiers in the same statement (design 7.14); no row is deleted.
-What names a PSID or token suppresses it in the transaction that inserts it (a trigger does that).
+A row is ``received``, ``sent`` once its call to Meta has begun, then ``confirmed`` or ``rejected``
+with the reason. The statement that closes a request erases its identifiers
+(docs/decisions/0009-no-raw-personal-data-on-disk.md); the row itself stays. A trigger suppresses
+PSIDs and tokens in the transaction that inserts the request.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,10 +14,11 @@ from typing import Literal
 from sqlalchemy import Connection, text
 
 RequestSource = Literal["list", "table", "command", "stop"]
-"""Where a request came from; a business that writes to the table itself need not say."""
+"""Where a request came from; ``table`` is the default for rows that a business inserts itself."""
 
 State = Literal["received", "sent", "confirmed", "rejected"]
 
+# Adds requests; a row of a list that is already recorded stays unchanged.
 _INSERT = text("""
 insert into mm.unsubscribe_request
     (page_id, phone, email, psid, subscriber_token, source, requested_at, list_day, row_digest)
@@ -30,6 +32,7 @@ from unnest(
 on conflict (page_id, list_day, row_digest) do nothing
 """)
 
+# Adds rows of a list that contain no identifier.
 _INSERT_REJECTED = text("""
 insert into mm.unsubscribe_request
     (page_id, source, state, why, list_day, row_digest, settled_at)
@@ -38,6 +41,7 @@ from unnest(cast(:row_digest as bytea[])) as request (row_digest)
 on conflict (page_id, list_day, row_digest) do nothing
 """)
 
+# Returns the open requests of a Page, oldest first.
 _OPEN = text("""
 select id, phone, email, psid, subscriber_token
 from mm.unsubscribe_request
@@ -47,8 +51,8 @@ order by id
 
 _FORGET_IDENTIFIERS = "phone = null, email = null, psid = null, subscriber_token = null"
 
-# Who granted again after this request was made has come back: leaving them out once more would undo
-# what they asked for last. A request by e-mail or phone stands, for no webhook tells of those.
+# Closes requests of people who opted in again later: sending them would undo the newer decision. A
+# request with an e-mail or phone stays open, because no webhook reports an opt-in by those.
 _OVERTAKEN = text(f"""
 update mm.unsubscribe_request request
 set state = 'rejected', settled_at = now(), {_FORGET_IDENTIFIERS},
@@ -63,27 +67,32 @@ where page_id = :page_id and state in ('received', 'sent')
   )
 """)
 
+# Marks requests as sent.
 _SENT = text("""
 update mm.unsubscribe_request set state = 'sent', sent_at = now()
 where id = any(:ids) and state in ('received', 'sent')
 """)
 
+# Keeps requests open with a reason.
 _POSTPONED = text("""
 update mm.unsubscribe_request set why = :why where id = any(:ids) and state in ('received', 'sent')
 """)
 
+# Closes requests that Meta accepted.
 _CONFIRMED = text(f"""
 update mm.unsubscribe_request
 set state = 'confirmed', settled_at = now(), why = :why, {_FORGET_IDENTIFIERS}
 where id = any(:ids) and state = 'sent'
 """)
 
+# Closes requests that cannot be carried out.
 _REJECTED = text(f"""
 update mm.unsubscribe_request
 set state = 'rejected', settled_at = now(), why = :why, {_FORGET_IDENTIFIERS}
 where id = any(:ids) and state in ('received', 'sent')
 """)
 
+# Returns the requests of a Page by state and reason.
 _COUNTS = text("""
 select state, why, count(*) as requests
 from mm.unsubscribe_request
@@ -92,6 +101,7 @@ group by state, why
 order by state, why nulls first
 """)
 
+# Returns one row per Page with open requests.
 _COUNT_OPEN = text("""
 select page_id, count(*) as requests, max(received_at) as newest_at
 from mm.unsubscribe_request
@@ -100,6 +110,7 @@ group by page_id
 order by page_id
 """)
 
+# Returns the Pages whose newest confirmed opt-out is later than their last pull began.
 _TOKENS_STALE = text("""
 select request.page_id, request.settled_at, pull.finished_at
 from (
@@ -119,11 +130,11 @@ order by request.settled_at
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """A request as somebody made it.
+    """A request to store.
 
     Attributes:
-        requested_at: When the person asked; None is now.
-        row_digest: Of a list's row: keyed, so that the row can be told again but not read.
+        requested_at: When the person asked; None means now.
+        row_digest: Keyed digest of a list's row, which recognizes the row without revealing it.
     """
 
     phone: str | None = field(default=None, repr=False)
@@ -136,7 +147,7 @@ class NewRequest:
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """A request that is not settled."""
+    """A request in state ``received`` or ``sent``."""
 
     id: int
     phone: str | None = field(repr=False)
@@ -147,7 +158,7 @@ class OpenRequest:
 
 @dataclass(frozen=True)
 class PageRequests:
-    """How many requests of a Page are open, and when the newest of them came."""
+    """The number of open requests of a Page, and when the newest arrived."""
 
     page_id: str
     requests: int
@@ -156,7 +167,7 @@ class PageRequests:
 
 @dataclass(frozen=True)
 class StaleTokens:
-    """A Page that people have left since its last pull, which ended then; None before the first."""
+    """A Page with opt-outs since its last pull; ``finished_at`` is None before the first pull."""
 
     page_id: str
     settled_at: datetime
@@ -165,7 +176,7 @@ class StaleTokens:
 
 @dataclass(frozen=True)
 class StateCount:
-    """How many requests are in a state for a reason."""
+    """The number of requests in a state for a reason."""
 
     state: State
     why: str | None
@@ -180,15 +191,15 @@ def receive(
     *,
     list_day: date | None = None,
 ) -> int:
-    """Record requests in the caller's transaction; a list's row that is known stays as it is.
+    """Store requests in the caller's transaction; a list's row that is already stored is skipped.
 
-    From its commit on, nobody named by PSID or token is sendable.
+    PSIDs and tokens are suppressed from the commit on.
 
     Returns:
-        How many were new.
+        The number of new requests.
 
     Raises:
-        sqlalchemy.exc.IntegrityError: A request names nobody.
+        sqlalchemy.exc.IntegrityError: A request has no identifier.
     """
     names = ("phone", "email", "psid", "subscriber_token", "requested_at", "row_digest")
     columns = {name: [getattr(request, name) for request in requests] for name in names}
@@ -199,10 +210,10 @@ def receive(
 def record_rejected_rows(
     connection: Connection, page_id: str, row_digests: Sequence[bytes], list_day: date, why: str
 ) -> int:
-    """Record a list's rows from which nobody can be told, so that they too never vanish.
+    """Store a list's rows without identifiers as rejected requests.
 
     Returns:
-        How many were new.
+        The number of new requests.
     """
     return connection.execute(
         _INSERT_REJECTED,
@@ -217,62 +228,67 @@ def record_rejected_rows(
 
 
 def open_requests(connection: Connection, page_id: str) -> list[OpenRequest]:
-    """All that is not settled of a Page, oldest first."""
+    """Return the open requests of a Page, oldest first."""
     rows = connection.execute(_OPEN, {"page_id": page_id})
     return [OpenRequest(**row._asdict()) for row in rows]
 
 
 def reject_overtaken(connection: Connection, page_id: str) -> int:
-    """Settle the requests of people who granted again later, before anything is sent for them.
+    """Reject the open requests of people who opted in again later.
 
     Returns:
-        How many.
+        The number of requests.
     """
     return connection.execute(_OVERTAKEN, {"page_id": page_id}).rowcount
 
 
 def mark_sent(connection: Connection, ids: Iterable[int]) -> None:
-    """Note, before they are sent, that Meta may have them from now on."""
+    """Mark requests as sent; commit this before the call to Meta."""
     connection.execute(_SENT, {"ids": list(ids)})
 
 
 def postpone(connection: Connection, ids: Iterable[int], why: str) -> None:
-    """Leave them open for the next run, saying why."""
+    """Keep requests open for the next run, with the reason."""
     connection.execute(_POSTPONED, {"ids": list(ids), "why": why})
 
 
 def confirm(connection: Connection, ids: Iterable[int], why: str | None) -> int:
-    """Settle what Meta has carried out, erasing the identifiers; ``why`` says what was left aside.
+    """Close requests that Meta accepted and erase their identifiers.
+
+    Args:
+        connection: In the caller's transaction.
+        ids: The requests.
+        why: The fields that were ignored; None if none were.
 
     Returns:
-        How many.
+        The number of requests.
     """
     return connection.execute(_CONFIRMED, {"ids": list(ids), "why": why}).rowcount
 
 
 def reject(connection: Connection, ids: Iterable[int], why: str) -> int:
-    """Settle what cannot be sent or Meta refused, erasing the identifiers.
+    """Close requests that are unusable or that Meta refused, and erase their identifiers.
 
     Returns:
-        How many.
+        The number of requests.
     """
     return connection.execute(_REJECTED, {"ids": list(ids), "why": why}).rowcount
 
 
 def counts(connection: Connection, page_id: str) -> list[StateCount]:
-    """The Page's requests of all time, by state and reason."""
+    """Return all requests of the Page by state and reason."""
     rows = connection.execute(_COUNTS, {"page_id": page_id})
     return [StateCount(**row._asdict()) for row in rows]
 
 
 def open_by_page(connection: Connection) -> list[PageRequests]:
-    """The Pages that have open requests, those that mm.yaml does not know included."""
+    """Return the Pages with open requests, including Pages that mm.yaml does not name."""
     return [PageRequests(**row._asdict()) for row in connection.execute(_COUNT_OPEN)]
 
 
 def pages_with_stale_tokens(
     connection: Connection, page_ids: Sequence[str], *, at_most_every: timedelta
 ) -> list[StaleTokens]:
-    """The Pages that people left since their last pull began, if that is long enough ago."""
+    """Return the Pages with opt-outs since their last pull began, at most one pull per interval."""
     asked = {"page_ids": list(page_ids), "at_most_every": at_most_every}
     return [StaleTokens(**row._asdict()) for row in connection.execute(_TOKENS_STALE, asked)]

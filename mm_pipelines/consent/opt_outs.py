@@ -1,9 +1,9 @@
-"""Requests to leave carried out, each step done before the next is begun.
+"""Carries out opt-out requests: suppress, then unsubscribe at Meta, then close the request.
 
-Suppression comes first: from its commit on, no payload and no list of tokens has the person,
-whatever Meta answers. Then the Page's unsubscribe edge, chunk by chunk, each marked before it is
-sent and settled after; unsubscribing twice is the same as once, so a run that died is simply run
-again. Settling erases the identifiers: `sweeping` needs only what is suppressed.
+Suppression is committed first and holds whatever Meta answers: no payload and no list of sendable
+tokens contains the person from then on. Requests are marked before they are sent and closed after.
+Unsubscribing twice has the same effect as once, so an interrupted run is simply repeated. Closing a
+request erases its identifiers; `audience_cleanup` needs only the suppression list.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,12 @@ from datetime import date
 from sqlalchemy import Connection
 
 from mm_pipelines.consent import messenger_consent, opt_out_requests, unsubscribe_list
-from mm_pipelines.consent.identifiers import Leaver, read_requests
-from mm_pipelines.consent.unsubscribe_bisection import Traced, chunks, unsubscribe_traced
+from mm_pipelines.consent.identifiers import OptOut, read_requests
+from mm_pipelines.consent.unsubscribe_bisection import (
+    BisectionResult,
+    chunks,
+    unsubscribe_by_bisection,
+)
 from mm_pipelines.consent.unsubscribe_list import ListRead, read_unsubscribe_list
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.lists.location import stat_list
@@ -23,23 +27,23 @@ from mm_pipelines.suppression.digests import suppression_digest
 from mm_pipelines.suppression.suppression_list import SuppressedValue
 from mm_pipelines.warehouse.database import Database
 
-CALLS_FOR_TRACING = 100
-"""Calls that finding a chunk's invalid rows may take; one row of 1,000 takes eleven."""
+MAX_CALLS_PER_CHUNK = 100
+"""The most calls for finding a chunk's invalid rows; one row of 1,000 takes eleven calls."""
 
 REFUSED_BY_META = "Meta finds the identifiers invalid"
-NOT_TRACED = "Meta refused some of a group that this is in; the next run goes on looking which"
-NAMES_NOBODY = "the row names nobody"
+NOT_RESOLVED = "Meta refused some rows of this group; the next run continues to find which"
+NO_IDENTIFIER = "the row contains no identifier"
 
 
 @dataclass(frozen=True)
-class LeavingPlan:
-    """Whose requests are carried out, and how.
+class OptOutPlan:
+    """How to carry out the opt-outs of one Page.
 
     Attributes:
-        page_id: Of the Page.
+        page_id: The Page.
         suppression_key: ``MM_SUPPRESSION_KEY``.
         default_country: Alpha-2 code for phones without a country code.
-        chunk: Rows of one call, at most 1,000.
+        chunk: Rows per call, at most 1,000.
     """
 
     page_id: str
@@ -49,19 +53,19 @@ class LeavingPlan:
 
 
 @dataclass
-class LeavingSummary:
-    """What a run did, in requests.
+class OptOutSummary:
+    """The result of a run, in requests.
 
     Attributes:
-        rows_in_list: Of the day's list; None where there is none.
-        received: New from the list.
-        overtaken: Of people who opted in again since.
-        rejected: Unusable, or invalid at Meta.
+        rows_in_list: Rows of the day's list; None if there is no list.
+        received: New requests from the list.
+        overtaken: Requests of people who opted in again later.
+        rejected: Requests that are unusable or that Meta refused.
         suppressed: E-mails and phones that were not suppressed before.
-        confirmed: Carried out at Meta, their identifiers erased.
-        untraced: Left for the next run, in groups of which Meta refused some.
-        calls: Of the unsubscribe edge.
-        by_messenger_only: Left by PSID, token or STOP, so that no list can be filtered by them.
+        confirmed: Requests that Meta accepted; their identifiers are erased.
+        unresolved: Requests kept for the next run, in groups that Meta refused in part.
+        calls: Calls to the unsubscribe edge.
+        by_messenger_only: Requests by PSID, token or STOP alone; lists cannot be filtered by them.
     """
 
     rows_in_list: int | None = None
@@ -70,21 +74,21 @@ class LeavingSummary:
     rejected: int = 0
     suppressed: int = 0
     confirmed: int = 0
-    untraced: int = 0
+    unresolved: int = 0
     calls: int = 0
     by_messenger_only: int = 0
 
 
 def receive_list(
-    database: Database, url: str, plan: LeavingPlan, day: date, summary: LeavingSummary
+    database: Database, url: str, plan: OptOutPlan, day: date, summary: OptOutSummary
 ) -> None:
-    """Record what a day's list asks for, if there is one; rows recorded before stay as they are.
+    """Store the requests of a day's list, if there is one; rows stored before are skipped.
 
     Raises:
         ListError: The list cannot be read; see `lists.errors`.
-        SuppressionKeyError: The rows' digests would not meet those of before.
+        SuppressionKeyError: Another key is in use, so stored rows would not be recognized.
     """
-    # Looked at before it is read: what is added meanwhile changes the mark, and is read next.
+    # The mark is taken before reading, so a later change is read by the next run.
     stat = stat_list(url)
     if stat is None:
         return
@@ -96,7 +100,7 @@ def receive_list(
             connection, plan.page_id, listed.requests, "list", list_day=day
         )
         summary.rejected += opt_out_requests.record_rejected_rows(
-            connection, plan.page_id, listed.nobody, day, NAMES_NOBODY
+            connection, plan.page_id, listed.rejected, day, NO_IDENTIFIER
         )
         unsubscribe_list.record(
             connection,
@@ -107,11 +111,11 @@ def receive_list(
     summary.rows_in_list = listed.rows
 
 
-def suppress(database: Database, plan: LeavingPlan, summary: LeavingSummary) -> list[Leaver]:
-    """Suppress everybody whose request is open, in one transaction.
+def suppress(database: Database, plan: OptOutPlan, summary: OptOutSummary) -> list[OptOut]:
+    """Add the people of all open requests to the suppression list, in one transaction.
 
     Returns:
-        Whom Meta is still to unsubscribe.
+        The opt-outs to send to Meta.
 
     Raises:
         SuppressionKeyError: Another key is in use.
@@ -120,66 +124,68 @@ def suppress(database: Database, plan: LeavingPlan, summary: LeavingSummary) -> 
         suppression_list.check_key(connection, plan.suppression_key)
         summary.overtaken += opt_out_requests.reject_overtaken(connection, plan.page_id)
         open_requests = opt_out_requests.open_requests(connection, plan.page_id)
-        leavers, unusable = read_requests(open_requests, plan.default_country)
+        opt_outs, unusable = read_requests(open_requests, plan.default_country)
         for why, ids in unusable.items():
             summary.rejected += opt_out_requests.reject(connection, ids, why)
         summary.suppressed += suppression_list.add(
             connection,
             [
                 SuppressedValue(
-                    key, suppression_digest(sha256, plan.suppression_key), leaver.request_id
+                    key, suppression_digest(sha256, plan.suppression_key), opt_out.request_id
                 )
-                for leaver in leavers
-                for key, sha256 in leaver.hashes
+                for opt_out in opt_outs
+                for key, sha256 in opt_out.hashes
             ],
         )
         messenger_consent.mark_tokens(connection, plan.page_id)
-    summary.by_messenger_only += sum(not leaver.hashes for leaver in leavers)
-    return leavers
+    summary.by_messenger_only += sum(not opt_out.hashes for opt_out in opt_outs)
+    return opt_outs
 
 
 def unsubscribe_at_meta(
     database: Database,
     client: GraphApiClient,
-    leavers: Sequence[Leaver],
-    plan: LeavingPlan,
-    summary: LeavingSummary,
+    opt_outs: Sequence[OptOut],
+    plan: OptOutPlan,
+    summary: OptOutSummary,
 ) -> None:
-    """Unsubscribe people at the Page and settle their requests.
+    """Unsubscribe people at the Page and close their requests.
 
     Raises:
-        GraphApiError: What was settled until then stays so; run again for the rest.
+        GraphApiError: A call failed. Closed requests stay closed; run again for the rest.
     """
-    for group in chunks(leavers, plan.chunk):
+    for group in chunks(opt_outs, plan.chunk):
         with database.transaction() as connection:
-            opt_out_requests.mark_sent(connection, [leaver.request_id for leaver in group])
-        rows = [row for leaver in group for row in leaver.rows]
-        traced = unsubscribe_traced(client, plan.page_id, rows, calls=CALLS_FOR_TRACING)
-        summary.calls += traced.calls
+            opt_out_requests.mark_sent(connection, [opt_out.request_id for opt_out in group])
+        rows = [row for opt_out in group for row in opt_out.rows]
+        result = unsubscribe_by_bisection(client, plan.page_id, rows, calls=MAX_CALLS_PER_CHUNK)
+        summary.calls += result.calls
         with database.transaction() as connection:
-            _settle(connection, group, traced, summary)
+            _close(connection, group, result, summary)
 
 
-def _settle(
-    connection: Connection, group: Sequence[Leaver], traced: Traced, summary: LeavingSummary
+def _close(
+    connection: Connection, group: Sequence[OptOut], result: BisectionResult, summary: OptOutSummary
 ) -> None:
-    fates = dict.fromkeys(traced.accepted, "accepted")
-    fates |= dict.fromkeys(traced.refused, "refused") | dict.fromkeys(traced.untraced, "untraced")
+    outcomes = dict.fromkeys(result.accepted, "accepted")
+    outcomes |= dict.fromkeys(result.refused, "refused") | dict.fromkeys(
+        result.unresolved, "unresolved"
+    )
     confirmed: dict[str | None, list[int]] = {}
-    refused, untraced = [], []
+    refused, unresolved = [], []
     place = 0
-    for leaver in group:
-        fate = {fates[place + offset] for offset in range(len(leaver.rows))}
-        place += len(leaver.rows)
-        if "untraced" in fate:
-            untraced.append(leaver.request_id)
-        elif fate == {"refused"}:
-            refused.append(leaver.request_id)
+    for opt_out in group:
+        outcome = {outcomes[place + offset] for offset in range(len(opt_out.rows))}
+        place += len(opt_out.rows)
+        if "unresolved" in outcome:
+            unresolved.append(opt_out.request_id)
+        elif outcome == {"refused"}:
+            refused.append(opt_out.request_id)
         else:
-            # With one of several rows refused the person has left all the same, by the others.
-            confirmed.setdefault(leaver.note, []).append(leaver.request_id)
+            # Meta accepted at least one of the rows, so the person is unsubscribed.
+            confirmed.setdefault(opt_out.note, []).append(opt_out.request_id)
     for note, ids in confirmed.items():
         summary.confirmed += opt_out_requests.confirm(connection, ids, note)
     summary.rejected += opt_out_requests.reject(connection, refused, REFUSED_BY_META)
-    opt_out_requests.postpone(connection, untraced, NOT_TRACED)
-    summary.untraced += len(untraced)
+    opt_out_requests.postpone(connection, unresolved, NOT_RESOLVED)
+    summary.unresolved += len(unresolved)

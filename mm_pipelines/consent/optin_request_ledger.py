@@ -1,9 +1,9 @@
-"""Opt-in requests: whom we asked, reserved before asking, so that nobody is asked twice.
+"""The ledger of opt-in requests, in which each request is reserved before it is sent.
 
-Asking a person moves ``asked_at`` of their conversation forward by one statement that first finds
-it older than the window. PostgreSQL lets one transaction at a time change a row and judges the
-second by what the first left, so of two runs one gets the person. A run that dies after that leaves
-the person asked: twice is forbidden, not at all is only a pity.
+A reservation is one statement that moves ``asked_at`` of the person's conversation forward if it is
+older than the window. PostgreSQL serializes updates of a row, so only one of two concurrent runs
+gets the person. If a run dies after that, the request counts as sent: asking twice is forbidden,
+and not asking is harmless.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from sqlalchemy import Connection, text
 from mm_pipelines.consent.conversations import WINDOW
 
 SAME_TITLE = timedelta(days=7)
-"""The least time between two requests with the same title to one person (graph-api-facts 2.11)."""
+"""Meta's limit for the same title to one person (docs/graph-api.md#opt-in-requests)."""
 
 Outcome = Literal["sent", "unknown", "skipped", "released"]
-"""``unknown``: perhaps sent, and counted so. ``released``: surely not sent, may be asked again."""
+"""``unknown``: may have been sent, so it counts as sent. ``released``: was certainly not sent."""
 
-# Who may be asked now. A webhook that is still to be read may say that the person left.
+# The people who may be asked now. A pending consent event excludes its sender.
 _ASKABLE = """
 person.page_id = :page_id
   and person.last_message_at > now() - :window + :margin
@@ -49,6 +49,7 @@ person.page_id = :page_id
   )
 """
 
+# Returns the PSIDs that may be asked, the earliest closing window first.
 _CANDIDATES = text(f"""
 select psid from mm.conversation person
 where {_ASKABLE}
@@ -56,6 +57,7 @@ order by last_message_at, psid
 limit :limit
 """)
 
+# Returns the time of the newest message of a person who may be asked.
 _NEWEST_CANDIDATE = text(f"""
 select last_message_at from mm.conversation person
 where {_ASKABLE}
@@ -63,6 +65,7 @@ order by last_message_at desc
 limit 1
 """)
 
+# Reserves a request and returns it; returns no row if the person may not be asked.
 _RESERVE = text(f"""
 with taken as (
     update mm.conversation person set asked_at = now()
@@ -77,12 +80,14 @@ written as (
 select written.id, written.psid, taken.timezone from written join taken using (psid)
 """)
 
-_SETTLE = text("""
+# Records the outcome of a reserved request.
+_RECORD_OUTCOME = text("""
 update mm.optin_request
 set state = :state, why = :why, message_id = :message_id, settled_at = now()
 where id = :id and state = 'reserved'
 """)
 
+# Lets the person of a reserved request be asked again.
 _RELEASE = text("""
 update mm.conversation person set asked_at = null
 from mm.optin_request request
@@ -91,13 +96,14 @@ where request.id = :id and request.state = 'reserved'
   and person.asked_at = request.asked_at
 """)
 
+# Marks requests of dead runs as unknown.
 _ABANDONED = text("""
 update mm.optin_request set state = 'unknown', settled_at = now(),
     why = 'the run ended before the answer came'
 where page_id = :page_id and state = 'reserved' and asked_at < now() - :patience
 """)
 
-# A person who agrees answers the newest request made before.
+# Records opt-ins on the newest earlier request of each person.
 _NOTE_GRANTS = text("""
 with answer as (
     select (
@@ -114,6 +120,7 @@ update mm.optin_request request set granted_at = least(request.granted_at, answe
 from answer where request.id = answer.id
 """)
 
+# Returns the requests of a span of time by state and reason.
 _COUNTS = text("""
 select state, coalesce(why, '') as why, count(*) as requests
 from mm.optin_request
@@ -122,15 +129,15 @@ group by 1, 2
 order by 1, 2
 """)
 
-# A call ends within minutes; what is reserved for longer has no run any more.
+# A call takes minutes at most, so the run of an older reservation is dead.
 _PATIENCE = timedelta(hours=1)
-# So that the window does not close between the reservation and Meta's reading of the request.
+# The window must still be open when Meta receives the request.
 _MARGIN = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """One person to be asked now, by this run alone."""
+    """A request that only this run may send."""
 
     id: int
     psid: str = field(repr=False)
@@ -139,7 +146,7 @@ class Reservation:
 
 @dataclass(frozen=True)
 class OutcomeCount:
-    """How many requests ended so, for a reason."""
+    """The number of requests with an outcome and a reason."""
 
     state: str
     why: str
@@ -147,28 +154,28 @@ class OutcomeCount:
 
 
 def candidates(connection: Connection, page_id: str, title: str, limit: int) -> list[str]:
-    """PSIDs that may be asked now, the windows that close first at the front."""
+    """Return the PSIDs that may be asked now, the earliest closing window first."""
     values = {**_limits(page_id, title), "limit": limit}
     return list(connection.scalars(_CANDIDATES, values))
 
 
 def newest_candidate(connection: Connection, page_id: str, title: str) -> datetime | None:
-    """When the latest to write wrote of those who may be asked now; None if nobody may."""
+    """Return the newest message time of the people who may be asked now; None if there are none."""
     wrote_at: datetime | None = connection.scalar(_NEWEST_CANDIDATE, _limits(page_id, title))
     return wrote_at
 
 
 def reserve(connection: Connection, page_id: str, psid: str, title: str) -> Reservation | None:
-    """Take the one request that this person may get in this window; commit before sending.
+    """Reserve the person's one request of this window; commit before sending.
 
     Returns:
-        None if the person may not be asked (any more).
+        The reservation; None if the person may not be asked.
     """
     row = connection.execute(_RESERVE, {**_limits(page_id, title), "psid": psid}).one_or_none()
     return Reservation(**row._asdict()) if row else None
 
 
-def settle(
+def record_outcome(
     connection: Connection,
     reservation: Reservation,
     outcome: Outcome,
@@ -176,11 +183,11 @@ def settle(
     why: str | None = None,
     message_id: str | None = None,
 ) -> None:
-    """Note how a request ended; one that was surely not sent gives the person free again."""
+    """Record the outcome of a request; after ``released`` the person may be asked again."""
     if outcome == "released":
         connection.execute(_RELEASE, {"id": reservation.id})
     connection.execute(
-        _SETTLE,
+        _RECORD_OUTCOME,
         {"id": reservation.id, "state": outcome, "why": why, "message_id": message_id},
     )
 
@@ -188,7 +195,7 @@ def settle(
 def note_grants(
     connection: Connection, page_id: str, people: Sequence[tuple[str, datetime]]
 ) -> None:
-    """Note on the requests that they were answered; ``people`` are PSIDs and when they agreed."""
+    """Record opt-ins on the requests they answer; ``people`` are PSIDs with the time of opt-in."""
     connection.execute(
         _NOTE_GRANTS,
         {
@@ -199,11 +206,11 @@ def note_grants(
     )
 
 
-def settle_abandoned(connection: Connection, page_id: str) -> int:
-    """Count as perhaps sent what a run reserved and did not live to settle.
+def resolve_abandoned(connection: Connection, page_id: str) -> int:
+    """Mark the reservations of dead runs as ``unknown``.
 
     Returns:
-        How many.
+        The number of requests.
     """
     values = {"page_id": page_id, "patience": _PATIENCE}
     return connection.execute(_ABANDONED, values).rowcount
@@ -212,7 +219,7 @@ def settle_abandoned(connection: Connection, page_id: str) -> int:
 def counts(
     connection: Connection, page_id: str, since: datetime, until: datetime
 ) -> list[OutcomeCount]:
-    """How the requests made in a span of time ended."""
+    """Return the outcomes of the requests made in a span of time."""
     rows = connection.execute(_COUNTS, {"page_id": page_id, "since": since, "until": until})
     return [OutcomeCount(**row._asdict()) for row in rows]
 

@@ -1,4 +1,4 @@
-"""Opt-in requests: who wrote to the Page is asked, once, whether they want marketing messages."""
+"""Sends opt-in requests to people who recently wrote to the Page."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,15 +21,15 @@ _OUTCOMES: dict[Verdict, Outcome] = {
 
 
 @dataclass(frozen=True)
-class Question:
-    """What mm.yaml has people asked.
+class OptInPrompt:
+    """The opt-in request that mm.yaml configures.
 
     Attributes:
         title: At most 65 characters; the person reads it.
         image_url: https.
-        payload: Comes back in the webhook of the answer.
-        cta_text: One of `graph_api.messages.CTA_TEXTS`; None for Meta's own.
-        timezone: For people whose own is not known.
+        payload: Returned in the webhook of the answer.
+        cta_text: One of `graph_api.messages.CTA_TEXTS`; None for Meta's default.
+        timezone: Used for people whose own is unknown.
     """
 
     title: str
@@ -40,13 +40,13 @@ class Question:
 
 
 @dataclass
-class AskingSummary:
-    """How a run's requests ended.
+class OptInSummary:
+    """The outcomes of a run's requests.
 
     Attributes:
-        outcomes: People by outcome: sent, unknown, skipped, released.
-        reasons: People not asked, by Meta's code and subcode.
-        abandoned: Requests of dead runs, counted now as perhaps sent.
+        outcomes: The number of people by outcome.
+        reasons: The number of people not asked, by Meta's code and subcode.
+        abandoned: Requests of dead runs, which now count as sent.
     """
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
@@ -54,71 +54,69 @@ class AskingSummary:
     abandoned: int = 0
 
 
-def ask_people(
+def send_optin_requests(
     database: Database,
     client: GraphApiClient,
     page_id: str,
-    question: Question,
-    summary: AskingSummary,
+    prompt: OptInPrompt,
+    summary: OptInSummary,
 ) -> None:
-    """Ask everybody who may be asked now: inside the window, without a token, not suppressed.
+    """Send a request to each person in the window who has no live token and is not suppressed.
 
-    Each person is reserved in a transaction of its own before the request is sent. Whatever happens
-    then, the person counts as asked, unless Meta says for sure that nothing was sent.
+    Each request is reserved in its own transaction before it is sent. The person then counts as
+    asked unless Meta states that nothing was sent.
 
     Raises:
-        GraphApiError: Nobody can be asked for now; who was reserved last is free again.
+        GraphApiError: No request can be sent for now; the last reservation was released.
     """
-    summary.abandoned += _settle_abandoned(database, page_id)
-    while psids := _candidates(database, page_id, question.title):
+    summary.abandoned += _resolve_abandoned(database, page_id)
+    while psids := _candidates(database, page_id, prompt.title):
         for psid in psids:
             with database.transaction() as connection:
-                reservation = optin_request_ledger.reserve(
-                    connection, page_id, psid, question.title
-                )
+                reservation = optin_request_ledger.reserve(connection, page_id, psid, prompt.title)
             if reservation is not None:
-                _ask(database, client, page_id, question, reservation, summary)
+                _send(database, client, page_id, prompt, reservation, summary)
 
 
-def _ask(
+def _send(
     database: Database,
     client: GraphApiClient,
     page_id: str,
-    question: Question,
+    prompt: OptInPrompt,
     reservation: Reservation,
-    summary: AskingSummary,
+    summary: OptInSummary,
 ) -> None:
     request = OptInRequest(
         psid=reservation.psid,
-        title=question.title,
-        image_url=question.image_url,
-        payload=question.payload,
-        timezone=reservation.timezone or question.timezone,
-        cta_text=question.cta_text,
+        title=prompt.title,
+        image_url=prompt.image_url,
+        payload=prompt.payload,
+        timezone=reservation.timezone or prompt.timezone,
+        cta_text=prompt.cta_text,
     )
     try:
         receipt = send_opt_in_request(client, page_id, request)
     except GraphApiError as error:
         decision, why = verdict(error), _reason(error)
         summary.reasons[why] += 1
-        _settle(database, reservation, _OUTCOMES[decision], summary, why=why)
+        _record_outcome(database, reservation, _OUTCOMES[decision], summary, why=why)
         if decision in (Verdict.RETRY, Verdict.STOP):
             raise
     else:
-        _settle(database, reservation, "sent", summary, message_id=receipt.message_id)
+        _record_outcome(database, reservation, "sent", summary, message_id=receipt.message_id)
 
 
-def _settle(
+def _record_outcome(
     database: Database,
     reservation: Reservation,
     outcome: Outcome,
-    summary: AskingSummary,
+    summary: OptInSummary,
     *,
     why: str | None = None,
     message_id: str | None = None,
 ) -> None:
     with database.transaction() as connection:
-        optin_request_ledger.settle(
+        optin_request_ledger.record_outcome(
             connection, reservation, outcome, why=why, message_id=message_id
         )
     summary.outcomes[outcome] += 1
@@ -129,9 +127,9 @@ def _candidates(database: Database, page_id: str, title: str) -> list[str]:
         return optin_request_ledger.candidates(connection, page_id, title, _PEOPLE_AT_ONCE)
 
 
-def _settle_abandoned(database: Database, page_id: str) -> int:
+def _resolve_abandoned(database: Database, page_id: str) -> int:
     with database.transaction() as connection:
-        return optin_request_ledger.settle_abandoned(connection, page_id)
+        return optin_request_ledger.resolve_abandoned(connection, page_id)
 
 
 def _reason(error: GraphApiError) -> str:

@@ -1,8 +1,8 @@
-"""A day's list of people who leave: comma, semicolon or tab separated text, gzipped or not.
+"""Reads a day's opt-out list: comma, semicolon or tab separated text, gzipped or not.
 
-The columns are ``phone``, ``email``, ``psid``, ``subscriber_token`` (seed, Unsubscribe API), each
-optional; other columns are not read. What stands in a row is never a reason to fail: one that names
-nobody is recorded as such, and all others count.
+The columns are ``phone``, ``email``, ``psid`` and ``subscriber_token``, each optional; other
+columns are ignored. The content of a row never fails the list: a row without an identifier is
+recorded as rejected.
 """
 
 import csv
@@ -20,6 +20,7 @@ from mm_pipelines.lists.errors import ListHeaderError, ListRowError
 from mm_pipelines.lists.headers import recognised_key
 from mm_pipelines.lists.source import Bytes
 
+# Records the state in which a list was read.
 _RECORD = text("""
 insert into mm.unsubscribe_list (page_id, list_day, mark, fingerprint, row_count)
 values (:page_id, :list_day, :mark, :fingerprint, :row_count)
@@ -28,6 +29,7 @@ set mark = excluded.mark, fingerprint = excluded.fingerprint, row_count = exclud
     read_at = now()
 """)
 
+# Returns the marks of the lists that were read.
 _MARKS = text("""
 select list_day, mark from mm.unsubscribe_list
 where page_id = :page_id and list_day >= :since
@@ -36,11 +38,11 @@ where page_id = :page_id and list_day >= :since
 
 @dataclass(frozen=True)
 class ListRead:
-    """A list as it was read.
+    """The state in which a list was read.
 
     Attributes:
-        mark: What the file system told of it; changes when the list does.
-        fingerprint: SHA-256 of its bytes.
+        mark: Size and time from the file system; changes when the list does.
+        fingerprint: SHA-256 of the bytes.
     """
 
     mark: str
@@ -49,12 +51,12 @@ class ListRead:
 
 
 def record(connection: Connection, page_id: str, list_day: date, read: ListRead) -> None:
-    """Note in the transaction that records its rows that a list was read."""
+    """Record in the caller's transaction that a list was read."""
     connection.execute(_RECORD, {"page_id": page_id, "list_day": list_day, **vars(read)})
 
 
 def marks(connection: Connection, page_id: str, since: date) -> Mapping[date, str]:
-    """The marks of the lists that were read, by their days."""
+    """Return the marks of the lists that were read, by day."""
     rows = connection.execute(_MARKS, {"page_id": page_id, "since": since})
     return {row.list_day: row.mark for row in rows}
 
@@ -74,63 +76,63 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class UnsubscribeList:
-    """What a list asks for.
+    """A parsed opt-out list.
 
     Attributes:
         fingerprint: SHA-256 of the file's bytes.
-        requests: One a row that names somebody, with the row's keyed digest.
-        nobody: The keyed digests of the rows that name nobody.
+        requests: One per row with an identifier, with the row's keyed digest.
+        rejected: The keyed digests of the rows without an identifier.
     """
 
     fingerprint: str
     requests: list[NewRequest] = field(repr=False)
-    nobody: list[bytes] = field(repr=False)
+    rejected: list[bytes] = field(repr=False)
 
     @property
     def rows(self) -> int:
-        """Rows of the list, blank lines not counted."""
-        return len(self.requests) + len(self.nobody)
+        """The number of rows, without blank lines."""
+        return len(self.requests) + len(self.rejected)
 
 
 def read_unsubscribe_list(url: str, suppression_key: bytes) -> UnsubscribeList:
-    """Read a list of people who leave.
+    """Read an opt-out list.
 
     Args:
         url: A local path or any fsspec URL.
-        suppression_key: Under which a row is remembered, so that reading the list again adds
-            nothing, while what the row says cannot be told from what is remembered.
+        suppression_key: The key of the row digests. They recognize a row when the list is read
+            again, without revealing it.
 
     Raises:
-        ListMissingError: There is no such file.
-        ListUnreadableError: It cannot be read, or is no text.
-        ListHeaderError: No column names people.
-        ListRowError: The quotes are broken, so that nobody can say where a row ends.
+        ListMissingError: The file does not exist.
+        ListUnreadableError: The file cannot be read or is not text.
+        ListHeaderError: No column contains identifiers.
+        ListRowError: A quote is broken, so the end of the row is unknown.
     """
     source = Bytes(url)
     lines = _lines(Text(url, source.blocks).blocks())
     header = next(lines, "")
     delimiter = max(",;\t", key=header.count)
-    places = _places(url, next(_records(url, iter([header]), delimiter), []))
-    requests, nobody = [], []
+    columns = _columns(url, next(_records(url, iter([header]), delimiter), []))
+    requests, rejected = [], []
     for number, cells in enumerate(_records(url, lines, delimiter), start=1):
         if not any(cell.strip() for cell in cells):
             continue
         named = {
             name: value
-            for name, place in places.items()
-            if place < len(cells) and (value := _storable(cells[place]))
+            for name, index in columns.items()
+            if index < len(cells) and (value := _storable(cells[index]))
         }
         if named:
             content = "\0".join(named.get(name, "") for name in _FIELDS)
             digest = hmac.digest(suppression_key, content.encode(), "sha256")
             requests.append(_request(named, digest))
         else:
-            nobody.append(hmac.digest(suppression_key, f"row {number}".encode(), "sha256"))
-    return UnsubscribeList(source.fingerprint, requests, nobody)
+            rejected.append(hmac.digest(suppression_key, f"row {number}".encode(), "sha256"))
+    return UnsubscribeList(source.fingerprint, requests, rejected)
 
 
 def _records(url: str, lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
-    # Strict: a quote that is never closed would make one unusable row of all that follow it.
+    # Strict, because an unclosed quote would merge all later rows into one.
     records = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         try:
@@ -143,7 +145,7 @@ def _records(url: str, lines: Iterator[str], delimiter: str) -> Iterator[list[st
 
 
 def _storable(cell: str) -> str:
-    return cell.replace("\0", "").strip()  # PostgreSQL keeps no text with NUL in it
+    return cell.replace("\0", "").strip()  # PostgreSQL text cannot contain NUL
 
 
 def _request(named: dict[str, str], digest: bytes) -> NewRequest:
@@ -156,21 +158,21 @@ def _request(named: dict[str, str], digest: bytes) -> NewRequest:
     )
 
 
-def _places(url: str, header: list[str]) -> dict[str, int]:
-    places: dict[str, int] = {}
-    for place, name in enumerate(header):
+def _columns(url: str, header: list[str]) -> dict[str, int]:
+    columns: dict[str, int] = {}
+    for index, name in enumerate(header):
         plain = re.sub(r"[^a-z0-9]", "", name.lower())
         known = _HEADERS.get(plain) or _BY_SCHEMA_KEY.get(recognised_key(name) or "")
         if known is not None:
-            places.setdefault(known, place)
-    if not places:
-        fault = f"no column names people; it needs one of {', '.join(_FIELDS)}"
+            columns.setdefault(known, index)
+    if not columns:
+        fault = f"no column contains identifiers; add one of {', '.join(_FIELDS)}"
         raise ListHeaderError(url, "header", fault)
-    return places
+    return columns
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[str]:
-    # Lines keep their ends: a quoted cell may go over several.
+    # Lines keep their ends, because a quoted cell may contain several.
     unfinished = b""
     for block in blocks:
         *whole, unfinished = (unfinished + block).split(b"\n")

@@ -1,4 +1,4 @@
-"""From what people do on Messenger to what is known of them, and to the requests they are sent."""
+"""Requests the assets that handle what people do on Messenger."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -7,7 +7,7 @@ import dagster as dg
 from sqlalchemy import Connection
 
 from mm_pipelines.consent import optin_request_ledger
-from mm_pipelines.consent.messenger_events import MESSAGE_FIELDS, OPTIN_FIELDS
+from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
 from mm_pipelines.partitions import CONFIG, PageDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.run_requests import (
@@ -18,7 +18,7 @@ from mm_pipelines.sensors.run_requests import (
 )
 from mm_pipelines.webhooks import page_event
 
-_ACKNOWLEDGED_BY = {"messaging_optins": OPTIN_FIELDS, "conversations": MESSAGE_FIELDS}
+_ACKNOWLEDGED_BY = {"messaging_optins": CONSENT_FIELDS, "conversations": MESSAGE_FIELDS}
 _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 
@@ -27,14 +27,14 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
     minimum_interval_seconds=EVERY_LOOP_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Webhooks of people who agree, stop or write ask for messaging_optins and conversations; "
-        "people who may be asked to opt in now ask for optin_requests."
+        "Requests messaging_optins and conversations for pending webhooks, and optin_requests "
+        "while people may be asked to opt in."
     ),
 )
 def optin_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult:
-    """Ask for each Page's part of what people on Messenger did."""
+    """Request one run per asset and Page with something to do."""
     notes: list[str] = []
     with database.get().transaction() as connection:
         due = [*_events(connection, notes), *_people_to_ask(connection)]

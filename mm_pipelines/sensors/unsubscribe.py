@@ -1,4 +1,4 @@
-"""From a request to leave to the audiences and tokens without the person."""
+"""Requests the assets that carry out opt-outs."""
 
 import logging
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 from sqlalchemy import Connection
 
-from mm_pipelines.consent import opt_out_requests, sweeps, unsubscribe_list
+from mm_pipelines.consent import audience_cleanup, opt_out_requests, unsubscribe_list
 from mm_pipelines.lists.location import list_url, stat_list
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -15,7 +15,7 @@ from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests, l
 from mm_pipelines.storage import without_credentials
 
 DAYS_WATCHED = 7
-"""Lists that are put down or changed later are read when their partition is materialised."""
+"""Lists of the last days are watched; an older one is read when its partition is materialized."""
 
 _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
@@ -25,14 +25,14 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Requests to leave, their lists, and audiences that people who left may stand in ask for "
-        "unsubscribes; a Page that people have left asks for subscription_tokens."
+        "Requests unsubscribes for open opt-outs, new lists, and audiences that may contain "
+        "opted-out people; requests subscription_tokens after opt-outs."
     ),
 )
 def unsubscribe_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult:
-    """Ask for everything that somebody's leaving is still to be followed by."""
+    """Request a run for every open step of an opt-out."""
     today = datetime.now(CONFIG.zone).date()
     notes: list[str] = []
     due: dict[PageDay, list[datetime]] = {}
@@ -44,7 +44,7 @@ def unsubscribe_sensor(
             list(_PAGE_KEYS),
             at_most_every=timedelta(minutes=CONFIG.settings.token_pull_minutes),
         )
-    leaving = [
+    opt_outs = [
         PendingWork(
             "unsubscribes", partition.key, _tried_since(context.instance, partition, changes)
         )
@@ -60,7 +60,7 @@ def unsubscribe_sensor(
         )
         for tokens in stale
     ]
-    outcome = build_run_requests(context.instance, [*leaving, *pulls])
+    outcome = build_run_requests(context.instance, [*opt_outs, *pulls])
     outcome.notes += notes
     return outcome.result(context)
 
@@ -68,10 +68,10 @@ def unsubscribe_sensor(
 def _tried_since(
     instance: dg.DagsterInstance, partition: PageDay, changes: list[datetime]
 ) -> datetime | None:
-    """From when on failures count: nothing that failed before keeps waiting who asks to leave."""
+    """Return the time from which failures count: earlier ones never delay a new opt-out."""
     now = datetime.now(CONFIG.zone)
     done_at = last_materialized(instance, "unsubscribes", partition.key)
-    # A file's time may lie ahead of every failure to come.
+    # A file's time may be in the future, which would hide later failures.
     known = [changed_at for changed_at in changes if changed_at <= now]
     return max([*known, *([done_at] if done_at else [])], default=None)
 
@@ -79,22 +79,22 @@ def _tried_since(
 def _due(
     connection: Connection, today: date, notes: list[str], log: logging.Logger
 ) -> Iterator[tuple[PageDay, datetime | None]]:
-    """The partitions to run, each as often as it is due, and when the reason came up or changed."""
+    """Yield each due partition with the time of the change that made it due."""
     for waiting in opt_out_requests.open_by_page(connection):
         if waiting.page_id in _PAGE_KEYS:
             yield PageDay(_PAGE_KEYS[waiting.page_id], today), waiting.newest_at
         else:
             notes.append(
-                f"{waiting.requests} requests to leave name page_id {waiting.page_id}, which "
-                "mm.yaml does not have: add the Page, or correct the rows"
+                f"{waiting.requests} opt-outs have the page_id {waiting.page_id}, which mm.yaml "
+                "does not contain. Add the Page or correct the rows."
             )
-    for sweep in sweeps.due(connection):
-        if sweep.audience in CONFIG.audiences:
-            yield PageDay(CONFIG.audiences[sweep.audience].page, today), None
+    for cleanup in audience_cleanup.due(connection):
+        if cleanup.audience in CONFIG.audiences:
+            yield PageDay(CONFIG.audiences[cleanup.audience].page, today), None
         else:
             notes.append(
-                f"people who left may stand in {sweep.audience}, which mm.yaml no longer has: "
-                "delete its Custom Audience at Meta, or put the audience back"
+                f"{cleanup.audience} may contain opted-out people, and mm.yaml no longer contains "
+                "it. Delete its Custom Audience at Meta or add the audience again."
             )
     for page in CONFIG.pages:
         yield from _changed_lists(connection, page, today, log)
@@ -113,7 +113,7 @@ def _changed_lists(
             stat = stat_list(url)
         except OSError as error:
             shown = without_credentials(url)
-            log.warning(f"the unsubscribe list {shown} cannot be looked at: {type(error).__name__}")
+            log.warning(f"the unsubscribe list {shown} cannot be read: {type(error).__name__}")
             continue
         if stat is not None and stat.mark != known.get(day):
             yield PageDay(page, day), stat.modified_at

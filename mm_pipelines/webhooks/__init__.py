@@ -1,6 +1,6 @@
-"""The webhook receiver: what Meta sends is checked, told apart and stored, and nothing else.
+"""The webhook receiver: verifies, parses and stores what Meta sends.
 
-``signature`` says whether a body comes from Meta, ``envelope`` which events it holds, ``store``
-commits them (many requests in one transaction), ``metrics`` counts, ``app`` answers, and ``server``
-runs it on connections that are bounded (``connection``).
+`signature` verifies a body, `envelope` parses it into events, `privacy` removes what people wrote,
+`store` commits the events of many requests in one transaction, `app` is the ASGI application, and
+`server` runs it. `webhook_event` and `page_event` hold the SQL.
 """

@@ -1,4 +1,4 @@
-"""The receiver over HTTP: ``/webhooks``, ``/healthz``, ``/readyz`` and ``/metrics`` (design 6)."""
+"""The receiver's endpoints: ``/webhooks``, ``/healthz``, ``/readyz`` and ``/metrics``."""
 
 import asyncio
 import logging
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReceiverSettings:
-    """What the receiver must know.
+    """The receiver's secrets and limits.
 
     Attributes:
-        app_secrets: The app's secret, and the previous one while it is being replaced.
-        verify_token: What Meta's handshake must carry.
-        max_body_bytes: Larger bodies are refused with 413. A thousand updates are about 0.5 MB.
-        header_seconds: A connection is closed whose request's headers take longer to arrive.
-        body_seconds: A body that takes longer to arrive is refused with 408.
-        answer_seconds: A commit that takes longer is answered with 503: Meta waits five seconds.
+        app_secrets: The app's secret, and during a rotation the previous one.
+        verify_token: The token that Meta's handshake must contain.
+        max_body_bytes: Larger bodies get 413. A thousand updates are about 0.5 MB.
+        header_seconds: The most time for a request's headers; the connection is then closed.
+        body_seconds: The most time for a body; it is then answered with 408.
+        answer_seconds: The most time for a commit, then 503; Meta waits five seconds.
     """
 
     app_secrets: tuple[str, ...] = field(repr=False)
@@ -45,13 +45,13 @@ class ReceiverSettings:
 
     def __post_init__(self) -> None:
         if not any(self.app_secrets):
-            raise ValueError("MM_APP_SECRET is not set: without it no webhook can be trusted")
+            raise ValueError("MM_APP_SECRET is not set; signatures of webhooks cannot be verified")
         if not self.verify_token:
-            raise ValueError("MM_WEBHOOK_VERIFY_TOKEN is not set: Meta's handshake needs it")
+            raise ValueError("MM_WEBHOOK_VERIFY_TOKEN is not set; Meta's handshake needs it")
 
 
 class _RequestRefusedError(Exception):
-    """The request is answered without being stored."""
+    """The request is refused and nothing is stored."""
 
     def __init__(self, status: int, reason: str) -> None:
         self.status = status
@@ -69,7 +69,7 @@ class Receiver:
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002 - Starlette's
-        """Write while the server runs, and finish what it has when it stops."""
+        """Run the writer with the server; store the waiting events at shutdown."""
         self._store.start()
         try:
             yield
@@ -77,15 +77,15 @@ class Receiver:
             await asyncio.to_thread(self._store.stop)
 
     async def handshake(self, request: Request) -> Response:
-        """Meta's verification: the challenge comes back as it is."""
+        """Answer Meta's verification with its challenge."""
         query = request.query_params
         ours = signature.is_our_token(query.get("hub.verify_token"), self._settings.verify_token)
         if query.get("hub.mode") != "subscribe" or not ours or "hub.challenge" not in query:
-            return _answer(403, "this is no handshake with our verify token")
+            return _answer(403, "the request is not a handshake with our verify token")
         return _answer(200, query["hub.challenge"])
 
     async def events(self, request: Request) -> Response:
-        """Store what Meta tells; 200 is said after the commit and not before."""
+        """Store the events of a POST; answer 200 only after the commit."""
         begun = perf_counter()
         count = 0
         try:
@@ -93,7 +93,7 @@ class Receiver:
             if not signature.is_signed(
                 body, request.headers.get(signature.HEADER), self._settings.app_secrets
             ):
-                raise _RequestRefusedError(403, "the signature is not by our app's secret")  # noqa: TRY301
+                raise _RequestRefusedError(403, "the signature does not match the app secret")  # noqa: TRY301
             events = parse(body)
             count = len(events)
             await self._store.save(events)
@@ -105,7 +105,7 @@ class Receiver:
         except StoreUnavailableError as error:
             status, reason = 503, str(error)
         except ClientDisconnect:
-            status, reason = 400, "the sender went away"
+            status, reason = 400, "the sender closed the connection"
         seconds = perf_counter() - begun
         self._metrics.answers.labels(status).inc()
         self._metrics.answer_seconds.observe(seconds)
@@ -117,7 +117,7 @@ class Receiver:
         return _answer(status, reason)
 
     async def health(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
-        """The process answers."""
+        """Answer while the process runs."""
         return _answer(200, "ok")
 
     async def ready(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
@@ -130,11 +130,11 @@ class Receiver:
         return _answer(200, "ready")
 
     async def metrics(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
-        """The figures, for Prometheus."""
+        """Return the metrics for Prometheus."""
         return Response(self._metrics.exposition(), headers={"content-type": CONTENT_TYPE})
 
     async def _body(self, request: Request) -> bytes:
-        """The raw body, refused as soon as it is known to be too large or too slow."""
+        """Read the raw body; refuse it as soon as it is too large or too slow."""
         limit = self._settings.max_body_bytes
         too_large = _RequestRefusedError(413, f"the body is over the limit of {limit} bytes")
         declared = request.headers.get("content-length", "")
@@ -157,7 +157,7 @@ class Receiver:
 
 
 def create_app(settings: ReceiverSettings, database: Database) -> Starlette:
-    """The receiver as an ASGI application; its lifespan must run."""
+    """Return the receiver as an ASGI application; its lifespan must run."""
     receiver = Receiver(settings, database)
     return Starlette(
         routes=[
@@ -172,7 +172,7 @@ def create_app(settings: ReceiverSettings, database: Database) -> Starlette:
 
 
 def _answer(status: int, content: str) -> Response:
-    # The challenge is echoed: no browser may take it for a page.
+    # The challenge is echoed, so browsers must not interpret it as HTML.
     headers = {"x-content-type-options": "nosniff"}
     if status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not read

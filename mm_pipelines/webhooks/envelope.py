@@ -1,9 +1,9 @@
-"""From a webhook's body to events: both envelopes, and the bare objects of Meta's page.
+"""Parses a webhook's body into events (docs/graph-api.md#webhook-envelopes).
 
-The changes form is ``{"object", "entry": [{"id", "time", "changes": [{"field", "value"}]}]}``,
-with ``changed_fields`` in its place where values are not included; the messaging form has
-``entry[].messaging[]`` (graph-api-facts 3). Meta's page on growing an audience prints its events
-bare, without any envelope; those are understood as well.
+The changes form is ``{"object", "entry": [{"id", "time", "changes": [{"field", "value"}]}]}``, with
+``changed_fields`` instead of ``changes`` when values are not included. The messaging form has
+``entry[].messaging[]``. Meta's page on growing an audience shows events without an envelope; these
+bare objects are accepted too.
 """
 
 import hashlib
@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from mm_pipelines.webhooks.privacy import without_words
+from mm_pipelines.webhooks.privacy import redact_message_text
 from mm_pipelines.webhooks.webhook_event import MESSAGES, OPTINS, WebhookEvent
 
 MAX_DEPTH = 64
 """Deepest nesting of a body; Meta's own events have about ten levels."""
 
-_SECONDS_BELOW = 10**11  # graph-api-facts 7.3: what is larger counts milliseconds
+_SECONDS_BELOW = 10**11  # larger values are milliseconds (docs/graph-api.md#q3-timestamp-unit)
 _IDS_BELOW = 10**20
 _MESSAGING_LISTS = ("messaging", "standby")
 _ADDRESS = frozenset({"sender", "recipient", "timestamp"})
-# How the key of a messaging item is called as a field that an app subscribes to.
+# The subscribed field for each key of a messaging item.
 _FIELD_OF_KIND = {
     "optin": OPTINS,
     "optout": "messaging_optouts",
@@ -34,12 +34,12 @@ _FIELD_OF_KIND = {
     "read": "message_reads",
     "delivery": "message_deliveries",
 }
-# Meta's page spells it so; the field that can be subscribed to has an s (graph-api-facts 1.9).
+# Meta's page omits the s of the field's real name (docs/graph-api.md#webhook-messaging_optins).
 _OTHER_SPELLINGS = {"messaging_optin": OPTINS}
 
 
 class NotAnEventError(ValueError):
-    """The body is no event of a webhook; nothing of it is stored."""
+    """The body contains no webhook event; nothing is stored."""
 
 
 def parse(body: bytes) -> list[WebhookEvent]:
@@ -48,7 +48,7 @@ def parse(body: bytes) -> list[WebhookEvent]:
     Whole numbers of any size are kept exactly: Meta's ids are beyond 2^53.
 
     Raises:
-        NotAnEventError: The body is no JSON, or no envelope, or one without events.
+        NotAnEventError: The body is not JSON, not an envelope, or contains no event.
     """
     events = list(_events(_decode(body)))
     if not events:
@@ -63,10 +63,10 @@ def _decode(body: bytes) -> Mapping[str, Any]:
         )
         _check_depth(document)
     except (ValueError, RecursionError):
-        # The decoder's own message quotes the body.
-        raise NotAnEventError("the body is no JSON") from None
+        # The decoder's message quotes the body.
+        raise NotAnEventError("the body is not JSON") from None
     if not isinstance(document, dict):
-        raise NotAnEventError("the body is no JSON object")
+        raise NotAnEventError("the body is not a JSON object")
     return document
 
 
@@ -76,7 +76,7 @@ def _events(document: Mapping[str, Any]) -> Iterator[WebhookEvent]:
         return
     object_ = document.get("object")
     if object_ is not None and not isinstance(object_, str):
-        raise NotAnEventError("object is no text")
+        raise NotAnEventError("object is not text")
     for entry in _objects(document["entry"]):
         time = entry.get("time")
         page_id = _id(entry.get("id")) if object_ == "page" else None
@@ -92,31 +92,31 @@ def _events(document: Mapping[str, Any]) -> Iterator[WebhookEvent]:
 
 def _bare_event(document: Mapping[str, Any]) -> WebhookEvent:
     if "field" in document:
-        # A change that lost its envelope, or a value that has its field inside, as Meta's page
-        # prints the upload status.
+        # A change without its envelope, or a value that contains its field, as Meta's page shows
+        # the upload status.
         return _event(None, _field(document["field"]), document.get("value", document), None, None)
     if "sender" in document and "recipient" in document:
         return _event(None, _kind(document), document, None, None)
-    raise NotAnEventError("the body is no envelope and no event")
+    raise NotAnEventError("the body is neither an envelope nor an event")
 
 
 def _event(
     object_: str | None, name: str, value: Any, entry_page_id: str | None, entry_time: Any
 ) -> WebhookEvent:
-    told = value if isinstance(value, dict) else {}
-    recipient = told.get("recipient")
+    content = value if isinstance(value, dict) else {}
+    recipient = content.get("recipient")
     receiver_id = _id(recipient.get("id")) if isinstance(recipient, dict) else None
-    own_time = _time(told.get("timestamp"))
+    own_time = _time(content.get("timestamp"))
     value_key = _digest(name, _canonical(value))
     return WebhookEvent(
         dedupe_key=_digest(value_key, _milliseconds(entry_time)),
         value_key=value_key,
         object=_storable(object_),
         field=name,
-        page_id=entry_page_id or _id(told.get("page_id")) or receiver_id,
-        custom_audience_id=_id(told.get("custom_audience_id")),
+        page_id=entry_page_id or _id(content.get("page_id")) or receiver_id,
+        custom_audience_id=_id(content.get("custom_audience_id")),
         event_time=own_time or _time(entry_time),
-        payload=_json(_storable(without_words(name, value))),
+        payload=_json(_storable(redact_message_text(name, value))),
     )
 
 
@@ -141,10 +141,10 @@ def _field(name: Any) -> str:
 
 
 def _canonical(value: Any) -> str:
-    """The value as text that does not depend on the order of keys or on which object brought it.
+    """Return the value as text that depends neither on the order of keys nor on the object.
 
-    The ad account's id differs between the objects (graph-api-facts 3), and `field` is repeated
-    inside the value or not.
+    The ad account's id differs between the objects, and `field` may be repeated inside the value
+    (docs/graph-api.md#webhook-envelopes).
     """
     if isinstance(value, dict) and "custom_audience_id" in value:
         value = {k: v for k, v in value.items() if k not in ("field", "ad_account_id")}
@@ -160,7 +160,7 @@ def _json(value: Any) -> str:
 
 
 def _number(value: Any) -> int | None:
-    """A whole number given as one or as its digits."""
+    """Return a whole number given as a number or as digits."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -195,7 +195,7 @@ def _time(value: Any) -> datetime | None:
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
     for item in _list(value):
         if not isinstance(item, dict):
-            raise NotAnEventError("an entry or event is no JSON object")
+            raise NotAnEventError("an entry or event is not a JSON object")
         yield item
 
 
@@ -206,7 +206,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _storable(value: Any) -> Any:
-    """The value without what PostgreSQL's text and jsonb refuse: NUL and lone surrogates."""
+    """Return the value with NUL and lone surrogates replaced, which PostgreSQL refuses."""
     if isinstance(value, str):
         if value.isascii() and "\0" not in value:
             return value
@@ -242,4 +242,4 @@ def _finite(digits: str) -> float:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

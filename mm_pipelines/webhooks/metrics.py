@@ -1,4 +1,4 @@
-"""The receiver's figures, as Prometheus reads them."""
+"""The receiver's metrics in Prometheus' format."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
@@ -9,13 +9,13 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ReceiverMetrics:
-    """The counters of one receiver; they have no label that a sender can choose."""
+    """The metrics of one receiver; no label has a value that a sender can choose."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.answers = Counter(
             "mm_webhook_answers_total",
-            "POST requests, by the status they were answered with.",
+            "POST requests by status of the answer.",
             ["status"],
             registry=self._registry,
         )
@@ -30,7 +30,7 @@ class ReceiverMetrics:
         )
         self.events_known = Counter(
             "mm_webhook_events_known_total",
-            "Events that were redelivered and left out.",
+            "Redelivered events, which are stored once.",
             registry=self._registry,
         )
         self.commit_posts = Histogram(
@@ -41,10 +41,10 @@ class ReceiverMetrics:
         )
         self.commit_failures = Counter(
             "mm_webhook_commit_failures_total",
-            "Commits that the database did not make.",
+            "Commits that failed.",
             registry=self._registry,
         )
 
     def exposition(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""A Page's stored webhook events, read by the one asset that acknowledges their field."""
+"""The pending webhook events of a Page, for the asset that acknowledges their field."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-# Locked until acknowledged: of two runs at once the second waits, and finds nothing left.
+# Returns the oldest pending events and locks them: a concurrent run waits, then finds none.
 _PENDING = text("""
 select id, field, page_id, coalesce(event_time, received_at) as happened_at, payload
 from mm.webhook_event
@@ -18,6 +18,7 @@ limit :limit
 for update
 """)
 
+# Returns one row per Page with pending events.
 _PAGES = text("""
 select pending.page_id, pending.events, newest.received_at as newest_at
 from (
@@ -36,7 +37,7 @@ class PageEvent:
     """One pending event.
 
     Attributes:
-        happened_at: When, as Meta says; else when it was received.
+        happened_at: Meta's time of the event; else when it was received.
         payload: The event's value.
     """
 
@@ -49,7 +50,7 @@ class PageEvent:
 
 @dataclass(frozen=True)
 class PendingPage:
-    """How many events of a Page are pending, and when the newest of them was received."""
+    """The number of pending events of a Page, and when the newest was received."""
 
     page_id: str
     events: int
@@ -59,7 +60,7 @@ class PendingPage:
 def pending(
     connection: Connection, page_id: str, fields: Sequence[str], limit: int
 ) -> list[PageEvent]:
-    """The oldest pending events of a Page, held for the caller's transaction."""
+    """Return the oldest pending events of a Page, locked for the caller's transaction."""
     values = {"page_id": page_id, "fields": list(fields), "limit": limit}
     return [
         PageEvent(
@@ -74,6 +75,6 @@ def pending(
 
 
 def pages_pending(connection: Connection, fields: Sequence[str]) -> list[PendingPage]:
-    """The Pages that have pending events of these fields."""
+    """Return the Pages with pending events of these fields."""
     rows = connection.execute(_PAGES, {"fields": list(fields)})
     return [PendingPage(**row._asdict()) for row in rows]

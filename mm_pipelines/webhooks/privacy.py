@@ -1,10 +1,10 @@
-"""What people write is not stored (design 7.14)."""
+"""Removes what people wrote (docs/decisions/0009-no-raw-personal-data-on-disk.md)."""
 
 from typing import Any
 
 from mm_pipelines.webhooks.webhook_event import OPTINS, UPLOAD_STATUS
 
-# Of a message we need to know that it came, from whom and when: it opens the 24-hour window.
+# A message opens the 24-hour window: its sender and time are enough.
 _CONVERSATION = frozenset(
     {
         "messages",
@@ -17,25 +17,25 @@ _CONVERSATION = frozenset(
 )
 _KEPT_OF_CONVERSATION = ("sender", "recipient", "timestamp", "timezone")
 _KEPT_OF_PERSON = ("id", "timezone")
-# Fields whose every value is Meta's or ours.
-_WITHOUT_WORDS = frozenset({UPLOAD_STATUS, OPTINS})
-_WORDS = frozenset({"text", "attachments", "quick_reply", "caption", "story"})
+# Fields that contain only values of Meta or ours.
+_FIELDS_WITHOUT_TEXT = frozenset({UPLOAD_STATUS, OPTINS})
+_TEXT_KEYS = frozenset({"text", "attachments", "quick_reply", "caption", "story"})
 
 
-def without_words(field: str, value: Any) -> Any:
-    """The value of an event of ``field``, less what a person may have written in it.
+def redact_message_text(field: str, value: Any) -> Any:
+    """Return the value of an event without text that a person may have written.
 
-    Of conversations only the two parties' ids, the time and the time zone stay. Other events lose
-    texts and attachments wherever they stand, since a field unknown to us may carry them too.
+    Conversation fields keep only the ids of sender and recipient, the time and the time zone. Other
+    fields lose texts and attachments at any depth, because unknown fields may contain them too.
     """
-    if field in _WITHOUT_WORDS:
+    if field in _FIELDS_WITHOUT_TEXT:
         return value
     if field in _CONVERSATION:
-        return _parties(value)
-    return _stripped(value)
+        return _participants(value)
+    return _without_text(value)
 
 
-def _parties(value: Any) -> Any:
+def _participants(value: Any) -> Any:
     if not isinstance(value, dict):
         return {}
     kept = {key: value[key] for key in _KEPT_OF_CONVERSATION if key in value}
@@ -46,13 +46,13 @@ def _parties(value: Any) -> Any:
     return kept
 
 
-def _stripped(value: Any) -> Any:
+def _without_text(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            key: _stripped(item)
+            key: _without_text(item)
             for key, item in value.items()
-            if key not in _WORDS and not (key == "message" and isinstance(item, str))
+            if key not in _TEXT_KEYS and not (key == "message" and isinstance(item, str))
         }
     if isinstance(value, list):
-        return [_stripped(item) for item in value]
+        return [_without_text(item) for item in value]
     return value

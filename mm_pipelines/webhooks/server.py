@@ -1,4 +1,4 @@
-"""Run the receiver: uvicorn with its limits, and a log line a request without contents."""
+"""Runs the receiver with uvicorn and writes one JSON line per request, without its content."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.app import ReceiverSettings, create_app
 from mm_pipelines.webhooks.connection import connections
 
-# A request's line and headers; Meta's are under 2 KiB.
+# The request line and headers; Meta's are under 2 KiB.
 _MAX_HEADER_BYTES = 32 * 1024
 _IDLE_SECONDS = 30
 _SECONDS_TO_FINISH = 20
@@ -18,10 +18,10 @@ _FACTS = ("status", "reason", "events", "seconds", "fault")
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: the time, the level, what happened, and its figures."""
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as a line."""
+        """Return the record as one line of JSON."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
@@ -36,7 +36,7 @@ class JsonLines(logging.Formatter):
 def server(
     settings: ReceiverSettings, database: Database, *, host: str, port: int
 ) -> uvicorn.Server:
-    """The receiver as a server that is not started yet; port 0 takes a free one."""
+    """Return a server that is not started yet; port 0 picks a free port."""
     return uvicorn.Server(
         uvicorn.Config(
             create_app(settings, database),
@@ -44,7 +44,7 @@ def server(
             port=port,
             http=connections(settings.header_seconds),
             ws="none",
-            access_log=False,  # it would have the verify token in it, and says no more than ours
+            access_log=False,  # it would contain the verify token
             log_config=None,
             server_header=False,
             h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
@@ -55,7 +55,7 @@ def server(
 
 
 def run(settings: ReceiverSettings, database: Database, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; what was received by then is committed and answered."""
+    """Serve until SIGTERM or SIGINT; requests received by then are committed and answered."""
     lines = logging.StreamHandler()
     lines.setFormatter(JsonLines())
     for name in ("mm_pipelines.webhooks", "uvicorn"):

@@ -1,4 +1,4 @@
-"""Whether a body comes from Meta, and whether a handshake is for us (graph-api-facts 3)."""
+"""Verifies signatures (docs/graph-api.md#webhook-signature) and the handshake's token."""
 
 import hmac
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ _PREFIX = "sha256="
 
 
 def sign(body: bytes, secret: str) -> str:
-    """The value of ``X-Hub-Signature-256`` for a body as it goes over the wire."""
+    """Return the value of ``X-Hub-Signature-256`` for a raw body."""
     return _PREFIX + hmac.digest(secret.encode(), body, "sha256").hex()
 
 
 def is_signed(body: bytes, header: str | None, secrets: Sequence[str]) -> bool:
-    """Whether ``header`` is the signature of the raw ``body`` under one of the app's secrets.
+    """Return whether ``header`` signs the raw ``body`` with one of the app's secrets.
 
-    Two secrets are in force while one takes the other's place. All are compared, each in constant
-    time, so that the time tells neither a digit nor which secret matched.
+    There are two secrets during a rotation. All are compared, each in constant time, so the timing
+    reveals neither a digit nor the secret that matched.
     """
     if header is None or not header.isascii():
         return False
@@ -25,7 +25,7 @@ def is_signed(body: bytes, header: str | None, secrets: Sequence[str]) -> bool:
 
 
 def is_our_token(given: str | None, expected: str) -> bool:
-    """Whether a handshake carries our verify token; an unset one matches nothing."""
+    """Return whether a handshake contains our verify token; an unset token never matches."""
     if not given or not expected:
         return False
     return hmac.compare_digest(given.encode(errors="surrogatepass"), expected.encode())

@@ -1,7 +1,7 @@
-"""Commits of the receiver: one thread, many requests to a commit, an answer to each after it.
+"""Stores the receiver's events: one writer thread commits many requests at once.
 
-A commit waits for the disk, so requests that arrive meanwhile share the next one. That is what
-makes a durable answer to each of a thousand requests a second possible with one connection.
+A commit waits for the disk, so requests that arrive meanwhile share the next one. That allows a
+thousand durable answers a second with one connection.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ class StoreError(Exception):
 
 
 class StoreUnavailableError(StoreError):
-    """The database did not answer, or not in time; the same events may be offered again."""
+    """The database did not answer, or not in time; Meta delivers the events again."""
 
 
 class NotStorableError(StoreError):
-    """The database refuses these events whenever they are offered."""
+    """The database refuses these events permanently."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class _Post:
     loop: asyncio.AbstractEventLoop
     answer: "asyncio.Future[None]"
 
-    def settle(self, error: StoreError | None) -> None:
-        self.loop.call_soon_threadsafe(self._settle, error)
+    def resolve(self, error: StoreError | None) -> None:
+        self.loop.call_soon_threadsafe(self._resolve, error)
 
-    def _settle(self, error: StoreError | None) -> None:
-        if self.answer.done():  # it waited too long and was answered meanwhile
+    def _resolve(self, error: StoreError | None) -> None:
+        if self.answer.done():  # it timed out and was answered already
             return
         if error is None:
             self.answer.set_result(None)
@@ -58,10 +58,10 @@ class EventStore:
     """The only writer of a receiver.
 
     Args:
-        database: Where events go.
-        metrics: What counts them.
+        database: Stores the events.
+        metrics: Counts them.
         answer_seconds: How long a request waits for its commit.
-        waiting_events: How many events may wait at once; more are turned away.
+        waiting_events: The most events that may wait at once; more are refused.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class EventStore:
         self._writer = Thread(target=self._write, name="webhook-writer", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the writer thread."""
         self._writer.start()
 
     def stop(self) -> None:
-        """Write what waits, then end; a database that hangs is not waited for."""
+        """Write the waiting events, then stop; gives up on a database that hangs."""
         self._posts.put(None)
         self._writer.join(_SECONDS_TO_FINISH)
 
@@ -93,11 +93,11 @@ class EventStore:
         """Return once the events are committed.
 
         Raises:
-            StoreUnavailableError: The database is away, slow, or too many events wait already.
-            NotStorableError: The database refuses them.
+            StoreUnavailableError: The database is unavailable or slow, or too many events wait.
+            NotStorableError: The database refuses the events.
         """
         if self._waiting + len(events) > self._waiting_events:
-            raise StoreUnavailableError("too many events wait for the database")
+            raise StoreUnavailableError("too many events are waiting for the database")
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
         self._waiting += len(events)
@@ -106,7 +106,7 @@ class EventStore:
             async with asyncio.timeout(self._answer_seconds):
                 await answer
         except TimeoutError:
-            # It may be committed later all the same; the redelivery is then left out.
+            # The commit may still succeed; the redelivery is then recognized.
             raise StoreUnavailableError("the database did not answer in time") from None
         finally:
             self._waiting -= len(events)
@@ -120,7 +120,7 @@ class EventStore:
                 self._commit(posts)
 
     def _take(self, posts: list[_Post]) -> bool:
-        """Wait for a request, then take all that wait with it; whether it is time to stop."""
+        """Wait for a request, take all waiting ones, and return whether to stop."""
         post = self._posts.get()
         events = 0
         while post is not None:
@@ -135,7 +135,7 @@ class EventStore:
         return True
 
     def _commit(self, posts: Sequence[_Post]) -> None:
-        """Store several requests at once; where one spoils that, each for itself."""
+        """Store requests in one transaction; if the database refuses one of them, one by one."""
         error = self._insert([event for post in posts for event in post.events])
         self._metrics.commit_posts.observe(len(posts))
         if isinstance(error, NotStorableError) and len(posts) > 1:
@@ -143,18 +143,18 @@ class EventStore:
                 self._commit([post])
             return
         for post in posts:
-            post.settle(error)
+            post.resolve(error)
 
     def _insert(self, events: Sequence[WebhookEvent]) -> StoreError | None:
         try:
             with self._database.transaction() as connection:
                 stored = webhook_event.insert(connection, events)
-        except (DataError, ValueError):  # psycopg2 itself refuses some texts by a ValueError
+        except (DataError, ValueError):  # psycopg2 refuses some texts with ValueError
             return NotStorableError("the database refuses the events")
-        # Not the database's faults alone: without its one writer a receiver only seems to live.
-        except Exception as error:  # noqa: BLE001 - whatever it is, Meta offers the events again
+        # Any error: if the writer thread died, the process would look healthy but store nothing.
+        except Exception as error:  # noqa: BLE001 - Meta delivers the events again
             self._metrics.commit_failures.inc()
-            # The statement has the events' content in it: only the kind of fault is told.
+            # The error's text may contain the events: only its type is logged.
             log.warning("commit failed", extra={"fault": type(error).__name__})
             return StoreUnavailableError("the database is not available")
         self._metrics.events_stored.inc(stored)

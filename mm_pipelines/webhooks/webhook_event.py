@@ -1,7 +1,7 @@
-"""What Meta told us by webhook: stored once, pending until an asset acknowledges it.
+"""Webhook events in ``mm.webhook_event``: stored once, pending until an asset acknowledges them.
 
-Reading what is pending claims nothing. An asset acknowledges in the transaction of its own write,
-so that a run killed anywhere leaves the events pending or their effect done, never one of both.
+Reading pending events does not claim them. An asset acknowledges events in the transaction of their
+effect, so a run that is killed leaves events either pending or applied.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ UPLOAD_STATUS = "marketing_messages_subscriber_upload_status"
 OPTINS = "messaging_optins"
 MESSAGES = "messages"
 
+# Adds events in their order; events that are already stored are skipped.
 _INSERT = text("""
 insert into mm.webhook_event
     (dedupe_key, value_key, object, field, page_id, custom_audience_id, event_time, payload)
@@ -30,11 +31,13 @@ order by place
 on conflict (dedupe_key) do nothing
 """)
 
+# Marks events as processed.
 _ACKNOWLEDGE = text("""
 update mm.webhook_event set processed_at = now(), processed_run_id = :run_id
 where id = any(:ids) and processed_at is null
 """)
 
+# Marks processed events as pending again.
 _REPLAY = text("""
 update mm.webhook_event set processed_at = null, processed_run_id = null
 where processed_at is not null
@@ -42,7 +45,7 @@ where processed_at is not null
   and (cast(:field as text) is null or field = :field)
 """)
 
-# What a status was computed from stays for ever: the ledger refers to it.
+# Removes old events, except those that the ledger refers to.
 _FORGET = text("""
 delete from mm.webhook_event
 where id in (
@@ -54,6 +57,7 @@ where id in (
 )
 """)
 
+# Returns the stored and pending events by field.
 _COUNTS = text("""
 select field, count(*) as events, count(*) filter (where processed_at is null) as pending,
        max(received_at) as last_received_at
@@ -63,14 +67,14 @@ from mm.webhook_event group by field order by field
 
 @dataclass(frozen=True)
 class WebhookEvent:
-    """One event as it is stored.
+    """One event to store.
 
     Attributes:
-        dedupe_key: The same for a redelivery (design 5).
-        value_key: The same for an equal value, whichever object or entry brought it.
+        dedupe_key: The same for a redelivery.
+        value_key: The same for an equal value through any object or entry.
         object: The webhook's object: ``page``, ``ad_account``; None for a bare event.
         field: The subscribed field, or the kind of a messaging item.
-        event_time: When it happened, as Meta says.
+        event_time: Meta's time of the event.
         payload: The event's value as JSON text.
     """
 
@@ -86,7 +90,7 @@ class WebhookEvent:
 
 @dataclass(frozen=True)
 class FieldCounts:
-    """How many events of a field are kept, and how many of them no asset has acknowledged."""
+    """The number of stored events of a field, and the number of pending ones."""
 
     field: str
     events: int
@@ -95,10 +99,10 @@ class FieldCounts:
 
 
 def insert(connection: Connection, events: Sequence[WebhookEvent]) -> int:
-    """Store events in their order; those that are there already are left out.
+    """Store events in their order; events that are already stored are skipped.
 
     Returns:
-        How many were new.
+        The number of new events.
     """
     names = (
         "dedupe_key",
@@ -115,21 +119,21 @@ def insert(connection: Connection, events: Sequence[WebhookEvent]) -> int:
 
 
 def acknowledge(connection: Connection, ids: Sequence[int], run_id: str) -> int:
-    """Note in the caller's transaction that ``run_id`` has dealt with these events.
+    """Acknowledge events in the caller's transaction.
 
     Returns:
-        How many were still pending.
+        The number of events that were pending.
     """
     return connection.execute(_ACKNOWLEDGE, {"ids": list(ids), "run_id": run_id}).rowcount
 
 
 def replay(connection: Connection, *, since: datetime, only_field: str | None = None) -> int:
-    """Offer the events received since a time again, to the assets that acknowledge them.
+    """Make the events received since a time pending again.
 
-    Every effect of an event is idempotent, so what was dealt with rightly stays as it is.
+    Every effect of an event is idempotent, so applying it again changes nothing.
 
     Returns:
-        How many are pending again.
+        The number of events that are pending again.
     """
     return connection.execute(_REPLAY, {"since": since, "field": only_field}).rowcount
 
@@ -155,5 +159,5 @@ def forget(
 
 
 def counts(connection: Connection) -> list[FieldCounts]:
-    """The events kept, by field."""
+    """Return the stored events by field."""
     return [FieldCounts(**row._asdict()) for row in connection.execute(_COUNTS)]

@@ -1,7 +1,7 @@
 """One day's work of a Page as a process of its own, so that it can be killed anywhere.
 
 python day.py <database> <storage> <sandbox> <lists> <day>: hashes and uploads the day's list to two
-audiences, takes in what people said, carries out the requests to leave, sweeps, pulls.
+audiences, takes in what people said, carries out the requests to leave, audience_cleanup, pulls.
 """
 
 import contextlib
@@ -9,16 +9,16 @@ import sys
 from datetime import date
 from pathlib import Path
 
-from mm_pipelines.consent import sweeps
-from mm_pipelines.consent.messenger_events import take_in_messages, take_in_optins
+from mm_pipelines.consent import audience_cleanup
+from mm_pipelines.consent.audience_cleanup import remove_opted_out_members
+from mm_pipelines.consent.messenger_events import apply_consent_events, apply_messages
 from mm_pipelines.consent.opt_outs import (
-    LeavingPlan,
-    LeavingSummary,
+    OptOutPlan,
+    OptOutSummary,
     receive_list,
     suppress,
     unsubscribe_at_meta,
 )
-from mm_pipelines.consent.sweeps import sweep
 from mm_pipelines.delivery.custom_audience import AudienceSpec
 from mm_pipelines.delivery.sender import Sending
 from mm_pipelines.delivery.upload import UploadPlan, upload
@@ -44,23 +44,23 @@ def main(database_url: str, storage_url: str, sandbox: str, lists: str, day_text
         Storage(storage_url),
         date.fromisoformat(day_text),
     )
-    plan = LeavingPlan(PAGE_ID, KEY, default_country="US", chunk=100)
+    plan = OptOutPlan(PAGE_ID, KEY, default_country="US", chunk=100)
     with GraphApiClient(
         "EAAtoken", base_url=sandbox, retries=RetryPolicy(attempts=4, first_wait=0.01)
     ) as client:
         # The list is hashed before anybody's leaving of that day is known: it is stale.
         for audience in AUDIENCES:
             hash_list(database, storage, f"{lists}/customers.csv", audience, day)
-        summary = LeavingSummary()
+        summary = OptOutSummary()
         receive_list(database, f"{lists}/leaving-{day}.csv", plan, day, summary)
-        leavers = suppress(database, plan, summary)
+        opt_outs = suppress(database, plan, summary)
         for audience in AUDIENCES:
             upload(database, storage, client, upload_plan(audience, day), lambda _: None)
-        take_in_messages(database, PAGE_ID, "run")
-        take_in_optins(database, PAGE_ID, "run")
-        leavers = suppress(database, plan, summary)
+        apply_messages(database, PAGE_ID, "run")
+        apply_consent_events(database, PAGE_ID, "run")
+        opt_outs = suppress(database, plan, summary)
         with contextlib.suppress(GraphApiError):  # the sensor would ask again; so does the test
-            unsubscribe_at_meta(database, client, leavers, plan, summary)
+            unsubscribe_at_meta(database, client, opt_outs, plan, summary)
         clean(database, storage, client, day)
         pull_tokens(client, database, PAGE_ID, removal_share=1.0)
     database.dispose()
@@ -101,11 +101,11 @@ def clean(database: Database, storage: Storage, client: GraphApiClient, day: dat
     """Sweep until no audience is left to look through."""
     while True:
         with database.transaction() as connection:
-            due = sweeps.due(connection)
+            due = audience_cleanup.due(connection)
         if not due:
             return
         for audience in due:
-            sweep(
+            remove_opted_out_members(
                 database,
                 storage,
                 client,

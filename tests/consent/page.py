@@ -10,9 +10,9 @@ import httpx
 from sqlalchemy import text
 
 from mm_pipelines.consent import opt_out_requests
-from mm_pipelines.consent.messenger_events import take_in_messages, take_in_optins
+from mm_pipelines.consent.messenger_events import apply_consent_events, apply_messages
 from mm_pipelines.consent.opt_out_requests import NewRequest, RequestSource
-from mm_pipelines.consent.opt_outs import LeavingPlan, LeavingSummary, suppress, unsubscribe_at_meta
+from mm_pipelines.consent.opt_outs import OptOutPlan, OptOutSummary, suppress, unsubscribe_at_meta
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.retry import RetryPolicy
 from mm_pipelines.storage import Storage
@@ -24,7 +24,7 @@ from mm_pipelines.webhooks.webhook_event import WebhookEvent
 APP_SECRET = "test_app_secret"
 PAGE_ID = "134141414124123"
 KEY = b"suppression key of the tests"
-PLAN = LeavingPlan(PAGE_ID, KEY, default_country="US", chunk=1000)
+PLAN = OptOutPlan(PAGE_ID, KEY, default_country="US", chunk=1000)
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Page:
     database: Database
     storage: Storage
     url: str
-    plan: LeavingPlan = field(default=PLAN)
+    plan: OptOutPlan = field(default=PLAN)
 
     def client(self) -> GraphApiClient:
         """A client that hardly waits."""
@@ -62,10 +62,10 @@ class Page:
         self.sandbox("settle")
         return done
 
-    def take_in(self) -> None:
+    def apply_webhooks(self) -> None:
         """Let the webhooks take effect."""
-        take_in_messages(self.database, PAGE_ID, "run")
-        take_in_optins(self.database, PAGE_ID, "run")
+        apply_messages(self.database, PAGE_ID, "run")
+        apply_consent_events(self.database, PAGE_ID, "run")
 
     def pull(self) -> None:
         """Pull the Page's tokens."""
@@ -77,13 +77,13 @@ class Page:
         with self.database.transaction() as connection:
             opt_out_requests.receive(connection, PAGE_ID, [NewRequest(**named)], source)
 
-    def unsubscribe(self, plan: LeavingPlan | None = None) -> LeavingSummary:
+    def unsubscribe(self, plan: OptOutPlan | None = None) -> OptOutSummary:
         """Carry the open requests out at Meta."""
-        summary = LeavingSummary()
+        summary = OptOutSummary()
         plan = plan or self.plan
-        leavers = suppress(self.database, plan, summary)
+        opt_outs = suppress(self.database, plan, summary)
         with self.client() as client:
-            unsubscribe_at_meta(self.database, client, leavers, plan, summary)
+            unsubscribe_at_meta(self.database, client, opt_outs, plan, summary)
         return summary
 
     def store(self, *events: WebhookEvent) -> None:

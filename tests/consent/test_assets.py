@@ -201,12 +201,12 @@ def test_who_writes_after_opt_in_requests_were_set_aside_is_asked_all_the_same(
     page: Page, instance: dg.DagsterInstance
 ) -> None:
     page.act("message")
-    page.take_in()
+    page.apply_webhooks()
     failed_until_paused(instance, "optin_requests", PARTITION)
     ended_earlier(instance, wait_after(MAX_ATTEMPTS))
     assert asked_for(page, instance, optin_sensor) == set()
     page.act("message")
-    page.take_in()
+    page.apply_webhooks()
     assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
 
 
@@ -232,12 +232,12 @@ def test_what_a_person_made_work_is_no_longer_set_aside(
     page: Page, instance: dg.DagsterInstance, run: Run
 ) -> None:
     page.act("message")
-    page.take_in()
+    page.apply_webhooks()
     failed_until_paused(instance, "optin_requests", PARTITION)
     assert asked_for(page, instance, optin_sensor) == set()
     assert run(optin_requests, PARTITION).success
     page.act("message")
-    page.take_in()
+    page.apply_webhooks()
     assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
 
 
@@ -271,7 +271,7 @@ def test_a_refused_page_token_fails_the_run_after_the_suppression(page: Page, ru
 
 def test_people_who_cannot_be_carried_out_are_shown_by_a_check(page: Page, run: Run) -> None:
     page.request("table", email="nobody")
-    assert failed_checks(run(unsubscribes, PARTITION)) == {"every_request_names_somebody"}
+    assert failed_checks(run(unsubscribes, PARTITION)) == {"no_request_rejected"}
 
 
 def test_people_in_messenger_go_from_message_to_token_to_stop(
@@ -298,13 +298,13 @@ def test_people_in_messenger_go_from_message_to_token_to_stop(
 
 def test_an_event_that_nobody_understands_is_shown_by_a_check(page: Page, run: Run) -> None:
     page.store(optin_event(1, "5551", "8123", datetime.now(UTC), "PAUSE"))
-    assert failed_checks(run(messaging_optins, "acme")) == {"every_event_is_understood"}
+    assert failed_checks(run(messaging_optins, "acme")) == {"every_event_recognized"}
 
 
 def test_the_growth_report_shows_a_picture_and_a_table(page: Page, run: Run) -> None:
     now = datetime.now(UTC)
     page.store(optin_event(1, "5551", "8123", now - timedelta(minutes=5)))
-    page.take_in()
+    page.apply_webhooks()
     page.request("command", email="mary@example.com")
     result = run(growth_report, PARTITION)
     (event,) = result.get_asset_materialization_events()

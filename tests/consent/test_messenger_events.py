@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from mm_pipelines.consent.messenger_events import OptinSummary, take_in_optins
+from mm_pipelines.consent.messenger_events import ConsentSummary, apply_consent_events
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks import webhook_event
 from tests.consent.page import PAGE_ID, Page, optin_event
@@ -38,14 +38,14 @@ class Person:
         self._database = database
         self.psid = f"5550{next(_numbers)}"
 
-    def says(self, status: str | None, token: str | None, minute: int) -> OptinSummary:
+    def says(self, status: str | None, token: str | None, minute: int) -> ConsentSummary:
         """One event, and the run that takes it in."""
         when = T0 + timedelta(minutes=minute)
         named = f"{self.psid}{token}" if token else None
         event = optin_event(next(_numbers), self.psid, named, when, status)
         with self._database.transaction() as connection:
             webhook_event.insert(connection, [event])
-        return take_in_optins(self._database, PAGE_ID, "run")
+        return apply_consent_events(self._database, PAGE_ID, "run")
 
     def sendable(self) -> set[str]:
         """The person's tokens that may be messaged."""
@@ -142,13 +142,13 @@ def test_a_stop_is_a_request_to_leave_that_can_be_followed(page: Page, person: P
 
 def test_an_event_takes_effect_once(page: Page, person: Person) -> None:
     person.says(STOP, "A", 1)
-    assert take_in_optins(page.database, PAGE_ID, "again").events == 0
+    assert apply_consent_events(page.database, PAGE_ID, "again").events == 0
     assert len(page.rows("select from mm.unsubscribe_request")) == 1
 
 
 def test_a_message_opens_the_window_and_its_words_are_nowhere(page: Page) -> None:
     psid = page.act("message", text="a secret of mine")["psid"]
-    page.take_in()
+    page.apply_webhooks()
     ((kept,),) = page.rows(f"select last_message_at from mm.conversation where psid = '{psid}'")
     assert abs(datetime.now(UTC) - kept) < timedelta(minutes=1)
     assert not page.rows("select from mm.webhook_event where payload::text like '%secret%'")
@@ -160,4 +160,4 @@ def test_a_time_that_is_none_keeps_nobody_waiting(page: Page, expiry: str) -> No
     payload = json.loads(event.payload)
     payload["optin"]["token_expiry_timestamp"] = expiry
     page.store(replace(event, payload=json.dumps(payload)))
-    assert take_in_optins(page.database, PAGE_ID, "run").granted == 1
+    assert apply_consent_events(page.database, PAGE_ID, "run").granted == 1

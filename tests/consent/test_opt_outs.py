@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from mm_pipelines.consent.opt_outs import LeavingPlan, LeavingSummary, receive_list
+from mm_pipelines.consent.opt_outs import OptOutPlan, OptOutSummary, receive_list
 from mm_pipelines.graph_api.errors import TokenError
 from mm_pipelines.graph_api.messages import OptInRequest, send_opt_in_request
 from mm_pipelines.lists.errors import ListRowError
@@ -80,11 +80,11 @@ def test_a_request_is_suppressed_even_if_meta_cannot_be_reached(page: Page) -> N
 
 def test_whoever_is_named_by_psid_or_token_is_not_sendable_from_the_commit_on(page: Page) -> None:
     psid = page.act("message")["psid"]
-    page.take_in()
+    page.apply_webhooks()
     with page.client() as client:
         send_opt_in_request(client, PAGE_ID, OptInRequest(psid, "News", "https://example.com", ""))
     token = page.act("accept", psid)["subscription_token"]
-    page.take_in()
+    page.apply_webhooks()
     page.pull()
     assert page.sendable() == {token}
     page.request("table", subscriber_token=token)
@@ -94,7 +94,7 @@ def test_whoever_is_named_by_psid_or_token_is_not_sendable_from_the_commit_on(pa
 def test_one_unusable_field_does_not_keep_anybody_from_leaving(page: Page) -> None:
     page.request(email="mary@example.com", phone="12")
     page.unsubscribe()
-    assert states(page) == [("confirmed", "unusable and left aside: phone")]
+    assert states(page) == [("confirmed", "ignored because unusable: phone")]
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def test_a_request_that_names_nobody_is_rejected_with_the_reason(
 
 def test_a_phone_without_country_code_needs_a_country(page: Page) -> None:
     page.request(phone="030 1234567")
-    page.unsubscribe(LeavingPlan(PAGE_ID, KEY, default_country=None))
+    page.unsubscribe(OptOutPlan(PAGE_ID, KEY, default_country=None))
     assert states(page) == [("rejected", "unusable: phone")]
     page.request(phone="030 1234567")
-    page.unsubscribe(LeavingPlan(PAGE_ID, KEY, default_country="DE"))
+    page.unsubscribe(OptOutPlan(PAGE_ID, KEY, default_country="DE"))
     assert states(page)[-1] == ("confirmed", None)
 
 
@@ -134,14 +134,14 @@ def test_another_key_stops_everything_and_names_the_setting(page: Page) -> None:
     page.unsubscribe()
     page.request(email="john@example.com")
     with pytest.raises(SuppressionKeyError, match="MM_SUPPRESSION_KEY"):
-        page.unsubscribe(LeavingPlan(PAGE_ID, b"another key"))
+        page.unsubscribe(OptOutPlan(PAGE_ID, b"another key"))
     assert states(page)[-1] == ("received", None)
 
 
 def test_a_list_is_taken_in_once_and_what_is_new_in_it_later(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "2026-11-20.csv"
     file.write_text("E-Mail;Phone;note\nmary@example.com;;x\n;;nobody\n;+15559876543;\n")
-    first, again, longer = LeavingSummary(), LeavingSummary(), LeavingSummary()
+    first, again, longer = OptOutSummary(), OptOutSummary(), OptOutSummary()
     receive_list(page.database, str(file), PLAN, DAY, first)
     receive_list(page.database, str(file), PLAN, DAY, again)
     page.unsubscribe()
@@ -155,7 +155,7 @@ def test_a_list_is_taken_in_once_and_what_is_new_in_it_later(page: Page, tmp_pat
         ("confirmed", None),
         ("confirmed", None),
         ("received", None),
-        ("rejected", "the row names nobody"),
+        ("rejected", "the row contains no identifier"),
     ]
 
 
@@ -174,7 +174,7 @@ def test_a_list_with_a_broken_quote_is_refused_whole_and_not_quoted(
     file = tmp_path / "2026-11-20.csv"
     file.write_bytes(broken.encode())
     with pytest.raises(ListRowError, match=r"2026-11-20.csv: line") as caught:
-        receive_list(page.database, str(file), PLAN, DAY, LeavingSummary())
+        receive_list(page.database, str(file), PLAN, DAY, OptOutSummary())
     assert "example.com" not in str(caught.value)
     assert states(page) == []
 
@@ -182,11 +182,11 @@ def test_a_list_with_a_broken_quote_is_refused_whole_and_not_quoted(
 def test_a_zero_byte_keeps_nobody_from_leaving(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "2026-11-20.csv"
     file.write_bytes(b"email;psid\nma\0ry@example.com;55\0\0\n")
-    receive_list(page.database, str(file), PLAN, DAY, LeavingSummary())
+    receive_list(page.database, str(file), PLAN, DAY, OptOutSummary())
     assert page.unsubscribe().confirmed == 1
 
 
 def test_a_day_without_a_list_is_nothing_special(page: Page, tmp_path: Path) -> None:
-    summary = LeavingSummary()
+    summary = OptOutSummary()
     receive_list(page.database, str(tmp_path / "none.csv"), PLAN, DAY, summary)
-    assert summary == LeavingSummary()
+    assert summary == OptOutSummary()

@@ -11,11 +11,11 @@ import pytest
 
 from mm_pipelines.consent import conversations, optin_request_ledger
 from mm_pipelines.consent.conversations import Message
-from mm_pipelines.consent.optin_requests import AskingSummary, Question, ask_people
+from mm_pipelines.consent.optin_requests import OptInPrompt, OptInSummary, send_optin_requests
 from mm_pipelines.graph_api.errors import GraphApiError
 from tests.consent.page import PAGE_ID, Page, optin_event
 
-QUESTION = Question(
+QUESTION = OptInPrompt(
     title="News of Acme",
     image_url="https://example.com/news.png",
     payload="newsletter",
@@ -27,14 +27,14 @@ QUESTION = Question(
 def writes(page: Page) -> str:
     """Somebody new writes to the Page, and we know."""
     psid = str(page.act("message")["psid"])
-    page.take_in()
+    page.apply_webhooks()
     return psid
 
 
-def ask(page: Page, question: Question = QUESTION) -> AskingSummary:
-    summary = AskingSummary()
+def ask(page: Page, prompt: OptInPrompt = QUESTION) -> OptInSummary:
+    summary = OptInSummary()
     with page.client() as client:
-        ask_people(page.database, client, PAGE_ID, question, summary)
+        send_optin_requests(page.database, client, PAGE_ID, prompt, summary)
     return summary
 
 
@@ -67,7 +67,7 @@ def test_who_wrote_is_asked_and_may_agree(page: Page, shape: str) -> None:
     psid = writes(page)
     assert ask(page).outcomes == {"sent": 1}
     token = page.act("accept", psid)["subscription_token"]
-    page.take_in()
+    page.apply_webhooks()
     assert page.sendable() == {token}
     ((granted_at,),) = page.rows("select granted_at from mm.optin_request")
     assert granted_at is not None
@@ -77,7 +77,7 @@ def test_nobody_is_asked_twice_in_a_window(page: Page) -> None:
     psid = writes(page)
     ask(page)
     page.act("message", psid)
-    page.take_in()
+    page.apply_webhooks()
     assert ask(page).outcomes == {}
     assert page.calls("*/messages") == 1
 
@@ -87,7 +87,7 @@ def test_the_same_title_waits_for_a_week_and_another_does_not(page: Page) -> Non
     ask(page)
     later(page, 25)
     assert ask(page).outcomes == {}
-    other = Question("Offers of Acme", QUESTION.image_url, "", None, "UTC")
+    other = OptInPrompt("Offers of Acme", QUESTION.image_url, "", None, "UTC")
     assert ask(page, other).outcomes.total() == 1
 
 
@@ -99,7 +99,7 @@ def test_nobody_is_asked_outside_the_window(page: Page) -> None:
 def test_who_has_a_token_is_not_asked(page: Page) -> None:
     wrote(page, "5551", timedelta(minutes=1))
     page.store(optin_event(1, "5551", "8123", datetime.now(UTC)))
-    page.take_in()
+    page.apply_webhooks()
     assert ask(page).outcomes == {}
 
 
@@ -107,7 +107,7 @@ def test_who_has_a_token_is_not_asked(page: Page) -> None:
 def test_who_left_is_not_asked(page: Page, named: dict[str, str]) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     page.store(optin_event(1, "5551", "8123", yesterday))
-    page.take_in()
+    page.apply_webhooks()
     wrote(page, "5551", timedelta(minutes=1))
     page.request("table", **named)
     assert ask(page).outcomes == {}

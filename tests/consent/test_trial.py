@@ -55,8 +55,8 @@ class Trial:
             for number in range(self.talkers):
                 psid = f"77000{number:06}"
                 self.page.sandbox("people/message", page_id=PAGE_ID, psid=psid)
-                question = OptInRequest(psid, "News", "https://example.com/news.png", "")
-                send_opt_in_request(client, PAGE_ID, question)
+                prompt = OptInRequest(psid, "News", "https://example.com/news.png", "")
+                send_opt_in_request(client, PAGE_ID, prompt)
                 accepted = self.page.sandbox("people/accept", page_id=PAGE_ID, psid=psid)
                 self.psid_of[accepted["subscription_token"]] = psid
         self.page.sandbox("settle")
@@ -64,10 +64,10 @@ class Trial:
     def leave(self, day: date, count: int) -> None:
         """Some leave by every way there is."""
         staying = sorted(set(range(self.customers)) - self.gone_customers)
-        leavers = self.chance.sample(staying, count)
-        self.gone_customers |= set(leavers)
+        opt_outs = self.chance.sample(staying, count)
+        self.gone_customers |= set(opt_outs)
         listed = []
-        for place, number in enumerate(leavers):
+        for place, number in enumerate(opt_outs):
             if place % 3 == 0:
                 self.page.request("table", email=email(number).upper())
             elif place % 3 == 1:

@@ -6,13 +6,13 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm_pipelines.consent.unsubscribe_bisection import Traced, unsubscribe_traced
+from mm_pipelines.consent.unsubscribe_bisection import BisectionResult, unsubscribe_by_bisection
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.unsubscribe import UnsubscribeRow
 from tests.consent.page import PAGE_ID
 
 
-def trace(size: int, invalid: set[int], calls: int) -> tuple[Traced, set[int]]:
+def trace(size: int, invalid: set[int], calls: int) -> tuple[BisectionResult, set[int]]:
     """What is found, and whom Meta has unsubscribed by then, by places."""
     unsubscribed: set[int] = set()
 
@@ -23,7 +23,7 @@ def trace(size: int, invalid: set[int], calls: int) -> tuple[Traced, set[int]]:
 
     rows = [UnsubscribeRow(psid=str(place)) for place in range(size)]
     with GraphApiClient("EAApage", transport=httpx.MockTransport(meta)) as client:
-        return unsubscribe_traced(client, PAGE_ID, rows, calls=calls), unsubscribed
+        return unsubscribe_by_bisection(client, PAGE_ID, rows, calls=calls), unsubscribed
 
 
 sizes_and_invalid = st.integers(1, 60).flatmap(
@@ -34,10 +34,10 @@ sizes_and_invalid = st.integers(1, 60).flatmap(
 @given(sizes_and_invalid)
 def test_every_refused_row_is_found_and_no_other(given_: tuple[int, set[int]]) -> None:
     size, invalid = given_
-    traced, unsubscribed = trace(size, invalid, calls=2 * size)
-    assert set(traced.refused) == invalid
-    assert set(traced.accepted) == unsubscribed == set(range(size)) - invalid
-    assert traced.untraced == []
+    result, unsubscribed = trace(size, invalid, calls=2 * size)
+    assert set(result.refused) == invalid
+    assert set(result.accepted) == unsubscribed == set(range(size)) - invalid
+    assert result.unresolved == []
 
 
 @given(sizes_and_invalid, st.integers(1, 12))
@@ -45,13 +45,13 @@ def test_within_the_bound_nobody_is_lost_and_nobody_wrongly_accused(
     given_: tuple[int, set[int]], calls: int
 ) -> None:
     size, invalid = given_
-    traced, unsubscribed = trace(size, invalid, calls)
-    assert traced.calls <= calls
-    assert sorted(traced.accepted + traced.refused + traced.untraced) == list(range(size))
-    assert set(traced.refused) <= invalid
-    assert set(traced.accepted) <= unsubscribed
+    result, unsubscribed = trace(size, invalid, calls)
+    assert result.calls <= calls
+    assert sorted(result.accepted + result.refused + result.unresolved) == list(range(size))
+    assert set(result.refused) <= invalid
+    assert set(result.accepted) <= unsubscribed
 
 
 def test_one_bad_row_among_a_thousand_takes_eleven_calls() -> None:
-    traced, _ = trace(1000, {617}, calls=100)
-    assert (traced.refused, traced.calls) == ([617], 11)
+    result, _ = trace(1000, {617}, calls=100)
+    assert (result.refused, result.calls) == ([617], 11)

@@ -1,8 +1,8 @@
-"""Who left is taken out of every Custom Audience in which they stand.
+"""Removes opted-out people from every Custom Audience that contains them.
 
-Not request by request: whoever stands in an audience and is suppressed is removed, however they got
-there. So nothing is lost when a run dies between two steps, and a payload that was hashed before
-somebody left and uploaded after is made good too. It takes no identifiers, only what is suppressed.
+It compares an audience's whole membership with the suppression list instead of following single
+requests. An interrupted run therefore loses nothing, and a person whose payload was hashed before
+the opt-out and uploaded after it is removed too.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from mm_pipelines.storage import Storage
 from mm_pipelines.suppression.suppression_list import match_suppressed
 from mm_pipelines.warehouse.database import Database
 
+# Returns the audiences that changed, or the suppression list did, since their last cleanup.
 _DUE = text("""
 select known.audience, known.custom_audience_id, known.page_id,
        delta.newest as newest_delta_id, total.suppressed
@@ -37,6 +38,7 @@ where total.suppressed > 0 and delta.newest is not null
 order by known.audience
 """)
 
+# Records the state that an audience was cleaned up for.
 _RECORD = text("""
 insert into mm.suppression_sweep as former
     (custom_audience_id, suppressed, through_delta_id, removed)
@@ -48,12 +50,12 @@ set suppressed = excluded.suppressed, through_delta_id = excluded.through_delta_
 
 
 @dataclass(frozen=True)
-class DueSweep:
-    """An audience in which somebody who left may still stand.
+class DueCleanup:
+    """An audience that may contain opted-out people.
 
     Attributes:
         newest_delta_id: The newest delta that added people to it.
-        suppressed: How many values are suppressed now.
+        suppressed: The number of values on the suppression list.
     """
 
     audience: str
@@ -63,52 +65,52 @@ class DueSweep:
     suppressed: int
 
 
-def due(connection: Connection) -> list[DueSweep]:
-    """The audiences to look through, by their keys."""
-    return [DueSweep(**row._asdict()) for row in connection.execute(_DUE)]
+def due(connection: Connection) -> list[DueCleanup]:
+    """Return the audiences to clean up, by key."""
+    return [DueCleanup(**row._asdict()) for row in connection.execute(_DUE)]
 
 
-def record(connection: Connection, sweep: DueSweep, removed: int) -> None:
-    """Note that an audience was clean of everybody who had left when the sweep was found due."""
+def record(connection: Connection, cleanup: DueCleanup, removed: int) -> None:
+    """Record that an audience contains none of the values suppressed when it became due."""
     connection.execute(
         _RECORD,
         {
-            "custom_audience_id": sweep.custom_audience_id,
-            "suppressed": sweep.suppressed,
-            "through_delta_id": sweep.newest_delta_id,
+            "custom_audience_id": cleanup.custom_audience_id,
+            "suppressed": cleanup.suppressed,
+            "through_delta_id": cleanup.newest_delta_id,
             "removed": removed,
         },
     )
 
 
-def sweep(
+def remove_opted_out_members(
     database: Database,
     storage: Storage,
     client: GraphApiClient,
-    due: DueSweep,
+    due: DueCleanup,
     suppression_key: bytes,
     day: date,
     *,
     sending: Sending,
     say: Callable[[str], None],
 ) -> int:
-    """Remove everybody who left from one audience.
+    """Remove opted-out people from one audience.
 
     Args:
-        database: The ledger, and who left.
-        storage: Where the members are.
+        database: Holds the ledger and the suppression list.
+        storage: Holds the members.
         client: With the token of the audience's ad account.
-        due: The audience, from `suppression_sweep.due`.
+        due: The audience, from `due`.
         suppression_key: ``MM_SUPPRESSION_KEY``.
-        day: Under which the removals stand in the ledger.
+        day: The day that the ledger records the removals under.
         sending: How removals are sent.
-        say: Takes lines about the progress.
+        say: Called with lines about the progress.
 
     Returns:
-        How many people were removed.
+        The number of people removed.
 
     Raises:
-        LockTakenError: Another run is at work on the audience, or may be: ``LockLostError``.
+        LockTakenError: Another run works on the audience; `LockLostError` when it may.
         SuppressionKeyError: Another key is in use.
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; what was acknowledged until then stays so.
@@ -116,12 +118,12 @@ def sweep(
     with database.lock(f"audience:{due.audience}") as lock:
         sender = Sender(lock, database, storage, client, sending, ProgressLog(say))
         sender.finish_open(due.custom_audience_id)
-        standing = membership.current(database, storage, due.custom_audience_id)
-        leaving = match_suppressed(database, suppression_key, standing.frame(storage))
+        members = membership.current(database, storage, due.custom_audience_id)
+        opted_out = match_suppressed(database, suppression_key, members.frame(storage))
         removed = 0
-        if leaving.height:
-            request = RemovalRequest(leaving.lazy(), day, "leavers")
-            removed = remove_members(database, storage, sender, due.audience, standing, request)
+        if opted_out.height:
+            request = RemovalRequest(opted_out.lazy(), day, "leavers")
+            removed = remove_members(database, storage, sender, due.audience, members, request)
         with database.transaction() as connection:
             record(connection, due, removed)
     return removed
