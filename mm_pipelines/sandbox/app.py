@@ -1,8 +1,9 @@
-"""The ASGI app: the Graph API on every path, the sandbox's own door, and the work in between."""
+"""The ASGI app: the Graph API, the control paths, and the background work."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -13,26 +14,30 @@ from mm_pipelines.sandbox import control, graph, matching, webhooks
 from mm_pipelines.sandbox.settings import Settings
 from mm_pipelines.sandbox.world import World
 
-GLANCE_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 
-def create_app(settings: Settings) -> Starlette:
+def create_app(settings: Settings, now: Callable[[], float] = time.time) -> Starlette:
     """A sandbox as an ASGI app.
 
-    The lifespan runs matching and webhook delivery; without it (an ASGI transport in a test)
+    The lifespan runs matching and webhook delivery. Without it (an ASGI transport in a test),
     `POST /_sandbox/settle` does both on demand.
+
+    Args:
+        settings: The sandbox's settings.
+        now: The real time in unix seconds, on which the sandbox's own clock is based.
     """
-    world = World(settings)
+    world = World(settings, now)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        working = asyncio.create_task(_work(world))
+        background_work = asyncio.create_task(_run_background_work(world))
         try:
             yield
         finally:
-            working.cancel()
+            background_work.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await working
+                await background_work
             await asyncio.to_thread(world.close)
 
     async def graph_api(request: Request) -> Response:
@@ -47,12 +52,12 @@ def create_app(settings: Settings) -> Starlette:
     )
 
 
-async def _work(world: World) -> None:
-    """Match what is due, deliver what is due, and look again soon."""
+async def _run_background_work(world: World) -> None:
+    """Match due batches and deliver due webhooks, without end."""
     await asyncio.to_thread(webhooks.hurry, world)
     async with webhooks.sender(world) as client:
         while True:
             matched = await asyncio.to_thread(matching.process_next, world)
             delivered = await webhooks.deliver_due(world, client)
             if not matched and not delivered:
-                await asyncio.sleep(GLANCE_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)

@@ -62,10 +62,13 @@ class AudienceStatus(AudienceId):
     code: int
 
 
-class ClockAdvance(_Request):
-    """The time by which the sandbox's clock moves forward."""
+class Clock(_Request):
+    """A change of the sandbox's clock."""
 
-    advance_seconds: float = Field(ge=0)
+    advance_seconds: float = Field(default=0, ge=0, description="Move the clock forward.")
+    frozen: bool | None = Field(
+        default=None, description="Freeze the clock, or let it run again; null: as it is."
+    )
 
 
 def routes(world: World) -> list[Route]:
@@ -124,9 +127,9 @@ def delete_audience(world: World, wanted: AudienceId) -> dict[str, Any]:
     return {"deleted": wanted.audience_id}
 
 
-def advance_clock(world: World, advance: ClockAdvance) -> dict[str, Any]:
-    """Let time pass: windows close, matching falls due."""
-    world.advance_clock(advance.advance_seconds)
+def set_clock(world: World, clock: Clock) -> dict[str, Any]:
+    """Let time pass: windows close, matching falls due, blocks end."""
+    world.set_clock(advance_seconds=clock.advance_seconds, frozen=clock.frozen)
     return {"now": world.now()}
 
 
@@ -175,7 +178,8 @@ def _control(world: World) -> list[Route]:
             refusals.SmallAudience,
         ),
         _route("POST", "variants", lambda changes: change_variants(world, changes)),
-        _route("POST", "clock", lambda advance: advance_clock(world, advance), ClockAdvance),
+        _route("GET", "clock", lambda _: {"now": world.now()}),
+        _route("POST", "clock", lambda clock: set_clock(world, clock), Clock),
         _route("POST", "webhooks/pause", lambda _: _pause_webhooks(world, paused=True)),
         _route("POST", "webhooks/resume", lambda _: _pause_webhooks(world, paused=False)),
         _route(
@@ -184,30 +188,29 @@ def _control(world: World) -> list[Route]:
             lambda wanted: webhooks.redeliver(world, wanted),
             webhooks.Redelivery,
         ),
+        _route("POST", "webhooks/reverse", lambda _: webhooks.reverse_pending(world)),
+        _route(
+            "POST",
+            "webhooks/upload-status",
+            lambda report: webhooks.report_upload(world, report),
+            webhooks.UploadReport,
+        ),
         _route("POST", "reset", lambda _: reset(world)),
     ]
 
 
 def _faults(world: World) -> list[Route]:
-    def clear(wanted: dict[str, Any]) -> list[dict[str, Any]]:
-        faults.clear(world, wanted.get("number"))
-        return faults.configured(world)
-
     def configure_quota(quota: quotas.Quota) -> list[dict[str, Any]]:
         quotas.enforce(world, quota)
         return quotas.enforced(world)
 
     def clear_quotas(_: object) -> list[dict[str, Any]]:
-        quotas.lift(world)
+        quotas.clear(world)
         return []
 
     return [
-        _route("GET", "faults", lambda _: faults.configured(world)),
-        _route(
-            "POST", "faults", lambda rule: {"id": faults.configure(world, rule)}, faults.FaultRule
-        ),
-        _route("DELETE", "faults", clear),
-        _route("DELETE", "faults/{number:int}", clear),
+        *_fault_rules(world, "faults", faults.FaultRule),
+        *_fault_rules(world, "webhooks/faults", faults.WebhookFault),
         _route("GET", "refusals", lambda _: _refusals(refusals.configured(world))),
         _route(
             "POST",
@@ -218,6 +221,22 @@ def _faults(world: World) -> list[Route]:
         _route("GET", "quotas", lambda _: quotas.enforced(world)),
         _route("POST", "quotas", configure_quota, quotas.Quota),
         _route("DELETE", "quotas", clear_quotas),
+        _route("GET", "throttled", lambda _: quotas.refused(world)),
+    ]
+
+
+def _fault_rules(
+    world: World, path: str, kind: type[faults.FaultRule] | type[faults.WebhookFault]
+) -> list[Route]:
+    def clear(wanted: dict[str, Any]) -> list[dict[str, Any]]:
+        faults.clear(world, kind, wanted.get("number"))
+        return faults.configured(world, kind)
+
+    return [
+        _route("GET", path, lambda _: faults.configured(world, kind)),
+        _route("POST", path, lambda rule: {"id": faults.configure(world, rule)}, kind),
+        _route("DELETE", path, clear),
+        _route("DELETE", path + "/{number:int}", clear),
     ]
 
 

@@ -21,7 +21,7 @@ def from_json(text: bytes | str) -> Any:
 
 
 def to_escaped_json(value: object) -> bytes:
-    r"""A webhook body: ASCII only, the rest as \uXXXX in lower case, as Meta signs it (facts 3)."""
+    r"""A webhook body: ASCII only, the rest as \uXXXX in lower case, as Meta signs it."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode("ascii")
 
 
@@ -57,3 +57,10 @@ def keyed_fraction(*parts: object) -> float:
         "\x1f".join(str(part) for part in parts).encode(), digest_size=8
     ).digest()
     return int.from_bytes(digest, "big") / 2**64
+
+
+def spread(seed: int, purpose: bytes, person: int) -> int:
+    """A number of 64 bits that follows from seed, purpose and person alone."""
+    key = seed.to_bytes(16, "big", signed=True)
+    text = person.to_bytes(8, "big", signed=True)
+    return int.from_bytes(hashlib.blake2b(text + purpose, digest_size=8, key=key).digest(), "big")

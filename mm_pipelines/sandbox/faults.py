@@ -1,7 +1,11 @@
-"""Configured faults: which calls fail, and how (`POST /_sandbox/faults`)."""
+"""Configured faults: which calls and webhooks fail, and how.
 
+They are set by `POST /_sandbox/faults` and `POST /_sandbox/webhooks/faults`.
+"""
+
+from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -32,22 +36,32 @@ class ErrorEffect(BaseModel):
         return GraphError(**self.model_dump())
 
 
-class FaultRule(BaseModel):
-    """Which calls are hit (method to times), and what happens to them (the other fields).
-
-    Of the calls that match, the `nth` is the first hit, then every `every`-th, `times` in all
-    (null: without end). Effects combine: latency, hang and reset "before" precede the call; the
-    error replaces its effect; reset "after", body and headers follow it.
-    """
+class Occurrences(BaseModel):
+    """Of all matches, the `nth` is the first hit, then every `every`-th, `times` in all."""
 
     model_config = ConfigDict(extra="forbid")
+
+    nth: int = Field(default=1, ge=1)
+    every: int = Field(default=1, ge=1)
+    times: int | None = Field(default=1, ge=1, description="null: without end.")
+
+    def hits(self, seen: int, fired: int) -> bool:
+        """Whether the `seen`-th match is hit."""
+        if self.times is not None and fired >= self.times:
+            return False
+        return seen >= self.nth and (seen - self.nth) % self.every == 0
+
+
+class FaultRule(Occurrences):
+    """Which calls are hit, and what happens to them.
+
+    Effects combine: latency, hang and reset "before" precede the call; the error replaces its
+    effect; reset "after", body and headers follow it.
+    """
 
     method: str = "*"
     path: str = Field(default="*", description="Glob on the path without version, e.g. */users.")
     principal: str = Field(default="*", description="Glob on system_user, page:<id>, app, anyone.")
-    nth: int = Field(default=1, ge=1)
-    every: int = Field(default=1, ge=1)
-    times: int | None = Field(default=1, ge=1)
 
     latency_seconds: float = Field(default=0, ge=0)
     hang: bool = Field(default=False, description="Never answer; apply nothing.")
@@ -74,22 +88,36 @@ class FaultRule(BaseModel):
             and fnmatchcase(principal, self.principal)
         )
 
-    def hits(self, seen: int, fired: int) -> bool:
-        """Whether the call that is the `seen`-th to match is hit."""
-        if self.times is not None and fired >= self.times:
-            return False
-        return seen >= self.nth and (seen - self.nth) % self.every == 0
+
+class WebhookFault(Occurrences):
+    """Which webhooks are lost, doubled or late, in the order in which they are made."""
+
+    field: str = Field(default="*", description="Glob on the webhook field.")
+
+    lost: bool = Field(default=False, description="Never send it.")
+    copies: int = Field(default=1, ge=1, description="Send it so often, with the same bytes.")
+    delay_seconds: float = Field(default=0, ge=0, description="Send it so much later.")
+
+    def matches(self, field: str) -> bool:
+        """Whether a webhook counts for this rule."""
+        return fnmatchcase(field, self.field)
 
 
-def configure(world: World, rule: FaultRule) -> int:
+Rule = TypeVar("Rule", FaultRule, WebhookFault)
+
+_TABLES: dict[type[Occurrences], str] = {FaultRule: "fault", WebhookFault: "webhook_fault"}
+
+
+def configure(world: World, rule: FaultRule | WebhookFault) -> int:
     """Store a fault; returns its number."""
-    return world.insert("INSERT INTO fault (rule) VALUES (?)", (rule.model_dump_json(),))
+    statement = f"INSERT INTO {_TABLES[type(rule)]} (rule) VALUES (?)"
+    return world.insert(statement, (rule.model_dump_json(),))
 
 
-def configured(world: World) -> list[dict[str, Any]]:
-    """Every fault, with the number of calls that matched it and that it hit."""
+def configured(world: World, kind: type[Occurrences]) -> list[dict[str, Any]]:
+    """Every fault of a kind, with the number of matches and of hits so far."""
     with world.transaction() as db:
-        rows = db.execute("SELECT * FROM fault ORDER BY number").fetchall()
+        rows = db.execute(f"SELECT * FROM {_TABLES[kind]} ORDER BY number").fetchall()
     return [
         {
             "id": row["number"],
@@ -101,23 +129,23 @@ def configured(world: World) -> list[dict[str, Any]]:
     ]
 
 
-def clear(world: World, number: int | None = None) -> None:
-    """Remove one fault, or all."""
+def clear(world: World, kind: type[Occurrences], number: int | None = None) -> None:
+    """Remove one fault of a kind, or all."""
     with world.transaction() as db:
-        db.execute("DELETE FROM fault WHERE ? IS NULL OR number = ?", (number, number))
+        db.execute(f"DELETE FROM {_TABLES[kind]} WHERE ? IS NULL OR number = ?", (number, number))
 
 
-def hitting(world: World, call: Call, principal: str) -> list[FaultRule]:
-    """The rules that hit this call; it is counted for every rule it matches."""
+def hitting(world: World, kind: type[Rule], matches: Callable[[Rule], bool]) -> list[Rule]:
+    """The rules that hit one call or webhook; it is counted for every rule that it matches."""
     hit = []
     with world.transaction() as db:
-        for row in db.execute("SELECT * FROM fault ORDER BY number").fetchall():
-            rule = FaultRule.model_validate_json(row["rule"])
-            if not rule.matches(call, principal):
+        for row in db.execute(f"SELECT * FROM {_TABLES[kind]} ORDER BY number").fetchall():
+            rule = kind.model_validate_json(row["rule"])
+            if not matches(rule):
                 continue
             fires = rule.hits(row["seen"] + 1, row["fired"])
             db.execute(
-                "UPDATE fault SET seen = seen + 1, fired = fired + ? WHERE number = ?",
+                f"UPDATE {_TABLES[kind]} SET seen = seen + 1, fired = fired + ? WHERE number = ?",
                 (int(fires), row["number"]),
             )
             if fires:

@@ -1,4 +1,4 @@
-"""The Graph API's door: from a request through faults, quota and token to the edge that answers."""
+"""Answer Graph API calls: apply faults and quotas, check the token, call the edge."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ from mm_pipelines.sandbox.errors import GraphError
 from mm_pipelines.sandbox.settings import Variants
 from mm_pipelines.sandbox.world import World
 
-# The ASGI extension by which server.py lends its connection to a reset fault.
+# The ASGI extension with which server.py lets a reset fault cut the connection.
 RESET = "mm.sandbox.reset"
 
 HTML_PAGE = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong.</h1></body></html>"
@@ -38,7 +38,7 @@ HTML_PAGE = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong.</h1></
 
 @dataclass(frozen=True)
 class Route:
-    """An edge: which calls it answers, whose token it wants, and who answers."""
+    """An edge: the calls it answers, the token it needs, and the function that answers."""
 
     methods: str
     path: re.Pattern[str]
@@ -81,47 +81,51 @@ _NODE = re.compile(r"(act_)?([0-9]+)")
 
 
 async def answer(world: World, request: Request) -> Response:
-    """Answer one Graph API call, with whatever fault was ordered for it."""
+    """Answer one Graph API call, with the faults configured for it."""
     trace_id = "A" + secrets.token_urlsafe(16)
     try:
         call = await read_call(request, await asyncio.to_thread(world.variants))
     except GraphError as error:
         return error.response(trace_id)
     caller = str(auth.recognize(world.settings, call.token) if call.token else None)
-    rules = await asyncio.to_thread(faults.hitting, world, call, caller)
+    rules = await asyncio.to_thread(_faults_of, world, call, caller)
     for rule in rules:
         call = replace(call, variants=_varied(call.variants, rule))
         await asyncio.sleep(rule.latency_seconds)
     if any(rule.hang for rule in rules):
-        await _until_the_caller_leaves(request)
+        await _until_disconnected(request)
         return Response(status_code=499)
     if any(rule.reset == "before" for rule in rules):
         return await _reset(request)
-    ordered = next((rule.error for rule in rules if rule.error is not None), None)
-    response = await _applied(world, call, caller, ordered, trace_id)
+    configured_error = next((rule.error for rule in rules if rule.error is not None), None)
+    response = await _applied(world, call, caller, configured_error, trace_id)
     if any(rule.reset == "after" for rule in rules):
         return await _reset(request)
     for rule in rules:
-        response = _spoiled(response, rule)
+        response = _with_faults(response, rule)
     return response
 
 
 async def _applied(
-    world: World, call: Call, caller: str, ordered: faults.ErrorEffect | None, trace_id: str
+    world: World,
+    call: Call,
+    caller: str,
+    configured_error: faults.ErrorEffect | None,
+    trace_id: str,
 ) -> Response:
     number, headers, throttled = await asyncio.to_thread(_admit, world, call, caller)
     error: GraphError | None = None
     try:
-        if ordered is not None:
-            raise ordered.exception()
+        if configured_error is not None:
+            raise configured_error.exception()
         if throttled is not None:
             raise throttled
         if call.method == "POST" and _SUBSCRIBE_APP.fullmatch(call.path):
-            # The handshake calls out, so this one edge cannot hold the world's lock.
+            # The handshake calls the receiver, so this edge must not hold the lock of the state.
             auth.require_app(auth.authenticate(world.settings, call))
             result = to_json(await subscriptions.subscribe_app(world, call))
         else:
-            result = await asyncio.to_thread(_dispatched, world, call)
+            result = await asyncio.to_thread(_answer_in_transaction, world, call)
         response = Response(result)
     except GraphError as raised:
         error = raised
@@ -136,7 +140,7 @@ async def _applied(
     return response
 
 
-def _dispatched(world: World, call: Call) -> bytes:
+def _answer_in_transaction(world: World, call: Call) -> bytes:
     """One call, one transaction; the answer is encoded outside the event loop."""
     with world.transaction():
         result = _dispatch(world, call)
@@ -187,14 +191,14 @@ def _read_node(world: World, call: Call, principal: Principal) -> dict[str, Any]
 
 
 def _admit(world: World, call: Call, caller: str) -> tuple[int, dict[str, str], GraphError | None]:
-    """Log the call and charge it to the ad account or Page it concerns."""
+    """Log the call and charge it to its ad account or Page."""
     with world.transaction():
         subject = _subject(world, call)
         number = world.insert(
             "INSERT INTO call (at, method, path, subject, principal) VALUES (?, ?, ?, ?, ?)",
             (world.now(), call.method, call.path, subject, caller),
         )
-        headers, error = quotas.charge(world, subject)
+        headers, error = quotas.charge(world, call, subject)
     return number, headers, error
 
 
@@ -207,7 +211,7 @@ def _note_outcome(world: World, number: int, status: int, error: GraphError | No
 
 
 def _subject(world: World, call: Call) -> str | None:
-    """Whose quota a call uses: an ad account's (act_<ID>) or a Page's."""
+    """The ad account (act_<ID>) or the Page whose quota a call uses."""
     first = call.path.partition("/")[0]
     if first.startswith("act_"):
         return first
@@ -222,12 +226,16 @@ def _subject(world: World, call: Call) -> str | None:
     return first if first.isdigit() else None
 
 
+def _faults_of(world: World, call: Call, caller: str) -> list[faults.FaultRule]:
+    return faults.hitting(world, faults.FaultRule, lambda rule: rule.matches(call, caller))
+
+
 def _varied(variants: Variants, rule: faults.FaultRule) -> Variants:
     return Variants.model_validate({**variants.model_dump(), **rule.variants})
 
 
-def _spoiled(response: Response, rule: faults.FaultRule) -> Response:
-    """The answer as the rule wants it: another body, further headers."""
+def _with_faults(response: Response, rule: faults.FaultRule) -> Response:
+    """The answer with the body and the headers of a rule."""
     if rule.body is not None:
         whole = bytes(response.body)
         body = {"html": HTML_PAGE, "truncated": whole[: len(whole) // 2], "empty": b""}[rule.body]
@@ -244,7 +252,7 @@ def _spoiled(response: Response, rule: faults.FaultRule) -> Response:
     return response
 
 
-async def _until_the_caller_leaves(request: Request) -> None:
+async def _until_disconnected(request: Request) -> None:
     """The body has been read, so the only message still to come is the disconnection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -254,7 +262,7 @@ async def _reset(request: Request) -> Response:
     """Cut the connection, as a broken network does: the caller cannot know what was applied."""
     reset = request.scope.get("extensions", {}).get(RESET)
     if reset is None:
-        raise ConnectionResetError("the sandbox was told to cut this connection")
+        raise ConnectionResetError("a fault of the sandbox cuts this connection")
     reset["cut"]()
-    await _until_the_caller_leaves(request)
+    await _until_disconnected(request)
     return Response(status_code=499)

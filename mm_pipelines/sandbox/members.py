@@ -1,8 +1,8 @@
-"""Who stands in an audience.
+"""The members of audiences.
 
-A member is a row's (e-mail hash, phone hash); the same row again changes nothing. The person behind
-it is the e-mail, or the phone where there is none: two rows mean the same person when their e-mails
-are equal, or, where either lacks one, their phones.
+A member is the (e-mail hash, phone hash) of a row; the same row again changes nothing. A person is
+identified by the e-mail, or by the phone if there is no e-mail: two rows mean the same person if
+their e-mails are equal or, if either has none, their phones.
 """
 
 import sqlite3
@@ -12,7 +12,7 @@ Contact = tuple[bytes, bytes]
 
 _ABSENT = bytes(32)
 
-# Written as cross joins over named indexes: SQLite would otherwise walk the whole audience.
+# Cross joins over named indexes: SQLite would otherwise scan the whole audience.
 _REMOVE = """
 DELETE FROM member WHERE number IN (
     SELECT m.number FROM leaving l CROSS JOIN member m INDEXED BY member_once
@@ -22,6 +22,20 @@ DELETE FROM member WHERE number IN (
         WHERE l.phone <> 0 AND m.audience = :audience AND m.phone = l.phone
             AND (l.email = 0 OR m.email = 0)
 ) RETURNING email, phone
+"""
+
+_RESENT = """
+INSERT OR IGNORE INTO resent_row
+    SELECT ?1, email, phone FROM member
+    WHERE audience = ?2 AND email = ?3 AND phone = ?4 AND batch <> ?1
+"""
+
+_SENT = """
+SELECT email, phone FROM member WHERE batch = :batch AND audience = :audience
+UNION ALL
+SELECT m.email, m.phone FROM resent_row r CROSS JOIN member m INDEXED BY member_once
+    ON m.audience = :audience AND m.email = r.email AND m.phone = r.phone
+    WHERE r.batch = :batch
 """
 
 _SWAP_OUT = """
@@ -47,36 +61,56 @@ DELETE FROM token_audience WHERE audience = :audience
 
 
 def identifier(sha256: bytes) -> int:
-    """A hash as the number by which it is looked up; 0 where there is none."""
+    """The number by which a hash is looked up; 0 if there is none."""
     return int.from_bytes(sha256[:8], "big", signed=True)
 
 
 def person_of(email: int, phone: int) -> int:
-    """By what a person is known across rows, audiences and Pages."""
+    """The identity of a person across rows, audiences and Pages."""
     return email or phone
 
 
 def add(db: sqlite3.Connection, audience: int, contacts: Iterable[Contact], batch: int) -> None:
-    """Put rows into an audience; rows that stand in it already keep their first batch."""
-    # Sorted, so that neighbours in the index are written together.
+    """Add rows to an audience; rows that are members already keep their first batch."""
+    # Sorted, because neighbors in the index are then written together.
+    rows = sorted(
+        (
+            audience,
+            identifier(email),
+            identifier(phone),
+            (email or _ABSENT) + (phone or _ABSENT),
+            batch,
+        )
+        for email, phone in contacts
+    )
+    before = db.total_changes
     db.executemany(
         "INSERT OR IGNORE INTO member (audience, email, phone, hashes, batch)"
         " VALUES (?, ?, ?, ?, ?)",
-        sorted(
-            (
-                audience,
-                identifier(email),
-                identifier(phone),
-                (email or _ABSENT) + (phone or _ABSENT),
-                batch,
-            )
-            for email, phone in contacts
-        ),
+        rows,
     )
+    if db.total_changes - before < len(rows):
+        db.executemany(_RESENT, [(batch, *row[:3]) for row in rows])
+
+
+def sent_people(db: sqlite3.Connection, audience: int, batch: int) -> list[tuple[int, int]]:
+    """The (e-mail, phone) of the members that a batch added or sent again."""
+    rows = db.execute(_SENT, {"audience": audience, "batch": batch}).fetchall()
+    return [(row["email"], row["phone"]) for row in rows]
+
+
+def discard(db: sqlite3.Connection, audience: sqlite3.Row, batches: Sequence[int]) -> None:
+    """Take out the members that these batches added."""
+    marks = ", ".join("?" * len(batches))
+    gone = db.execute(
+        f"DELETE FROM member WHERE audience = ? AND batch IN ({marks}) RETURNING email, phone",
+        (audience["number"], *batches),
+    ).fetchall()
+    _unlink(db, audience, gone)
 
 
 def remove(db: sqlite3.Connection, audience: sqlite3.Row, contacts: Sequence[Contact]) -> None:
-    """Take people out of an audience, and the audience from their tokens."""
+    """Remove people from an audience, and the audience from their tokens."""
     db.execute("CREATE TEMP TABLE IF NOT EXISTS leaving (email INTEGER, phone INTEGER)")
     db.execute("DELETE FROM leaving")
     db.executemany(
@@ -88,7 +122,7 @@ def remove(db: sqlite3.Connection, audience: sqlite3.Row, contacts: Sequence[Con
 
 
 def staging(audience: sqlite3.Row) -> int:
-    """Where the batches of a replacement wait until the last one has come."""
+    """The audience number under which the batches of a replacement wait for the last one."""
     return -int(audience["number"])
 
 

@@ -1,7 +1,7 @@
-"""People in Messenger: they write to the Page, are asked, accept or ignore, stop and resume.
+"""People in Messenger: they write to the Page, accept or ignore opt-in requests, stop and resume.
 
-What the Page sends is the Graph API's `POST /<PAGE_ID>/messages` (facts 2.11); what people do is
-played through `/_sandbox/people/…` and reaches the receiver as `messaging` webhooks (facts 3).
+The Page sends opt-in requests through the Graph API's `POST /<PAGE_ID>/messages`. What people do is
+simulated through `/_sandbox/people/…` and reaches the receiver as `messaging` webhooks.
 """
 
 import sqlite3
@@ -19,12 +19,18 @@ LONGEST_TITLE = 65
 DEFAULT_TIMEZONE = "UTC"
 
 
+_SET_REOPTIN_BY_PSID = """
+UPDATE token SET reoptin = :reoptin WHERE page_id = :page AND gone_at IS NULL
+    AND person = (SELECT person FROM acquaintance WHERE page_id = :page AND psid = :psid)
+"""
+
+
 class PersonStateError(Exception):
     """The person cannot do this now: there is no request to answer, or no token to stop."""
 
 
 def request_optin(world: World, call: Call, page_id: str) -> dict[str, Any]:
-    """POST /<PAGE_ID>/messages with the notification_messages template: ask a person."""
+    """POST /<PAGE_ID>/messages with the notification_messages template: send an opt-in request."""
     recipient = call.nested("recipient")
     if not isinstance(recipient, dict) or not recipient.get("id"):
         raise missing_parameter("recipient")
@@ -33,7 +39,7 @@ def request_optin(world: World, call: Call, page_id: str) -> dict[str, Any]:
     title = str(template.get("title") or tokens.DEFAULT_TITLE)
     now = world.now()
     with world.transaction() as db:
-        _check_askable(db, page_id, psid, title, now)
+        _check_allowed(db, page_id, psid, title, now)
         message_id = f"m_{keyed_number(world.settings.seed, page_id, psid, now, digits=24)}"
         db.execute(
             "INSERT INTO optin_request (page_id, psid, title, payload, timezone, message_id,"
@@ -65,7 +71,7 @@ def write(world: World, page_id: str, psid: str | None, text: str) -> dict[str, 
         )
         mid = f"m_{keyed_number(world.settings.seed, psid, world.now(), digits=24)}"
         content = {"message": {"mid": mid, "text": text}}
-        _tell(world, page_id, psid, "messages", content)
+        _emit(world, page_id, psid, "messages", content)
     return {"page_id": page_id, "psid": psid}
 
 
@@ -77,12 +83,12 @@ def accept(world: World, page_id: str, psid: str) -> dict[str, Any]:
         db.execute(
             "UPDATE optin_request SET answer = 'accepted' WHERE number = ?", (request["number"],)
         )
-        _tell(world, page_id, psid, "messaging_optins", {"optin": _optin(token, request)})
+        _emit(world, page_id, psid, "messaging_optins", {"optin": _optin(token, request)})
     return {"page_id": page_id, "psid": psid, "subscription_token": str(token["token"])}
 
 
 def ignore(world: World, page_id: str, psid: str) -> dict[str, Any]:
-    """The person leaves the newest request unanswered for good; nobody is told."""
+    """The person dismisses the newest request; no webhook is sent."""
     with world.transaction() as db:
         request = _open_request(db, page_id, psid)
         db.execute(
@@ -92,13 +98,13 @@ def ignore(world: World, page_id: str, psid: str) -> dict[str, Any]:
 
 
 def stop(world: World, page_id: str, psid: str, *, with_token: bool = True) -> dict[str, Any]:
-    """The person stops marketing messages; the webhook may lack the token (facts 3)."""
-    return _turn(world, page_id, psid, "STOP NOTIFICATIONS", "DISABLED", with_token)
+    """The person stops marketing messages; the webhook may lack the token."""
+    return _set_optin(world, page_id, psid, "STOP NOTIFICATIONS", "DISABLED", with_token)
 
 
 def resume(world: World, page_id: str, psid: str) -> dict[str, Any]:
     """The person wants marketing messages again."""
-    return _turn(world, page_id, psid, "RESUME NOTIFICATIONS", "ENABLED", with_token=True)
+    return _set_optin(world, page_id, psid, "RESUME NOTIFICATIONS", "ENABLED", with_token=True)
 
 
 def _template(call: Call) -> dict[str, Any]:
@@ -110,7 +116,7 @@ def _template(call: Call) -> dict[str, Any]:
     if not isinstance(template, dict):
         raise missing_parameter("message.attachment.payload")
     if template.get("template_type") != "notification_messages":
-        raise invalid_parameter("Only the notification_messages template is played here")
+        raise invalid_parameter("The sandbox supports the notification_messages template only")
     if len(str(template.get("title", ""))) > LONGEST_TITLE:
         raise invalid_parameter(f"title must have at most {LONGEST_TITLE} characters")
     if not str(template.get("image_url", "https://")).startswith("https://"):
@@ -118,7 +124,7 @@ def _template(call: Call) -> dict[str, Any]:
     return template
 
 
-def _check_askable(db: sqlite3.Connection, page_id: str, psid: str, title: str, now: float) -> None:
+def _check_allowed(db: sqlite3.Connection, page_id: str, psid: str, title: str, now: float) -> None:
     conversation = db.execute(
         "SELECT last_message_at FROM conversation WHERE page_id = ? AND psid = ?", (page_id, psid)
     ).fetchone()
@@ -160,7 +166,7 @@ def _open_request(db: sqlite3.Connection, page_id: str, psid: str) -> sqlite3.Ro
 
 
 def _grant(world: World, db: sqlite3.Connection, request: sqlite3.Row) -> sqlite3.Row:
-    """A new token for the topic asked about."""
+    """A new token for the topic of the request."""
     seed, now = world.settings.seed, int(world.now())
     token = keyed_number(seed, request["page_id"], "granted", request["number"], digits=18)
     number = db.execute(
@@ -192,7 +198,7 @@ def _optin(token: sqlite3.Row, request: sqlite3.Row | None) -> dict[str, Any]:
     }
 
 
-def _turn(
+def _set_optin(
     world: World, page_id: str, psid: str, status: str, reoptin: str, with_token: bool
 ) -> dict[str, Any]:
     with world.transaction() as db:
@@ -206,18 +212,19 @@ def _turn(
             raise PersonStateError("this person holds no subscription token of the Page")
         if world.variants().optin_status_spelling == "underscores":
             status = status.replace(" ", "_")
+        db.execute(_SET_REOPTIN_BY_PSID, {"reoptin": reoptin, "page": page_id, "psid": psid})
         for token in held:
             db.execute("UPDATE token SET reoptin = ? WHERE number = ?", (reoptin, token["number"]))
             optin = {**_optin(token, None), "notification_messages_status": status}
             if with_token:
-                _tell(world, page_id, psid, "messaging_optins", {"optin": optin})
+                _emit(world, page_id, psid, "messaging_optins", {"optin": optin})
         if not with_token:
             del optin["notification_messages_token"]
-            _tell(world, page_id, psid, "messaging_optins", {"optin": optin})
+            _emit(world, page_id, psid, "messaging_optins", {"optin": optin})
     return {"page_id": page_id, "psid": psid, "tokens": [str(token["token"]) for token in held]}
 
 
-def _tell(world: World, page_id: str, psid: str, field: str, content: dict[str, Any]) -> None:
+def _emit(world: World, page_id: str, psid: str, field: str, content: dict[str, Any]) -> None:
     webhooks.emit_messaging(
         world,
         page_id,

@@ -39,6 +39,13 @@ class Variants(BaseModel):
         description="Answer an upload or removal with 200, apply nothing and leave the batch out "
         "of num_received.",
     )
+    match_threshold: Literal["audience", "session", "discard"] = Field(
+        default="audience",
+        description="What '100 or more users matched in the upload' means. audience: an audience "
+        "with fewer matches hides its tokens; session: only sessions with so many matches earn "
+        "tokens, members sent again included; discard: as session, and the new rows of a session "
+        "with fewer matches are discarded when its last batch is matched.",
+    )
     envelope: Literal["changes", "changes_bare_value", "bare"] = Field(
         default="changes",
         description="The upload webhook: changes with the field repeated inside the value, changes "
@@ -50,6 +57,14 @@ class Variants(BaseModel):
     upload_status: str = Field(
         default="SUCCESS",
         description="batch_uploading_status; a batch with another status yields no tokens.",
+    )
+    webhook_entry_time: Literal["milliseconds", "seconds"] = Field(
+        default="milliseconds",
+        description="entry.time of a Page's webhooks. Milliseconds differ for every webhook; two "
+        "webhooks of one second are equal in seconds.",
+    )
+    empty_listing: bool = Field(
+        default=False, description="Answer a token listing as if the Page had no tokens."
     )
     short_pages: bool = Field(
         default=False,
@@ -103,10 +118,17 @@ class Settings(BaseModel):
         default=1.0, ge=0, description="Added to the delay, between zero and this, per batch."
     )
     audience_floor: int = Field(
-        default=100, ge=0, description="Fewer matches than this, and an audience hides its tokens."
+        default=100, ge=0, description="Matches needed for tokens; see the variant match_threshold."
     )
     optin_people_per_page: int = Field(
         default=300, ge=0, description="People who opted in before the sandbox starts."
+    )
+    old_topic_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of matched people who also hold a token of an old topic, with their "
+        "Page-scoped ID; their token from the audience has no recipient_id.",
     )
     session_window_minutes: float = Field(default=90, gt=0)
     enforce_appsecret_proof: bool = False

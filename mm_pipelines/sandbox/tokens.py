@@ -1,14 +1,15 @@
-"""Subscription tokens: a Page's listing and the single token (facts 2.8, 2.9).
+"""Subscription tokens: a Page's listing and the single token.
 
-A token an audience made tells nothing about its person; one that a person opted into tells all.
+A token from an audience contains nothing about the person; a token from an opt-in has all fields.
 """
 
 import sqlite3
+from collections.abc import Collection
 from typing import Any
 
 from mm_pipelines.sandbox import errors
 from mm_pipelines.sandbox.calls import Call
-from mm_pipelines.sandbox.encoding import keyed_fraction, keyed_number
+from mm_pipelines.sandbox.encoding import keyed_fraction, keyed_number, spread
 from mm_pipelines.sandbox.paging import paging, position_after, requested_fields
 from mm_pipelines.sandbox.world import World
 
@@ -30,22 +31,28 @@ TIMES = {
 }
 
 DEFAULT_TITLE = "Updates and promotions"
-_TITLES = (DEFAULT_TITLE, "New arrivals", "Members' offers")
+OLD_TITLE = "New arrivals"
+_TITLES = (DEFAULT_TITLE, OLD_TITLE, "Members' offers")
 _TIMEZONES = ("America/New_York", "America/Sao_Paulo", "Asia/Manila", "Asia/Ho_Chi_Minh")
 _SOURCES = ("CTM", "COMMENT_AUTOMATION", "REPLY_AUTOMATION", None)
 
-# Listed: what a person opted into, and what an audience made if one of its audiences has reached
-# the floor, or if it has left all its audiences after having been listed.
+# Listed are tokens of opt-ins; tokens of an audience if one of its audiences shows them; and
+# tokens that have left all their audiences after they were listed.
 _LISTED = """
 t.page_id = :page AND t.gone_at IS NULL AND (
     t.person IS NULL
     OR EXISTS (
         SELECT 1 FROM token_audience a JOIN audience c ON c.number = a.audience
-        WHERE a.token = t.number AND c.matched >= :floor
+        WHERE a.token = t.number AND {shown}
     )
     OR (t.seen AND NOT EXISTS (SELECT 1 FROM token_audience a WHERE a.token = t.number))
 )
 """
+_SHOWN = {
+    "audience": "c.matched >= :floor",
+    "session": "a.earned",
+    "discard": "a.earned",
+}
 
 _FIRST_OF_RECIPIENT = """
 (t.psid IS NULL OR t.number = (
@@ -59,11 +66,13 @@ def listing(world: World, call: Call, page_id: str) -> dict[str, Any]:
     """GET /<PAGE_ID>/notification_message_tokens."""
     fields = requested_fields(call, FIELDS, default=FIELDS[1:])
     limit = min(call.whole_number("limit", DEFAULT_LIMIT, lowest=1), HIGHEST_LIMIT)
+    if call.variants.empty_listing:
+        return {"data": []}
     after, emptied = divmod(position_after(call), 2)
     with world.transaction() as db:
         populate(world, page_id)
         if call.variants.short_pages:
-            # Uneven pages, every third empty though more follow: only `next` tells the end.
+            # Uneven pages, every third one empty: only a missing `next` marks the end.
             place = keyed_number(world.settings.seed, "page", after, digits=6)
             if not emptied and after and place % 3 == 0:
                 return {"data": [], "paging": paging(call, 2 * after, 2 * after + 1, more=True)}
@@ -79,7 +88,7 @@ def listing(world: World, call: Call, page_id: str) -> dict[str, Any]:
             {**values, "after": after, "limit": limit + 1},
         ).fetchall()
         page, more = rows[:limit], len(rows) > limit
-        audiences = _audiences_of(world, db, page)
+        audiences = _audiences_of(world, call, page)
     unit = 1000 if call.variants.timestamp_unit == "milliseconds" else 1
     answer: dict[str, Any] = {"data": [_described(row, fields, audiences, unit) for row in page]}
     if page:
@@ -93,24 +102,74 @@ def read(world: World, call: Call, page_id: str, token: str) -> dict[str, Any]:
     with world.transaction() as db:
         populate(world, page_id)
         row = db.execute(
-            f"SELECT t.* FROM token t WHERE t.token = :token AND {_LISTED}",
+            f"SELECT t.* FROM token t WHERE t.token = :token AND {_listed(call)}",
             {"token": token, "page": page_id, "floor": world.settings.audience_floor},
         ).fetchone()
         if row is None:
             raise errors.unknown_object(f"notification_messages_{token}")
-        audiences = _audiences_of(world, db, [row])
+        audiences = _audiences_of(world, call, [row])
     unit = 1000 if call.variants.timestamp_unit == "milliseconds" else 1
     return _described(row, fields, audiences, unit)
 
 
 def page_of(world: World, token: str) -> str | None:
-    """The Page to which a token belongs, where only the token is known."""
+    """The Page of a token."""
     row = world.db.execute("SELECT page_id FROM token WHERE token = ?", (token,)).fetchone()
     return None if row is None else row["page_id"]
 
 
+def mint(world: World, db: sqlite3.Connection, page_id: str, people: Collection[int]) -> None:
+    """Make the tokens of matched people at a Page; a token that exists stays as it is.
+
+    A list cannot subscribe people again who unsubscribed from the Page.
+    """
+    settings, now = world.settings, int(world.now())
+    db.executemany(
+        "INSERT OR IGNORE INTO token (token, page_id, person, topic_title, reoptin,"
+        " user_token_status, created_at, opt_in_source)"
+        " VALUES (?, ?, ?, ?, 'ENABLED', 'NOT_REFRESHED', ?, 'SUBSCRIBER_LIST')",
+        [
+            (token_number(settings.seed, page_id, person), page_id, person, DEFAULT_TITLE, now)
+            for person in people
+        ],
+    )
+    if not settings.old_topic_share:
+        return
+    for person in people:
+        if keyed_fraction(settings.seed, "old topic", person) < settings.old_topic_share:
+            _mint_old_topic(world, db, page_id, person)
+
+
+def _mint_old_topic(world: World, db: sqlite3.Connection, page_id: str, person: int) -> None:
+    """Make the token of an old topic, with a Page-scoped ID, of a matched person."""
+    psid = str(keyed_number(world.settings.seed, page_id, "old topic psid", person, digits=16))
+    if db.execute("SELECT 1 FROM token WHERE page_id = ? AND psid = ?", (page_id, psid)).fetchone():
+        return
+    created = int(world.now()) - 300 * DAY
+    db.execute(
+        "INSERT INTO token (token, page_id, psid, topic_title, reoptin, user_token_status,"
+        " timezone, created_at, next_eligible_at, opt_in_source)"
+        " VALUES (?, ?, ?, ?, 'ENABLED', 'NOT_REFRESHED', ?, ?, ?, 'CTM')",
+        (
+            keyed_number(world.settings.seed, page_id, "old topic", person, digits=18),
+            page_id,
+            psid,
+            OLD_TITLE,
+            _TIMEZONES[person % len(_TIMEZONES)],
+            created,
+            created,
+        ),
+    )
+    db.execute("INSERT OR IGNORE INTO acquaintance VALUES (?, ?, ?)", (page_id, psid, person))
+
+
+def token_number(seed: int, page_id: str, person: int) -> int:
+    """The token of a person at a Page: 19 digits, more than a float can hold."""
+    return 10**18 + spread(seed, page_id.encode(), person) % (8 * 10**18)
+
+
 def populate(world: World, page_id: str) -> None:
-    """The people who had opted in before the story begins; a third of them hold several tokens."""
+    """Make the people who opted in before the sandbox starts; a third hold several tokens."""
     if world.recall(f"populated:{page_id}", False):
         return
     world.remember(f"populated:{page_id}", True)
@@ -122,7 +181,7 @@ def populate(world: World, page_id: str) -> None:
             number = keyed_number(settings.seed, page_id, "token", person, nth, digits=18)
             chance = keyed_fraction(settings.seed, page_id, "chance", person, nth)
             created = midnight - int(chance * 200 + 1) * DAY - nth * 3600
-            # Most never expire; some lie in the past, some cannot be messaged before tonight.
+            # Most never expire. Some have expired, some cannot be messaged before tonight.
             expires = None if chance < 0.7 else created + 120 * DAY
             world.db.execute(
                 "INSERT INTO token (token, page_id, psid, topic_title, reoptin,"
@@ -146,14 +205,14 @@ def populate(world: World, page_id: str) -> None:
 
 
 def _conditions(call: Call) -> tuple[str, dict[str, Any]]:
-    where, values = _LISTED, dict[str, Any]()
+    where, values = _listed(call), dict[str, Any]()
     audience_ids = call.items("custom_audience_ids")
     if audience_ids:
         names = [f"audience{index}" for index in range(len(audience_ids))]
         where += (
             " AND t.number IN (SELECT a.token FROM token_audience a"
             " JOIN audience c ON c.number = a.audience"
-            f" WHERE c.matched >= :floor AND c.audience_id IN ({_bound(names)}))"
+            f" WHERE {_shown(call)} AND c.audience_id IN ({_bound(names)}))"
         )
         values |= dict(zip(names, audience_ids, strict=True))
     sources = call.items("opt_in_source")
@@ -175,7 +234,7 @@ def _bound(names: list[str]) -> str:
 def _capped(
     db: sqlite3.Connection, where: str, values: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """Stop silently after 10,000 tokens, as do_not_return_duplicates does (facts 7.14)."""
+    """Stop silently after 10,000 tokens, as do_not_return_duplicates does."""
     last = db.execute(
         f"SELECT t.number FROM token t WHERE {where} ORDER BY t.number LIMIT 1 OFFSET :skipped",
         {**values, "skipped": WITHOUT_DUPLICATES_CAP - 1},
@@ -185,21 +244,29 @@ def _capped(
     return f"{where} AND t.number <= :last", {**values, "last": last["number"]}
 
 
-def _audiences_of(
-    world: World, db: sqlite3.Connection, rows: list[sqlite3.Row]
-) -> dict[int, list[str]]:
-    """The audiences at or above the floor in which each of these tokens stands."""
+def _audiences_of(world: World, call: Call, rows: list[sqlite3.Row]) -> dict[int, list[str]]:
+    """The audiences of each of these tokens, as far as they show their tokens."""
     audiences: dict[int, list[str]] = {}
     numbers = [row["number"] for row in rows if row["person"] is not None]
-    marks = ", ".join("?" * len(numbers))
-    for token, audience_id in db.execute(
+    values = {f"token{index}": number for index, number in enumerate(numbers)}
+    for token, audience_id in world.db.execute(
         "SELECT a.token, c.audience_id FROM token_audience a"
-        " JOIN audience c ON c.number = a.audience AND c.matched >= ?"
-        f" WHERE a.token IN ({marks}) ORDER BY c.number",
-        (world.settings.audience_floor, *numbers),
+        " JOIN audience c ON c.number = a.audience"
+        f" WHERE {_shown(call)} AND a.token IN ({_bound(list(values))})"
+        " ORDER BY c.number",
+        {**values, "floor": world.settings.audience_floor},
     ):
         audiences.setdefault(token, []).append(audience_id)
     return audiences
+
+
+def _listed(call: Call) -> str:
+    return _LISTED.format(shown=_shown(call))
+
+
+def _shown(call: Call) -> str:
+    """The condition under which an audience shows a token."""
+    return _SHOWN[call.variants.match_threshold]
 
 
 def _described(

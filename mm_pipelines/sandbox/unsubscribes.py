@@ -1,4 +1,4 @@
-"""POST /<PAGE_ID>/messaging_customer_base/unsubscribe: people leave the Page (facts 2.10)."""
+"""POST /<PAGE_ID>/messaging_customer_base/unsubscribe: end people's subscriptions to the Page."""
 
 import hashlib
 import re
@@ -17,20 +17,31 @@ _EMAIL = re.compile(r"[^@\sA-Z]+@[^@\sA-Z]+\.[^@\sA-Z]+\Z")
 
 _COMBINATIONS = ({"phone"}, {"email"}, {"phone", "email"}, {"psid"}, {"subscriber_token"})
 
-_BY_CONTACT = (
-    "UPDATE token SET gone_at = :now WHERE page_id = :page AND gone_at IS NULL AND number IN"
-    " (SELECT token FROM contact WHERE identifier = :key)"
+# Meta knows which token of an old topic belongs to the same person as a token of an audience.
+_BY_CONTACT = """
+UPDATE token SET gone_at = :now WHERE page_id = :page AND gone_at IS NULL AND (
+    number IN (SELECT token FROM contact WHERE identifier = :key)
+    OR psid IN (
+        SELECT a.psid FROM contact c
+        JOIN token t ON t.number = c.token
+        JOIN acquaintance a ON a.person = t.person AND a.page_id = t.page_id
+        WHERE c.identifier = :key AND t.page_id = :page
+    )
 )
-_BY_RECIPIENT = (
-    "UPDATE token SET gone_at = :now WHERE page_id = :page AND psid = :key AND gone_at IS NULL"
+"""
+_BY_RECIPIENT = """
+UPDATE token SET gone_at = :now WHERE page_id = :page AND gone_at IS NULL AND (
+    psid = :key
+    OR person = (SELECT person FROM acquaintance WHERE page_id = :page AND psid = :key)
 )
+"""
 _BY_SUBSCRIBER = (
     "UPDATE token SET gone_at = :now WHERE page_id = :page AND token = :key AND gone_at IS NULL"
 )
 
 
 def unsubscribe(world: World, call: Call, page_id: str) -> dict[str, Any]:
-    """200 even if every row is invalid; a valid row that nobody answers to is not invalid."""
+    """Answer 200 even if every row is invalid; a valid row without a match is not invalid."""
     data = call.nested("data")
     if data is None:
         raise missing_parameter("data")
@@ -72,10 +83,10 @@ def _leave(db: sqlite3.Connection, world: World, page_id: str, row: dict[str, An
 
 
 def _uploaded_as(key: str, value: str) -> int:
-    """The hash under which a contact was uploaded: of a phone, the digits without the plus.
+    """The hash under which a contact was uploaded: for a phone, of the digits without the plus.
 
-    A hash made of +digits cannot be turned into one of the digits, so it finds nobody: the reason
-    to send phones raw (facts 7.11).
+    A hash of the number with its plus cannot be converted and matches no one, which is the reason
+    to send phones raw.
     """
     if _HASH.match(value):
         return identifier(bytes.fromhex(value))

@@ -1,14 +1,17 @@
-"""Webhooks to the receiver: written down with the event, signed, and sent until they get a 200."""
+"""Webhooks to the receiver: stored with the event, signed, and sent until answered by 200."""
 
 import asyncio
 import hashlib
 import hmac
+import sqlite3
 from typing import Any
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
+from mm_pipelines.sandbox.audiences import existing
 from mm_pipelines.sandbox.encoding import to_escaped_json
+from mm_pipelines.sandbox.faults import WebhookFault, hitting
 from mm_pipelines.sandbox.world import World
 
 UPLOAD_STATUS = "marketing_messages_subscriber_upload_status"
@@ -26,38 +29,51 @@ class Redelivery(BaseModel):
     reverse: bool = False
 
 
-def emit_upload_status(
-    world: World,
-    *,
-    page_id: str,
-    account_id: str,
-    audience_id: str,
-    num_rows: int,
-    bounds: tuple[int, int],
-) -> None:
-    """One batch was processed (the seed's Step 4; envelope by facts 7.2)."""
+class UploadReport(BaseModel):
+    """An upload-status webhook without an upload, such as that of another app."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    audience_id: str
+    num_rows: int = Field(ge=0)
+    app_id: str = Field(default="1999999999999999", description="Default: another app's.")
+    lower_bound: int = Field(default=0, ge=0)
+    upper_bound: int = Field(default=0, ge=0)
+    status: str = "SUCCESS"
+
+
+def report_upload(world: World, report: UploadReport) -> dict[str, Any]:
+    """Send an upload-status webhook without an upload."""
+    with world.transaction():
+        audience = existing(world, report.audience_id)
+        emit_upload_status(world, audience, report)
+    return {"pending": pending(world)}
+
+
+def emit_upload_status(world: World, audience: sqlite3.Row, report: UploadReport) -> None:
+    """Report that one batch was processed."""
     variants = world.variants()
-    # Ids as JSON numbers, as Meta sends them, although many lie beyond 2^53.
+    # Ids are JSON numbers, as Meta sends them, although many exceed 2^53.
     value: dict[str, Any] = {
         "field": UPLOAD_STATUS,
-        "app_id": _number(world.settings.app_id),
-        "page_id": _number(page_id),
-        "custom_audience_id": _number(audience_id),
-        "ad_account_id": _number(account_id),
+        "app_id": _number(report.app_id),
+        "page_id": _number(audience["page_id"]),
+        "custom_audience_id": _number(audience["audience_id"]),
+        "ad_account_id": _number(audience["account_id"]),
         "timestamp": int(world.now()),
-        "num_rows": num_rows,
+        "num_rows": report.num_rows,
         "business_id": _number(world.settings.business_id),
-        "approximate_count_lower_bound": bounds[0],
-        "approximate_count_upper_bound": bounds[1],
-        "batch_uploading_status": variants.upload_status,
+        "approximate_count_lower_bound": report.lower_bound,
+        "approximate_count_upper_bound": report.upper_bound,
+        "batch_uploading_status": report.status,
     }
-    sent = {
+    objects = {
         "page": ["page"],
         "ad_account": ["ad_account"],
         "both": ["page", "ad_account"],
     }[variants.upload_object]
-    for object_name in sent:
-        object_id = page_id if object_name == "page" else account_id
+    for object_name in objects:
+        object_id = audience["page_id" if object_name == "page" else "account_id"]
         if variants.envelope == "bare":
             body = value
         else:
@@ -70,7 +86,7 @@ def emit_upload_status(
 
 
 def emit_messaging(world: World, page_id: str, field: str, message: dict[str, Any]) -> None:
-    """Something a person did in Messenger: `message` without sender, recipient and timestamp."""
+    """Report what a person did in Messenger."""
     body = _envelope(world, "page", page_id, {"messaging": [message]})
     _emit(world, "page", field, page_id, body)
 
@@ -83,15 +99,17 @@ def pending(world: World) -> int:
 
 
 def hurry(world: World) -> None:
-    """Make every pending webhook due now, whatever pause its last attempt earned it."""
+    """Make every webhook that was refused before due now, without its pause."""
     with world.transaction() as db:
         db.execute(
-            "UPDATE webhook SET due_at = min(due_at, ?) WHERE delivered_at IS NULL", (world.now(),)
+            "UPDATE webhook SET due_at = min(due_at, ?) WHERE delivered_at IS NULL"
+            " AND attempts > 0",
+            (world.now(),),
         )
 
 
 def redeliver(world: World, wanted: Redelivery) -> dict[str, Any]:
-    """Send delivered webhooks again, with the same bytes."""
+    """Send delivered webhooks again, one after the other, with the same bytes."""
     with world.transaction() as db:
         rows = db.execute(
             "SELECT number FROM webhook WHERE delivered_at IS NOT NULL ORDER BY number"
@@ -100,22 +118,27 @@ def redeliver(world: World, wanted: Redelivery) -> dict[str, Any]:
         chosen = numbers if wanted.last is None else numbers[-wanted.last :]
         if wanted.reverse:
             chosen.reverse()
-        now = world.now()
-        # The due times differ a little, because webhooks are sent in the order of their due times.
-        db.executemany(
-            "UPDATE webhook SET delivered_at = NULL, due_at = ? WHERE number = ?",
-            [(now + place * 1e-4, number) for place, number in enumerate(chosen)],
-        )
+        _schedule_in_order(world, db, chosen)
     return {"redelivering": len(chosen)}
 
 
+def reverse_pending(world: World) -> dict[str, Any]:
+    """Send the pending webhooks in reverse order, one after the other."""
+    with world.transaction() as db:
+        rows = db.execute(
+            "SELECT number FROM webhook WHERE delivered_at IS NULL ORDER BY number DESC"
+        ).fetchall()
+        _schedule_in_order(world, db, [row["number"] for row in rows])
+    return {"reversed": len(rows)}
+
+
 def sender(world: World) -> httpx.AsyncClient:
-    """The client that delivers: no proxy, and the patience Meta has."""
+    """The client that delivers webhooks: without a proxy, with Meta's time-out."""
     return httpx.AsyncClient(timeout=world.settings.webhook_timeout_seconds, trust_env=False)
 
 
 async def deliver_due(world: World, client: httpx.AsyncClient) -> bool:
-    """Send the webhooks whose time has come, some at once; whether there were any."""
+    """Send the due webhooks, several at once; returns whether there were any."""
     async with world.delivering:
         due = await asyncio.to_thread(_due, world)
         await asyncio.gather(*(_deliver(world, client, *webhook) for webhook in due))
@@ -123,7 +146,7 @@ async def deliver_due(world: World, client: httpx.AsyncClient) -> bool:
 
 
 def destination(world: World) -> str | None:
-    """Where webhooks go: the configured receiver, else the app's callback."""
+    """The address for webhooks: the configured receiver, else the app's callback."""
     if world.settings.webhook_url is not None:
         return world.settings.webhook_url
     row = world.db.execute(
@@ -141,17 +164,22 @@ def sign(world: World, body: bytes) -> str:
 def _emit(world: World, object_name: str, field: str, object_id: str, body: dict[str, Any]) -> None:
     if destination(world) is None or not _subscribed(world, object_name, field, object_id):
         return
+    faults = hitting(world, WebhookFault, lambda fault: fault.matches(field))
+    if any(fault.lost for fault in faults):
+        return
     now = world.now()
+    due_at = now + sum(fault.delay_seconds for fault in faults)
+    row = (object_name, field, object_id, to_escaped_json(body), now, due_at)
     with world.transaction() as db:
-        db.execute(
+        db.executemany(
             "INSERT INTO webhook (object, field, object_id, body, made_at, due_at)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (object_name, field, object_id, to_escaped_json(body), now, now),
+            [row] * max([1, *(fault.copies for fault in faults)]),
         )
 
 
 def _subscribed(world: World, object_name: str, field: str, object_id: str) -> bool:
-    """Facts 1.10: a field is delivered only if app and Page (or ad account) both subscribed."""
+    """A field is delivered only if app and Page (or ad account) both subscribed."""
     if not world.settings.require_subscriptions:
         return True
     app = world.db.execute(
@@ -163,18 +191,20 @@ def _subscribed(world: World, object_name: str, field: str, object_id: str) -> b
     ).fetchone()
     if app is None or node is None or field not in app["fields"].split(","):
         return False
-    # An ad account subscribes to the app, not to single fields (facts 2.13).
+    # An ad account subscribes to the app, not to single fields.
     return object_name == "ad_account" or field in node["fields"].split(",")
 
 
 def _envelope(
     world: World, object_name: str, object_id: str, content: dict[str, Any]
 ) -> dict[str, Any]:
-    # Generic webhooks count in seconds, those of Pages in milliseconds (facts 3); no two alike,
-    # since two batches can finish in one instant and nothing else tells their events apart.
+    # Webhooks of Pages have milliseconds, those of ad accounts seconds. No two milliseconds are
+    # equal: two batches can finish at the same instant, and nothing else distinguishes their
+    # webhooks.
     instant = max(int(world.now() * 1000), int(world.recall("last_entry_time", 0)) + 1)
     world.remember("last_entry_time", instant)
-    entry_time = instant if object_name == "page" else instant // 1000
+    milliseconds = world.variants().webhook_entry_time == "milliseconds"
+    entry_time = instant if object_name == "page" and milliseconds else instant // 1000
     return {
         "object": object_name,
         "entry": [{"id": object_id, "time": entry_time, **content}],
@@ -187,11 +217,23 @@ def _due(world: World) -> list[tuple[int, int, bytes, str]]:
         if url is None or world.recall("webhooks_paused", False):
             return []
         rows = db.execute(
-            "SELECT number, attempts, body FROM webhook"
+            "SELECT number, attempts, body, alone FROM webhook"
             " WHERE delivered_at IS NULL AND due_at <= ? ORDER BY due_at, number LIMIT ?",
             (world.now(), AT_ONCE),
         ).fetchall()
+    if rows and rows[0]["alone"]:
+        rows = rows[:1]
     return [(row["number"], row["attempts"], row["body"], url) for row in rows]
+
+
+def _schedule_in_order(world: World, db: sqlite3.Connection, numbers: list[int]) -> None:
+    """Make webhooks due now, to be sent one after the other in this order."""
+    now = world.now()
+    # Webhooks are sent in the order of their due times, which therefore differ a little.
+    db.executemany(
+        "UPDATE webhook SET delivered_at = NULL, alone = 1, due_at = ? WHERE number = ?",
+        [(now - (len(numbers) - place) * 1e-4, number) for place, number in enumerate(numbers)],
+    )
 
 
 async def _deliver(

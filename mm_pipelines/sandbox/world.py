@@ -8,7 +8,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +52,10 @@ CREATE TABLE IF NOT EXISTS member (
     number INTEGER PRIMARY KEY,
     audience INTEGER, email INTEGER, phone INTEGER, hashes BLOB, batch INTEGER
 );
+-- The rows of a batch that were members already, while `member.batch` is their first batch.
+CREATE TABLE IF NOT EXISTS resent_row (
+    batch INTEGER, email INTEGER, phone INTEGER, PRIMARY KEY (batch, email, phone)
+) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS member_once ON member (audience, email, phone);
 CREATE INDEX IF NOT EXISTS member_by_phone ON member (audience, phone);
 CREATE INDEX IF NOT EXISTS member_by_batch ON member (batch);
@@ -69,13 +73,19 @@ CREATE UNIQUE INDEX IF NOT EXISTS token_of_person ON token (person, page_id)
 CREATE INDEX IF NOT EXISTS token_of_page ON token (page_id, number);
 CREATE INDEX IF NOT EXISTS token_of_psid ON token (page_id, psid) WHERE psid IS NOT NULL;
 CREATE INDEX IF NOT EXISTS token_unseen ON token (number) WHERE seen = 0 AND person IS NOT NULL;
+-- `earned`: a session of this audience in which the person matched reached the match threshold.
 CREATE TABLE IF NOT EXISTS token_audience (
-    audience INTEGER, token INTEGER, PRIMARY KEY (audience, token)
+    audience INTEGER, token INTEGER, earned INTEGER DEFAULT 0, PRIMARY KEY (audience, token)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS audience_of_token ON token_audience (token);
 -- By which e-mails and phones tokens can be found again, to unsubscribe them.
 CREATE TABLE IF NOT EXISTS contact (
     identifier INTEGER, token INTEGER, PRIMARY KEY (identifier, token)
+) WITHOUT ROWID;
+
+-- The Page-scoped IDs of people who hold a token of an old topic and one from an audience.
+CREATE TABLE IF NOT EXISTS acquaintance (
+    page_id TEXT, psid TEXT, person INTEGER, PRIMARY KEY (page_id, psid)
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS conversation (
@@ -95,49 +105,66 @@ CREATE TABLE IF NOT EXISTS subscription (
 CREATE TABLE IF NOT EXISTS webhook (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     object TEXT, field TEXT, object_id TEXT, body BLOB, made_at REAL, attempts INTEGER DEFAULT 0,
-    due_at REAL, delivered_at REAL, last_status INTEGER
+    due_at REAL, delivered_at REAL, last_status INTEGER, alone INTEGER DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS webhook_due ON webhook (due_at) WHERE delivered_at IS NULL;
 
+CREATE TABLE IF NOT EXISTS webhook_fault (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT,
+    seen INTEGER DEFAULT 0, fired INTEGER DEFAULT 0
+);
 CREATE TABLE IF NOT EXISTS fault (
     number INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT,
     seen INTEGER DEFAULT 0, fired INTEGER DEFAULT 0
 );
-CREATE TABLE IF NOT EXISTS quota (subject TEXT PRIMARY KEY, rule TEXT, blocked_until REAL)
-    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rate_limit (
+    subject TEXT, kind TEXT, rule TEXT, blocked_until REAL, PRIMARY KEY (subject, kind)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS call (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     at REAL, method TEXT, path TEXT, subject TEXT, principal TEXT, status INTEGER, code INTEGER,
     fault INTEGER
 );
 CREATE INDEX IF NOT EXISTS call_of_subject ON call (subject, at);
+CREATE INDEX IF NOT EXISTS call_at ON call (at);
 """
 
 # Columns that state files of earlier versions lack.
-ADDED_COLUMNS = (("batch", "subscribers", "TEXT DEFAULT 'accepted'"),)
+ADDED_COLUMNS = (
+    ("batch", "subscribers", "TEXT DEFAULT 'accepted'"),
+    ("token_audience", "earned", "INTEGER DEFAULT 0"),
+    ("webhook", "alone", "INTEGER DEFAULT 0"),
+)
 
 TABLES = (
     "audience", "session", "batch", "member", "token", "token_audience", "contact", "conversation",
-    "optin_request", "subscription", "webhook", "fault", "quota", "call", "remembered",
+    "optin_request", "subscription", "webhook", "webhook_fault", "fault", "rate_limit", "call",
+    "remembered", "resent_row", "acquaintance",
 )  # fmt: skip
 
 
 class World:
-    """Settings, state and clock of one sandbox. Thread-safe: one transaction at a time."""
+    """Settings, state and clock of one sandbox; thread-safe, one transaction at a time.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: The sandbox's settings.
+        now: The real time in unix seconds, on which the sandbox's own clock is based.
+    """
+
+    def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
         self.settings = settings
+        self._real_time = now
         if settings.state_file is not None:
             settings.state_file.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        # One delivery round at a time, or a webhook under way would be taken up by another round.
+        # One delivery round at a time: two rounds would send the same webhook twice.
         self.delivering = asyncio.Lock()
         self.db = sqlite3.connect(
             settings.state_file or ":memory:", check_same_thread=False, isolation_level=None
         )
         self.db.row_factory = sqlite3.Row
-        # Committed is what the system has been handed: the end of this process at any instant loses
-        # nothing, the machine's own crash may, which a stand-in can accept.
+        # The end of this process at any instant loses nothing that is committed. A crash of the
+        # machine may, which is acceptable for a stand-in.
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = OFF")
         self.db.execute("PRAGMA wal_autocheckpoint = 20000")
@@ -170,17 +197,27 @@ class World:
         return -1 if number is None else number
 
     def close(self) -> None:
-        """Close the file; the world cannot be used afterwards."""
+        """Close the state file."""
         with self._lock:
             self.db.close()
 
     def now(self) -> float:
-        """Unix seconds, ahead of the real time by what the clock was advanced."""
-        return time.time() + float(self.recall("clock_offset", 0.0))
+        """The sandbox's time in unix seconds: the real time plus an offset, or a frozen time."""
+        clock = self.recall("clock", {})
+        frozen_at = clock.get("frozen_at")
+        if frozen_at is not None:
+            return float(frozen_at)
+        return self._real_time() + float(clock.get("offset", 0.0))
 
-    def advance_clock(self, seconds: float) -> None:
-        """Move the sandbox's time forward, for windows of hours and weeks."""
-        self.remember("clock_offset", float(self.recall("clock_offset", 0.0)) + seconds)
+    def set_clock(self, *, advance_seconds: float = 0.0, frozen: bool | None = None) -> None:
+        """Move the clock forward; freeze it, or let it run again from where it stands."""
+        with self.transaction():
+            now = self.now() + advance_seconds
+            was_frozen = self.recall("clock", {}).get("frozen_at") is not None
+            if was_frozen if frozen is None else frozen:
+                self.remember("clock", {"frozen_at": now})
+            else:
+                self.remember("clock", {"offset": now - self._real_time()})
 
     def variants(self) -> Variants:
         """The variants in force for every call."""
@@ -199,7 +236,7 @@ class World:
         return default if row is None else from_json(row["value"])
 
     def reset(self) -> None:
-        """Forget everything, as if the state file had been deleted."""
+        """Delete all state, as if the state file had been deleted."""
         with self.transaction() as db:
             for table in TABLES:
                 db.execute(f"DELETE FROM {table}")

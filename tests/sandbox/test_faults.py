@@ -98,7 +98,7 @@ def test_a_quota_shows_its_use_and_blocks_beyond_it(sandbox: Meta) -> None:
     assert [usage["call_count"] for usage in used] == [25, 50, 75, 100, 100]
     assert used[-1]["estimated_time_to_regain_access"] == 2
     assert error_of(answers[-1]) == (80003, 2446079)
-    assert json.loads(answers[1].headers["x-ad-account-usage"])["acc_id_util_pct"] == 50.0
+    assert json.loads(answers[1].headers["x-ad-account-usage"])["acc_id_util_pct"] == 0
     sandbox.door("POST", "clock", advance_seconds=700)
     assert sandbox.call("GET", EDGE).status_code == 200
 
@@ -110,3 +110,77 @@ def test_the_token_listing_has_a_throttle_of_its_own(sandbox: Meta) -> None:
 
     assert codes == [200, 400]
     assert error_of(sandbox.call("GET", path, meta.PAGE_TOKEN))[0] == 2300080
+
+
+@pytest.mark.parametrize(
+    ("subject", "code", "kind"),
+    [
+        ("app", 4, "application"),
+        (f"act_{meta.ACCOUNT}", 17, "ad_account"),
+        (f"act_{meta.ACCOUNT}", 80004, "ad_account"),
+        (f"act_{meta.ACCOUNT}", 80003, "custom_audience"),
+        (meta.PAGE, 32, "page"),
+        (meta.PAGE, 80001, "page"),
+        (meta.PAGE, 80006, "page"),
+        (meta.PAGE, 2300080, "token_listing"),
+    ],
+)
+def test_each_kind_of_quota_refuses_with_its_own_code_until_its_block_ends(
+    sandbox: Meta, subject: str, code: int, kind: str
+) -> None:
+    sandbox.door("POST", "clock", frozen=True)
+    sandbox.door(
+        "POST", "quotas", subject=subject, code=code, blocked_for_seconds=3600, block_seconds=0
+    )
+    of_page = subject == meta.PAGE
+    path = f"{meta.PAGE}/notification_message_tokens" if of_page else EDGE
+    token = meta.PAGE_TOKEN if of_page else meta.SYSTEM_TOKEN
+    refused = [error_of(sandbox.call("GET", path, token))[0] for _ in range(2)]
+    sandbox.door("POST", "clock", advance_seconds=3600)
+    permitted = sandbox.call("GET", path, token)
+    (counted,) = sandbox.door("GET", "throttled")
+
+    assert refused == [code, code]
+    assert permitted.status_code == 200
+    assert (counted["kind"], counted["code"], counted["refusals"]) == (kind, code, 2)
+    assert counted["subject"] == (meta.PAGE if of_page else f"act_{meta.ACCOUNT}")
+
+
+def test_only_the_header_of_the_refusing_quota_is_full(sandbox: Meta) -> None:
+    sandbox.door("POST", "quotas", subject="app", blocked_for_seconds=600)
+    answer = sandbox.call("GET", EDGE)
+    use_case = json.loads(answer.headers["x-business-use-case-usage"])[meta.ACCOUNT][0]
+
+    assert json.loads(answer.headers["x-app-usage"])["call_count"] == 100
+    assert use_case["call_count"] == 0
+    assert json.loads(answer.headers["x-ad-account-usage"])["acc_id_util_pct"] == 0
+
+
+def test_a_refusal_need_not_tell_how_long_it_lasts(sandbox: Meta) -> None:
+    account = f"act_{meta.ACCOUNT}"
+    sandbox.door("POST", "quotas", subject=account, blocked_for_seconds=600, tell_wait=False)
+    usage = json.loads(sandbox.call("GET", EDGE).headers["x-business-use-case-usage"])
+
+    assert usage[meta.ACCOUNT][0]["estimated_time_to_regain_access"] == 0
+    assert usage[meta.ACCOUNT][0]["call_count"] == 100
+
+
+def test_two_kinds_of_quota_of_one_account_are_counted_apart(sandbox: Meta) -> None:
+    sandbox.door("POST", "quotas", subject=meta.PAGE, kind="token_listing", calls=1)
+    sandbox.door("POST", "quotas", subject=meta.PAGE, kind="page", code=80006, calls=3)
+    listing = f"{meta.PAGE}/notification_message_tokens"
+    codes = []
+    for path in (listing, listing, meta.PAGE, meta.PAGE):
+        answer = sandbox.call("GET", path, meta.PAGE_TOKEN)
+        codes.append(answer.json().get("error", {}).get("code"))
+
+    assert codes == [None, 2300080, None, 80006]
+
+
+def test_a_frozen_clock_stands_until_it_is_advanced_or_released(sandbox: Meta) -> None:
+    frozen = sandbox.door("POST", "clock", frozen=True)["now"]
+    assert sandbox.door("GET", "clock")["now"] == frozen
+    assert sandbox.door("POST", "clock", advance_seconds=60)["now"] == frozen + 60
+    released = sandbox.door("POST", "clock", frozen=False)["now"]
+    assert released == pytest.approx(frozen + 60, abs=1)
+    assert sandbox.door("GET", "clock")["now"] > released

@@ -174,3 +174,92 @@ def test_removal_from_an_audience_keeps_the_token_and_drops_the_audience(sandbox
     assert after.keys() == before.keys()
     assert set(map(tuple, after.values())) == {(audience,), ()}
     assert 40 < list(after.values()).count([]) < 80
+
+
+def upload_days(sandbox: Meta, days: list[list[list[str]]]) -> str:
+    """One audience that gets one session a day."""
+    audience = sandbox.create_audience()
+    for session, rows in enumerate(days, 1):
+        sandbox.upload(audience, rows, session=session, last=True)
+        sandbox.settle()
+    return audience
+
+
+# A match rate of 1 makes the number of matches the number of rows.
+SMALL_DAYS = [people(60, f"day {day} ") for day in range(3)]
+LARGE_DAY = people(100, "large ")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "tokens", "members"),
+    [("audience", 280, 280), ("session", 100, 280), ("discard", 100, 100)],
+)
+def test_the_match_threshold_has_three_readings(
+    start: Start, threshold: str, tokens: int, members: int
+) -> None:
+    sandbox = start(match_rate=1, optin_people_per_page=0)
+    sandbox.door("POST", "variants", match_threshold=threshold)
+    audience = upload_days(sandbox, [*SMALL_DAYS, LARGE_DAY])
+
+    assert len(sandbox.tokens(custom_audience_ids=audience)) == tokens
+    assert len(made_by_audience(sandbox)) == tokens
+    assert len(sandbox.members(audience)) == members
+
+
+@pytest.mark.parametrize("threshold", ["audience", "session", "discard"])
+def test_a_small_day_earns_tokens_when_members_are_sent_again_with_it(
+    start: Start, threshold: str
+) -> None:
+    sandbox = start(match_rate=1, optin_people_per_page=0)
+    sandbox.door("POST", "variants", match_threshold=threshold)
+    small, later = people(60, "small "), people(10, "later ")
+    audience = upload_days(sandbox, [LARGE_DAY, small + LARGE_DAY, later])
+
+    expected = {"audience": 170, "session": 160, "discard": 160}[threshold]
+    assert len(sandbox.tokens(custom_audience_ids=audience)) == expected
+    assert len(sandbox.members(audience)) == (160 if threshold == "discard" else 170)
+
+
+def test_a_session_earns_tokens_for_all_its_batches_once_it_reaches_the_threshold(
+    start: Start,
+) -> None:
+    sandbox = start(match_rate=1, optin_people_per_page=0)
+    sandbox.door("POST", "variants", match_threshold="session")
+    audience = sandbox.create_audience()
+    counts = []
+    for seq in (1, 2, 3):
+        sandbox.upload(audience, people(60, f"{seq} "), seq=seq, last=seq == 3)
+        sandbox.settle()
+        counts.append(len(sandbox.tokens()))
+
+    assert counts == [0, 120, 180]
+
+
+def test_a_listing_can_be_empty_once(sandbox: Meta) -> None:
+    listed = sandbox.tokens()
+    fault = {"path": "*/notification_message_tokens", "variants": {"empty_listing": True}}
+    sandbox.door("POST", "faults", **fault)
+
+    assert sandbox.tokens() == []
+    assert sandbox.tokens() == listed
+
+
+def test_a_person_can_hold_a_token_of_an_old_topic_and_one_from_an_audience(start: Start) -> None:
+    sandbox = start(match_rate=1, optin_people_per_page=0, old_topic_share=0.5)
+    uploaded(sandbox, 200)
+    listed = sandbox.tokens()
+    old = [row for row in listed if "recipient_id" in row]
+    assert 70 < len(old) < 130
+    assert {row["topic_title"] for row in old} == {"New arrivals"}
+    assert len(listed) == 200 + len(old)
+
+    person = {"page_id": meta.PAGE, "psid": old[0]["recipient_id"]}
+    sandbox.door("POST", "people/stop", **person)
+    stopped = [row["notification_messages_reoptin"] for row in sandbox.tokens()]
+    assert stopped.count("DISABLED") == 2
+    path = f"{meta.PAGE}/messaging_customer_base/unsubscribe"
+    rows = [{"psid": old[0]["recipient_id"]}]
+    sandbox.call("POST", path, meta.PAGE_TOKEN, json={"data": rows})
+    assert len(sandbox.tokens()) == len(listed) - 2
+    sandbox.call("POST", path, meta.PAGE_TOKEN, json={"data": [{"email": people(1)[0][0]}]})
+    assert len(sandbox.tokens()) in {len(listed) - 3, len(listed) - 4}

@@ -124,3 +124,69 @@ def test_subscribing_shakes_hands_first(start: Start, receiver: Receiver) -> Non
     assert [field["name"] for field in listed["fields"]] == ["messages", FIELD]
     (app,) = sandbox.call("GET", page_edge, meta.PAGE_TOKEN).json()["data"]
     assert app["subscribed_fields"] == [FIELD]
+
+
+@pytest.fixture
+def in_order(start: Start, receiver: Receiver) -> Meta:
+    """A sandbox that matches batches in the order in which they came."""
+    return start(match_jitter_seconds=0, webhook_url=receiver.url)
+
+
+def upload_reports(receiver: Receiver) -> list[int]:
+    """The row counts of the upload-status webhooks, in the order in which they arrived."""
+    values = [body["entry"][0]["changes"][0]["value"] for body in receiver.bodies()]
+    return [value["num_rows"] for value in values]
+
+
+def upload_of_sizes(sandbox: Meta, *sizes: int) -> str:
+    audience = sandbox.create_audience()
+    for seq, size in enumerate(sizes, 1):
+        sandbox.upload(audience, people(size, f"{seq}-"), seq=seq)
+    return audience
+
+
+def test_webhooks_can_be_lost_doubled_and_late(in_order: Meta, receiver: Receiver) -> None:
+    sandbox = in_order
+    sandbox.door("POST", "webhooks/faults", field="*upload_status", nth=1, lost=True)
+    sandbox.door("POST", "webhooks/faults", field="*upload_status", nth=2, copies=2)
+    sandbox.door("POST", "webhooks/faults", field="*upload_status", nth=3, delay_seconds=600)
+    sandbox.door("POST", "webhooks/faults", field="messages", lost=True)
+    upload_of_sizes(sandbox, 1, 2, 3, 4)
+    assert sandbox.settle()["pending_webhooks"] == 1
+    assert sorted(upload_reports(receiver)) == [2, 2, 4]
+    sandbox.door("POST", "clock", advance_seconds=600)
+    sandbox.settle()
+
+    assert sorted(upload_reports(receiver)) == [2, 2, 3, 4]
+    assert [fault["fired"] for fault in sandbox.door("GET", "webhooks/faults")] == [1, 1, 1, 0]
+    assert sandbox.door("DELETE", "webhooks/faults") == []
+
+
+def test_pending_webhooks_can_arrive_in_reverse_within_one_second(
+    in_order: Meta, receiver: Receiver
+) -> None:
+    sandbox = in_order
+    sandbox.door("POST", "clock", frozen=True)
+    sandbox.door("POST", "variants", webhook_entry_time="seconds")
+    sandbox.door("POST", "webhooks/pause")
+    upload_of_sizes(sandbox, 1, 2, 3)
+    sandbox.settle()
+    assert sandbox.door("POST", "webhooks/reverse") == {"reversed": 3}
+    sandbox.door("POST", "webhooks/resume")
+    sandbox.settle()
+
+    assert upload_reports(receiver) == [3, 2, 1]
+    assert len({body["entry"][0]["time"] for body in receiver.bodies()}) == 1
+
+
+def test_a_report_of_another_app_can_be_sent(sandbox: Meta, receiver: Receiver) -> None:
+    audience = sandbox.create_audience()
+    report = {"audience_id": audience, "num_rows": 10, "app_id": "42", "upper_bound": 7}
+    sandbox.door("POST", "webhooks/upload-status", **report)
+    sandbox.settle()
+    (body,) = receiver.bodies()
+    value = body["entry"][0]["changes"][0]["value"]
+
+    assert (value["app_id"], value["num_rows"]) == (42, 10)
+    assert value["custom_audience_id"] == int(audience)
+    assert value["approximate_count_upper_bound"] == 7
