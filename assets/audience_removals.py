@@ -6,7 +6,7 @@ import dagster as dg
 
 from mm_pipelines.assets.audience_upload import LEDGER_COLUMNS, sending
 from mm_pipelines.assets.custom_audience import custom_audience
-from mm_pipelines.config import Source
+from mm_pipelines.config import ListSource
 from mm_pipelines.delivery.removals import RemovalRequest, audiences_with, leaving_of, remove_people
 from mm_pipelines.lists import ListError, ListMissingError
 from mm_pipelines.orchestration.failures import meta_failures
@@ -87,7 +87,7 @@ def _lists(partition: AudienceDay, storage: Storage) -> list[HashedPayload]:
 
 
 def _hashed(
-    source: Source, url: str, partition: AudienceDay, storage: Storage
+    source: ListSource, url: str, partition: AudienceDay, storage: Storage
 ) -> HashedPayload | None:
     try:
         return build_hashed_payload(
@@ -96,6 +96,8 @@ def _hashed(
             folder=f"removals/{partition.audience}/{partition.day}",
             columns=source.columns,
             encoding=source.encoding,
+            # People who are removed need not have agreed to anything.
+            consent="ignore",
             default_country=CONFIG.audiences[partition.audience].default_country,
         )
     except ListMissingError:

@@ -1,4 +1,4 @@
-"""A day's list as it lies, validated in place."""
+"""Validates a day's list in its place."""
 
 import dagster as dg
 
@@ -19,30 +19,37 @@ from mm_pipelines.storage import without_credentials
             "enough_people",
             asset="customer_list",
             description=f"At least {MATCH_FLOOR} rows have an e-mail address or phone number.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            "consent_recorded",
+            asset="customer_list",
+            description="The list records who agreed to receive messages.",
+        ),
     ],
 )
 def customer_list(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    """The day's customer list, validated where it lies; it is never copied.
+    """The day's customer list, validated in its place. It is never copied.
 
-    Its data version is the fingerprint of its bytes, so that `hashed_payload` can tell whether it
-    hashes what was validated here.
+    The data version is the fingerprint of the list's bytes. `hashed_payload` compares it with the
+    bytes that it reads.
     """
     partition = AudienceDay.of(context)
     source = CONFIG.audiences[partition.audience].source
     try:
-        report = inspect_list(partition.list_url, source.columns, encoding=source.encoding)
+        report = inspect_list(
+            partition.list_url, source.columns, encoding=source.encoding, consent=source.consent
+        )
     except ListError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.fingerprint),
         metadata=_metadata(report),
-        check_results=[_enough_people(report)],
+        check_results=[_enough_people(report), _consent_recorded(report)],
     )
 
 
 def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
-    recognised = [
+    recognized = [
         f"| {key} | {', '.join(headers)} | {report.share(key):.1%} |"
         for key, headers in report.columns.items()
     ]
@@ -52,14 +59,16 @@ def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
         "fingerprint": dg.MetadataValue.text(report.fingerprint),
         "bytes": dg.MetadataValue.int(report.size or 0),
         "format": dg.MetadataValue.text(_format(report)),
+        "consent": dg.MetadataValue.text(_consent(report)),
+        "rows_without_consent": dg.MetadataValue.int(report.rows_without_consent),
         "rows_with_identifier": dg.MetadataValue.int(report.rows_with_identifier),
         "columns": dg.MetadataValue.md(
-            "\n".join(["| key | header | filled |", "|---|---|---|", *recognised])
+            "\n".join(["| key | header | filled |", "|---|---|---|", *recognized])
         ),
         "columns_with_alternatives": dg.MetadataValue.md(_alternatives(report)),
         # A pivoted list may have personal values among its column names.
         "columns_not_read": dg.MetadataValue.text(
-            ", ".join(redact(name) for name in report.unrecognised) or "none"
+            ", ".join(redact(name) for name in report.unrecognized) or "none"
         ),
     }
     metadata |= {
@@ -83,6 +92,31 @@ def _format(report: ListReport) -> str:
     return ", ".join(fact for fact in facts if fact)
 
 
+def _consent(report: ListReport) -> str:
+    columns = ", ".join(report.consent.headers)
+    return f"{columns} ({report.consent.source})" if columns else report.consent.source
+
+
+def _consent_recorded(report: ListReport) -> dg.AssetCheckResult:
+    consent = report.consent
+    if consent.recorded:
+        description = f"{report.rows_without_consent:,} rows without consent are rejected."
+    elif consent.source == "ignored":
+        description = "mm.yaml has consent: ignore, so consent is not read from the list."
+    else:
+        description = (
+            "No column records who agreed to receive messages, so every row is accepted unless it "
+            "records an opt-out. Name the column in mm.yaml under source.consent, or write "
+            "consent: ignore if the list contains only people who agreed."
+        )
+    return dg.AssetCheckResult(
+        check_name="consent_recorded",
+        passed=consent.recorded or consent.source == "ignored",
+        severity=dg.AssetCheckSeverity.WARN,
+        description=description,
+    )
+
+
 def _enough_people(report: ListReport) -> dg.AssetCheckResult:
     enough = report.rows_with_identifier >= MATCH_FLOOR
     return dg.AssetCheckResult(
@@ -91,8 +125,8 @@ def _enough_people(report: ListReport) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{report.rows_with_identifier:,} rows can be matched."
         if enough
-        else f"Only {report.rows_with_identifier:,} rows have an e-mail address or phone number; "
-        f"with fewer than {MATCH_FLOOR} matched people in the audience Meta gives no tokens. "
-        "Send a longer list, or join small audiences.",
+        else f"Only {report.rows_with_identifier:,} rows have consent and an e-mail address or "
+        f"phone number. With fewer than {MATCH_FLOOR} matched people in the audience Meta gives no "
+        "tokens. Send a longer list, or join small audiences.",
         metadata={"rows_with_identifier": report.rows_with_identifier},
     )

@@ -68,6 +68,7 @@ def hashed_payload(
             folder=f"hashed_payload/{partition.audience}/{partition.day}",
             columns=audience.source.columns,
             encoding=audience.source.encoding,
+            consent=audience.source.consent,
             default_country=audience.default_country,
             expected_fingerprint=_validated_fingerprint(context),
             suppression=_suppression(database, suppression),

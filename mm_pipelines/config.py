@@ -20,9 +20,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PrivateAttr,
     StringConstraints,
+    Tag,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -158,8 +160,8 @@ def _known_encoding(name: str) -> str:
     return name.lower()
 
 
-class Source(_Model):
-    """The location of a day's list of customers, or of people to remove.
+class ListSource(_Model):
+    """The location and form of a list.
 
     ``path`` is relative to mm.yaml, or any fsspec URL. ``columns`` maps schema keys to headers.
     ``encoding`` replaces the detected one.
@@ -170,6 +172,36 @@ class Source(_Model):
         dict[Annotated[str, AfterValidator(_schema_key)], Text], AfterValidator(_with_identifier)
     ] = Field(default_factory=dict)
     encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
+
+
+class ConsentColumn(_Model):
+    """The column of a list that records consent, and the cells that grant it.
+
+    Cells are compared without case and surrounding spaces.
+    """
+
+    column: Text
+    yes: tuple[Text, ...] = Field(min_length=1)
+
+
+def _ignore_or_column(value: object) -> str:
+    return "[ignore]" if isinstance(value, str) else "[column]"
+
+
+class Source(ListSource):
+    """A day's list of customers.
+
+    ``consent`` names the column that records it; ``ignore`` accepts a list that records none.
+    """
+
+    consent: (
+        Annotated[
+            Annotated[ConsentColumn, Tag("[column]")]
+            | Annotated[Literal["ignore"], Tag("[ignore]")],
+            Discriminator(_ignore_or_column),
+        ]
+        | None
+    ) = None
 
 
 class Audience(_Model):
@@ -183,7 +215,7 @@ class Audience(_Model):
     mode: Literal["append", "mirror"] = "append"
     default_country: Country | None = None
     source: Source
-    removals: Source | None = None
+    removals: ListSource | None = None
 
 
 class Config(_Model):
@@ -192,7 +224,7 @@ class Config(_Model):
     start_date: date
     timezone: Annotated[str, AfterValidator(_known_timezone)] = "UTC"
     settings: Settings = Settings()
-    removals: Source | None = None
+    removals: ListSource | None = None
     pages: dict[Key, Page] = Field(min_length=1)
     audiences: dict[Key, Audience] = Field(min_length=1)
     _directory: Path = PrivateAttr(default=Path())
@@ -339,8 +371,8 @@ def _repeated_keys(node: yaml.Node, location: Location = ()) -> Iterator[Locatio
 
 
 def _text_location(location: tuple[int | str, ...]) -> Location:
-    # pydantic marks a fault in a mapping's key with an extra part that is not in the document.
-    return tuple(str(part) for part in location if part != "[key]")
+    # A part in brackets is pydantic's or a tag of ours, and not in the document.
+    return tuple(str(part) for part in location if not str(part).startswith("["))
 
 
 def _place(path: Path, location: Location, lines: Mapping[Location, int]) -> str:

@@ -6,7 +6,7 @@ from typing import Self
 
 import dagster as dg
 
-from mm_pipelines.config import Source, config_path, load_config
+from mm_pipelines.config import ListSource, config_path, load_config
 from mm_pipelines.lists.location import list_url
 
 CONFIG = load_config(config_path())
@@ -46,12 +46,12 @@ class AudienceDay:
         return self._url(CONFIG.audiences[self.audience].source)
 
     @property
-    def removal_lists(self) -> list[tuple[Source, str]]:
+    def removal_lists(self) -> list[tuple[ListSource, str]]:
         """The sources of people to take out of the audience, each with its address that day."""
         sources = (CONFIG.audiences[self.audience].removals, CONFIG.removals)
         return [(source, self._url(source)) for source in sources if source is not None]
 
-    def _url(self, source: Source) -> str:
+    def _url(self, source: ListSource) -> str:
         return list_url(source.path, CONFIG.directory, audience=self.audience, day=self.day)
 
     @property

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_pipelines.config import Config, ConfigError, environment_faults, load_config
+from mm_pipelines.config import Config, ConfigError, ConsentColumn, environment_faults, load_config
 
 MINIMAL = """\
 start_date: 2026-11-01
@@ -134,6 +134,33 @@ def test_a_mapping_that_cannot_work_is_refused(tmp_path: Path, columns: str, fau
     content = MINIMAL.replace('{day}.csv"}', f'{{day}}.csv", columns: {columns}}}')
     [found] = faults_of(tmp_path, content)
     assert f"mm.yaml, line 11, audiences.acme_newsletter.source.columns{fault}" in found
+
+
+def test_a_source_names_its_consent_column(tmp_path: Path) -> None:
+    written = "consent: {column: Opt-in, yes: [yes, Ja]}"
+    content = MINIMAL.replace('{day}.csv"}', f'{{day}}.csv", {written}}}')
+    consent = load(tmp_path, content).audiences["acme_newsletter"].source.consent
+    assert consent == ConsentColumn(column="Opt-in", yes=("yes", "Ja"))
+    content = MINIMAL.replace('{day}.csv"}', '{day}.csv", consent: ignore}')
+    assert load(tmp_path, content).audiences["acme_newsletter"].source.consent == "ignore"
+
+
+@pytest.mark.parametrize(
+    ("consent", "place"),
+    [("{column: Opt-in}", "consent.yes"), ("yes", "consent"), ("{yes: [a]}", "consent.column")],
+)
+def test_a_consent_setting_that_cannot_work_is_refused(
+    tmp_path: Path, consent: str, place: str
+) -> None:
+    content = MINIMAL.replace('{day}.csv"}', f'{{day}}.csv", consent: {consent}}}')
+    [found] = faults_of(tmp_path, content)
+    assert f"mm.yaml, line 11, audiences.acme_newsletter.source.{place}: " in found
+
+
+def test_a_removal_list_has_no_consent(tmp_path: Path) -> None:
+    content = MINIMAL + '    removals: {path: "r/{day}.csv", consent: ignore}\n'
+    [found] = faults_of(tmp_path, content)
+    assert "audiences.acme_newsletter.removals.consent: there is no such key" in found
 
 
 @pytest.mark.parametrize("encoding", ["klingon", "base64", "rot13"])

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from mm_pipelines.consent.opt_out_requests import NewRequest
 from mm_pipelines.lists.encoding import Text
 from mm_pipelines.lists.errors import ListHeaderError, ListRowError
-from mm_pipelines.lists.headers import recognised_key
+from mm_pipelines.lists.headers import recognized_key
 from mm_pipelines.lists.source import Bytes
 
 # Records the state in which a list was read.
@@ -162,7 +162,7 @@ def _columns(url: str, header: list[str]) -> dict[str, int]:
     columns: dict[str, int] = {}
     for index, name in enumerate(header):
         plain = re.sub(r"[^a-z0-9]", "", name.lower())
-        known = _HEADERS.get(plain) or _BY_SCHEMA_KEY.get(recognised_key(name) or "")
+        known = _HEADERS.get(plain) or _BY_SCHEMA_KEY.get(recognized_key(name) or "")
         if known is not None:
             columns.setdefault(known, index)
     if not columns:

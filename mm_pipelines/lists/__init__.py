@@ -1,4 +1,4 @@
-"""Customer lists as people have them: found, recognised, read in a stream, never copied."""
+"""Customer lists in every common form: located, recognized and read as a stream, never copied."""
 
 from mm_pipelines.lists.errors import (
     ListChangedError,

@@ -73,13 +73,13 @@ class Columns:
     Attributes:
         places: Per key the positions of its columns. The first column with a value counts.
         headers: Per key the headers of those columns.
-        unrecognised: The headers that belong to no key.
+        unrecognized: The headers that belong to no key.
         count: The number of columns in the header.
     """
 
     places: dict[str, tuple[int, ...]]
     headers: dict[str, tuple[str, ...]]
-    unrecognised: tuple[str, ...]
+    unrecognized: tuple[str, ...]
     count: int
 
     @property
@@ -107,31 +107,53 @@ def match_columns(
     names = [name.strip() for name in header]
     if any(_is_personal(name) for name in names):
         raise ListHeaderError(url, "header", _NO_HEADER)
-    places = _explicit(url, names, explicit) if explicit else _recognised(names)
+    places = _explicit(url, names, explicit) if explicit else _recognized(names)
     if not any(key in places for key in IDENTIFIERS):
         raise ListHeaderError(url, "header", _no_identifier(names, places))
     used = {place for column in places.values() for place in column}
     return Columns(
         places=places,
         headers={key: tuple(names[place] for place in column) for key, column in places.items()},
-        unrecognised=tuple(name for place, name in enumerate(names) if place not in used),
+        unrecognized=tuple(name for place, name in enumerate(names) if place not in used),
         count=len(names),
     )
 
 
-def recognised_key(header: str) -> str | None:
+def recognized_key(header: str) -> str | None:
     """The key that a known header belongs to; None for any other header."""
-    plain = _plain(header)
+    plain = plain_header(header)
     return next((key for key, known in KNOWN_HEADERS.items() if plain in known), None)
 
 
-def _recognised(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    plain = [_plain(name) for name in names]
+def _recognized(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    plain = [plain_header(name) for name in names]
     places = {
         key: tuple(place for wanted in known for place, name in enumerate(plain) if name == wanted)
         for key, known in KNOWN_HEADERS.items()
     }
     return {key: column for key, column in places.items() if column}
+
+
+def find_column(url: str, names: Sequence[str], wanted: str, purpose: str) -> int:
+    """The position of the column that mm.yaml names for a purpose.
+
+    Raises:
+        ListHeaderError: There is no such column, or there are several.
+    """
+    found = [place for place, name in enumerate(names) if name == wanted.strip()]
+    plain = plain_header(wanted)
+    # A name of signs alone has no plain form, so it equals nothing but itself.
+    if not found and plain:
+        found = [place for place, name in enumerate(names) if plain_header(name) == plain]
+    if not found and _looks_headerless(names):
+        raise ListHeaderError(url, "header", _NO_HEADER)
+    if not found:
+        fault = f"there is no column {wanted!r}, which mm.yaml names for {purpose}"
+        raise ListHeaderError(url, "header", fault)
+    if len(found) > 1:
+        fault = f"the list has {len(found)} columns {wanted!r}, which mm.yaml names for {purpose}"
+        raise ListHeaderError(url, "header", fault)
+    return found[0]
 
 
 def _explicit(
@@ -142,20 +164,7 @@ def _explicit(
         if key not in COLUMNS:
             known = ", ".join(COLUMNS)
             raise ListHeaderError(url, "columns", f"{key!r} is no schema key; the keys are {known}")
-        found = [place for place, name in enumerate(names) if name == wanted.strip()]
-        plain = _plain(wanted)
-        # A name of signs alone has no plain form, so it equals nothing but itself.
-        if not found and plain:
-            found = [place for place, name in enumerate(names) if _plain(name) == plain]
-        if not found and _looks_headerless(names):
-            raise ListHeaderError(url, "header", _NO_HEADER)
-        if not found:
-            fault = f"there is no column {wanted!r}, which mm.yaml names for {key}"
-            raise ListHeaderError(url, "header", fault)
-        if len(found) > 1:
-            fault = f"the list has {len(found)} columns {wanted!r}, which mm.yaml names for {key}"
-            raise ListHeaderError(url, "header", fault)
-        places[key] = (found[0],)
+        places[key] = (find_column(url, names, wanted, key),)
     return places
 
 
@@ -181,7 +190,8 @@ def _looks_headerless(names: Sequence[str]) -> bool:
     return any(_DATE.fullmatch(name) or _NUMBER.fullmatch(name) for name in names)
 
 
-def _plain(header: str) -> str:
+def plain_header(header: str) -> str:
+    """The form that headers are compared in; empty for a name of signs alone."""
     decomposed = unicodedata.normalize("NFKD", header).casefold()
     if any(sign.isalnum() and not sign.isascii() for sign in decomposed):
         return " ".join(unicodedata.normalize("NFKC", header).casefold().split())

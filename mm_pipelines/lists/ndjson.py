@@ -6,8 +6,9 @@ from itertools import chain
 import orjson
 import polars as pl
 
+from mm_pipelines.lists.consent import is_consent_header
 from mm_pipelines.lists.errors import ListHeaderError, ListRowError, ListUnreadableError, row
-from mm_pipelines.lists.headers import recognised_key
+from mm_pipelines.lists.headers import recognized_key
 
 _ROWS_A_CHUNK = 50_000
 
@@ -55,7 +56,7 @@ class NdJson:
             if line.keys() <= known:
                 continue
             for name in line.keys() - known:
-                if recognised_key(name):
+                if recognized_key(name) or is_consent_header(name):
                     fault = (
                         f"the field {name!r} appears here for the first time; "
                         "write it into the first line too, if only as null"

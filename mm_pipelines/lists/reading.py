@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from mm_pipelines.identity.blank import is_blank
+from mm_pipelines.lists.consent import ConsentColumns, ConsentSetting, match_consent
 from mm_pipelines.lists.delimited import Delimited
 from mm_pipelines.lists.encoding import Text
 from mm_pipelines.lists.errors import ListChangedError, ListUnreadableError
@@ -16,6 +17,7 @@ from mm_pipelines.lists.parquet import ParquetList
 from mm_pipelines.lists.source import Bytes
 
 ROW_NUMBER = "row_number"
+AGREED = "agreed"
 _TEXT_FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".ndjson": "ndjson"}
 
 
@@ -50,11 +52,13 @@ class CustomerList:
 
     Args:
         url: A local path or an fsspec URL.
-        columns: ``source.columns`` of mm.yaml; empty: the header is recognised.
+        columns: ``source.columns`` of mm.yaml; empty: the header is recognized.
         encoding: ``source.encoding`` of mm.yaml; None: the encoding is detected.
+        consent: ``source.consent`` of mm.yaml; None: known columns of consent are recognized.
 
     Attributes:
         columns: Which columns are which schema keys.
+        consent: Which columns record consent.
         format: The form of the file.
         delimiter: What stands between the fields; None where that has no meaning.
 
@@ -63,7 +67,12 @@ class CustomerList:
     """
 
     def __init__(
-        self, url: str, columns: Mapping[str, str] | None = None, *, encoding: str | None = None
+        self,
+        url: str,
+        columns: Mapping[str, str] | None = None,
+        *,
+        encoding: str | None = None,
+        consent: ConsentSetting = None,
     ) -> None:
         self.url = url
         self.format = list_format(url)
@@ -81,6 +90,7 @@ class CustomerList:
                 self._table = Delimited(url, self._text.blocks())
                 self.delimiter = self._table.delimiter
         self.columns: Columns = match_columns(url, self._table.header, columns)
+        self.consent: ConsentColumns = match_consent(url, self._table.header, consent)
 
     @property
     def encoding(self) -> str | None:
@@ -102,18 +112,19 @@ class CustomerList:
         return self._content.size
 
     def chunks(self) -> Iterator[pl.DataFrame]:
-        """Frames with one text column per key (blank cells are ``""``) and ``row_number``.
+        """Frames of ``row_number``, ``agreed`` and one text column per key (blank is ``""``).
 
         Raises:
             ListRowError: A row is broken; it names the first.
             ListUnreadableError: The file is damaged.
             ListChangedError: A Parquet file changed while it was read.
         """
-        places = sorted({place for column in self.columns.places.values() for place in column})
+        places = {place for column in self.columns.places.values() for place in column}
         done = 0
-        for cells in self._table.chunks(places):
+        for cells in self._table.chunks(sorted(places | self.consent.places)):
             frame = cells.select(
                 (pl.int_range(pl.len(), dtype=pl.Int64) + done + 1).alias(ROW_NUMBER),
+                self.consent.agreed.alias(AGREED),
                 *(_first_value(key, column) for key, column in self.columns.places.items()),
             )
             done += frame.height

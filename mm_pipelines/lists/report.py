@@ -1,13 +1,14 @@
 """A list validated in place: what it is and what it holds, without a value of any row."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
 from mm_pipelines.identity import IDENTIFIERS
 from mm_pipelines.identity.blank import is_blank
-from mm_pipelines.lists.reading import ROW_NUMBER, CustomerList
+from mm_pipelines.lists.consent import ConsentColumns, ConsentSetting
+from mm_pipelines.lists.reading import AGREED, ROW_NUMBER, CustomerList
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,16 @@ class ListReport:
         fingerprint: SHA-256 of the file's bytes.
         size: Bytes.
         rows: Data rows.
-        rows_with_identifier: Rows in which EMAIL or PHONE is not blank.
+        rows_without_consent: Rows that are rejected because their person did not agree.
+        rows_with_identifier: Of the other rows, those in which EMAIL or PHONE is not blank.
         format: ``csv``, ``tsv``, ``txt``, ``ndjson`` or ``parquet``.
         gzipped: Whether the file is packed.
         encoding: ``ascii``, ``utf-8``, ``windows-1252``, ``utf-16-le``…; None for Parquet.
         delimiter: What stands between the fields; None for NDJSON and Parquet.
         columns: Schema key to the headers that it is read from.
         alternatives: Keys that several columns map to, with the headers in order of precedence.
-        unrecognised: Headers that belong to no key; they are not read.
+        unrecognized: Headers that belong to no key; they are not read.
+        consent: The columns that record consent.
         filled: Schema key to the number of rows in which it is not blank.
     """
 
@@ -34,6 +37,7 @@ class ListReport:
     fingerprint: str
     size: int | None
     rows: int
+    rows_without_consent: int
     rows_with_identifier: int
     format: str
     gzipped: bool
@@ -41,7 +45,8 @@ class ListReport:
     delimiter: str | None
     columns: dict[str, tuple[str, ...]]
     alternatives: dict[str, tuple[str, ...]]
-    unrecognised: tuple[str, ...]
+    unrecognized: tuple[str, ...]
+    consent: ConsentColumns
     filled: dict[str, int]
 
     def share(self, key: str) -> float:
@@ -50,35 +55,55 @@ class ListReport:
 
 
 def inspect_list(
-    url: str, columns: Mapping[str, str] | None = None, *, encoding: str | None = None
+    url: str,
+    columns: Mapping[str, str] | None = None,
+    *,
+    encoding: str | None = None,
+    consent: ConsentSetting = None,
 ) -> ListReport:
-    """Read a list to its end and say what it is, in bounded memory.
+    """Read a list to its end and report what it contains, in bounded memory.
 
     Raises:
-        ListError: The list cannot be used; the first fault is named.
+        ListError: The list cannot be used. The error names the first fault.
     """
-    reading = CustomerList(url, columns, encoding=encoding)
-    rows = with_identifier = 0
-    filled = dict.fromkeys(reading.columns.places, 0)
+    reading = CustomerList(url, columns, encoding=encoding, consent=consent)
+    counts = _Counts(reading.columns.places)
     for chunk in reading.chunks():
-        present = chunk.select(~is_blank(pl.exclude(ROW_NUMBER)))
-        rows += chunk.height
-        identified = [key for key in IDENTIFIERS if key in present.columns]
-        with_identifier += present.select(pl.any_horizontal(identified).sum()).item()
-        for key in filled:
-            filled[key] += int(present[key].sum())
+        counts.add(chunk)
     return ListReport(
         url=url,
         fingerprint=reading.fingerprint,
         size=reading.size,
-        rows=rows,
-        rows_with_identifier=with_identifier,
+        rows=counts.rows,
+        rows_without_consent=counts.without_consent,
+        rows_with_identifier=counts.with_identifier,
         format=reading.format.name,
         gzipped=reading.format.gzipped,
         encoding=reading.encoding,
         delimiter=reading.delimiter,
         columns=reading.columns.headers,
         alternatives=reading.columns.alternatives,
-        unrecognised=reading.columns.unrecognised,
-        filled=filled,
+        unrecognized=tuple(
+            name for name in reading.columns.unrecognized if name not in reading.consent.headers
+        ),
+        consent=reading.consent,
+        filled=counts.filled,
     )
+
+
+class _Counts:
+    """Sums over the chunks of one list."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self.rows = self.without_consent = self.with_identifier = 0
+        self.filled = dict.fromkeys(keys, 0)
+        self._identifiers = [key for key in IDENTIFIERS if key in self.filled]
+
+    def add(self, chunk: pl.DataFrame) -> None:
+        present = chunk.select(AGREED, ~is_blank(pl.exclude(ROW_NUMBER, AGREED)))
+        identified = pl.any_horizontal(self._identifiers) & pl.col(AGREED)
+        self.rows += chunk.height
+        self.without_consent += present.select((~pl.col(AGREED)).sum()).item()
+        self.with_identifier += present.select(identified.sum()).item()
+        for key in self.filled:
+            self.filled[key] += int(present[key].sum())

@@ -10,6 +10,7 @@ from polars.io.plugins import register_io_source
 
 from mm_pipelines.concurrent import ordered_map
 from mm_pipelines.identity import DATE_OF_BIRTH, KEYS, Remembered
+from mm_pipelines.lists.consent import ConsentSetting
 from mm_pipelines.lists.errors import ListChangedError
 from mm_pipelines.lists.reading import ROW_NUMBER, CustomerList
 from mm_pipelines.payload.chunk import HashedChunk, hash_chunk
@@ -29,6 +30,7 @@ def build_hashed_payload(
     folder: str,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
+    consent: ConsentSetting = None,
     default_country: str | None = None,
     expected_fingerprint: str | None = None,
     suppression: SuppressionList | None = None,
@@ -46,6 +48,7 @@ def build_hashed_payload(
         folder: The file's folder in the storage.
         columns: ``source.columns`` of mm.yaml.
         encoding: ``source.encoding`` of mm.yaml.
+        consent: ``source.consent`` of mm.yaml.
         default_country: Alpha-2 code for rows without a COUNTRY.
         expected_fingerprint: The fingerprint from ``inspect_list``; None skips the comparison.
         suppression: Opted-out people, who are excluded.
@@ -54,7 +57,7 @@ def build_hashed_payload(
         ListError: The list cannot be used.
         ListChangedError: Its bytes differ from ``expected_fingerprint``; nothing is published.
     """
-    reading = CustomerList(url, columns, encoding=encoding)
+    reading = CustomerList(url, columns, encoding=encoding, consent=consent)
     keys = _payload_keys(reading)
     tally = _Tally(keys)
     with tempfile.TemporaryDirectory(prefix="mm-hashed-") as scratch:

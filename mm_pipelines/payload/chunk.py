@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from mm_pipelines.identity import IDENTIFIERS, Remembered, normalise_and_hash, regions
-from mm_pipelines.lists.reading import ROW_NUMBER
+from mm_pipelines.lists.reading import AGREED, ROW_NUMBER
 from mm_pipelines.payload.deduplication import with_person_key
 from mm_pipelines.payload.report import Reason
 from mm_pipelines.suppression.suppression_list import SuppressionList
@@ -64,11 +64,12 @@ def hash_chunk(
     ).to_series()
     rows = hashed.with_columns(chunk[ROW_NUMBER])
     rejected = chunk.select(ROW_NUMBER, reasons=pl.lit(0, pl.UInt8)).clear()
-    if not has_identifier.all():
+    kept = has_identifier & chunk[AGREED]
+    if not kept.all():
         region = regions(chunk, default_country=default_country)
-        lacking = ~has_identifier
-        rejected = _rejected(chunk.filter(lacking), hashed.filter(lacking), region.filter(lacking))
-        rows = rows.filter(has_identifier)
+        facts = chunk.with_columns(region.alias("region"), has_identifier.alias("has_identifier"))
+        rejected = _rejected(facts.filter(~kept), hashed.filter(~kept))
+        rows = rows.filter(kept)
     accepted = rows.with_columns(_VALUES.fill_null(""))
     people = suppression.exclude(accepted) if suppression else accepted
     return HashedChunk(
@@ -81,9 +82,9 @@ def hash_chunk(
     )
 
 
-def _rejected(raw: pl.DataFrame, hashed: pl.DataFrame, region: pl.Series) -> pl.DataFrame:
+def _rejected(raw: pl.DataFrame, hashed: pl.DataFrame) -> pl.DataFrame:
     reasons = pl.lit(0, dtype=pl.UInt8)
-    cells = {ROW_NUMBER: raw[ROW_NUMBER], "region": region}
+    cells = {name: raw[name] for name in (ROW_NUMBER, AGREED, "region", "has_identifier")}
     if "EMAIL" in hashed.columns:
         cells["email"] = hashed["EMAIL"]
         reasons += _code(pl.col("email").is_null(), Reason.invalid_email)
@@ -96,6 +97,8 @@ def _rejected(raw: pl.DataFrame, hashed: pl.DataFrame, region: pl.Series) -> pl.
         reasons += _code(unusable & national, Reason.phone_without_country)
         reasons += _code(unusable & ~national, Reason.invalid_phone)
     reasons = pl.when(reasons == 0).then(Reason.no_identifier.value).otherwise(reasons)
+    reasons = pl.when(pl.col("has_identifier")).then(0).otherwise(reasons)
+    reasons += _code(~pl.col(AGREED), Reason.no_consent)
     return pl.DataFrame(cells).select(ROW_NUMBER, reasons.cast(pl.UInt8).alias("reasons"))
 
 

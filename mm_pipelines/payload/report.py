@@ -16,6 +16,7 @@ class Reason(IntFlag):
     invalid_email = 2
     phone_without_country = 4
     invalid_phone = 8
+    no_consent = 16
 
 
 REJECTED_ROW_SCHEMA = pl.Schema({ROW_NUMBER: pl.Int64(), "reasons": pl.List(pl.String)})
@@ -54,7 +55,8 @@ class RejectedRows:
 
 
 _NAMES_BY_CODE = {
-    code: [reason.name or "" for reason in Reason if code & reason] for code in range(1, 16)
+    code: [reason.name or "" for reason in Reason if code & reason]
+    for code in range(1, 2 * max(Reason))
 }
 
 
@@ -73,7 +75,7 @@ class HashedPayload:
         read: Rows of the list.
         accepted: Rows of the file, one per person.
         merged: Rows of a person who is in the file through another row.
-        rejected: Rows without a usable EMAIL or PHONE.
+        rejected: Rows without a usable EMAIL or PHONE, or without consent.
         suppressed: Rows of opted-out people.
         usable: Key to the number of rows read with a usable value.
         blanked: Key to the number of accepted rows whose value was unusable.

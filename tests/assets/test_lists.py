@@ -156,7 +156,7 @@ def test_the_same_list_gives_the_same_payload(
 def test_too_few_people_for_meta_is_a_warning(
     the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
 ) -> None:
-    [check] = run(instance, resources, customer_list).get_asset_check_evaluations()
+    check, _ = run(instance, resources, customer_list).get_asset_check_evaluations()
     assert check.check_name == "enough_people"
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.WARN
@@ -203,3 +203,23 @@ def test_two_columns_of_one_key_are_named_with_the_rule(
     (event,) = run(instance, resources, customer_list).get_asset_materialization_events()
     rule = event.materialization.metadata["columns_with_alternatives"].value
     assert rule == "- PHONE: `Mobile`; where it is blank, `Phone`"
+
+
+def test_rows_without_consent_are_rejected_and_counted(
+    the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    the_list.write_text("email,Accepts Email Marketing\na@b.co,yes\nb@b.co,no\n", encoding="utf-8")
+    result = run(instance, resources, customer_list, hashed_payload)
+    listed, hashed = result.get_asset_materialization_events()
+    assert listed.materialization.metadata["consent"].value == "Accepts Email Marketing (Shopify)"
+    assert listed.materialization.metadata["rows_without_consent"].value == 1
+    assert hashed.materialization.metadata["rejected_no_consent"].value == 1
+    assert hashed.materialization.metadata["dagster/row_count"].value == 1
+
+
+def test_a_list_that_records_no_consent_is_accepted_with_a_warning(
+    the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    _, check = run(instance, resources, customer_list).get_asset_check_evaluations()
+    assert check.check_name == "consent_recorded"
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)

@@ -1,4 +1,4 @@
-"""The headers of the exports that people have are recognised without configuration."""
+"""The headers of the exports that people have are recognized without configuration."""
 
 import pytest
 
@@ -75,10 +75,10 @@ RECOGNISED = [
     RECOGNISED,
     ids=["Meta", "Shopify", "Shopify before 2022", "Mailchimp", "HubSpot", "Klaviyo"],
 )
-def test_an_exports_header_is_recognised(header: str, expected: dict[str, tuple[str, ...]]) -> None:
+def test_an_exports_header_is_recognized(header: str, expected: dict[str, tuple[str, ...]]) -> None:
     columns = match_columns("list.csv", header.split(","))
     assert columns.headers == expected
-    assert len(columns.unrecognised) + sum(map(len, expected.values())) == columns.count
+    assert len(columns.unrecognized) + sum(map(len, expected.values())) == columns.count
 
 
 @pytest.mark.parametrize("header", ["E-MAIL", " e mail ", "Émail", "$email", "EMAIL_ADDRESS"])

@@ -67,7 +67,7 @@ def write(tmp_path: Path, name: str, content: bytes) -> str:
     ],
 )
 @pytest.mark.parametrize("name", ["list.csv", "list.txt", "list.tsv", "list.csv.gz"])
-def test_encoding_line_ends_and_delimiter_are_recognised(
+def test_encoding_line_ends_and_delimiter_are_recognized(
     tmp_path: Path, name: str, content: bytes, encoding: str
 ) -> None:
     url = write(tmp_path, name, content)
@@ -167,7 +167,7 @@ def test_a_report_counts_without_values(tmp_path: Path) -> None:
     assert report.fingerprint == sha256(content).hexdigest()
     assert (report.rows, report.rows_with_identifier, report.size) == (3, 2, len(content))
     assert report.columns == {"EMAIL": ("Email",), "PHONE": ("Phone",), "FN": ("First Name",)}
-    assert report.unrecognised == ("Note",)
+    assert report.unrecognized == ("Note",)
     assert report.filled == {"EMAIL": 1, "PHONE": 1, "FN": 1}
     assert report.share("EMAIL") == pytest.approx(1 / 3)
     assert (report.format, report.encoding, report.delimiter) == ("csv", "ascii", ",")

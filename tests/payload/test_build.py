@@ -96,6 +96,23 @@ def test_a_row_of_nobody_is_rejected_with_its_reasons(tmp_path: Path) -> None:
     assert_no_row_is_lost(built)
 
 
+def test_a_row_without_consent_is_rejected(tmp_path: Path) -> None:
+    built = build(
+        tmp_path,
+        "email,phone,Accepts Email Marketing\na@b.co,,yes\nb@b.co,12,no\nmary,,\n,,no\nmary,,yes\n",
+        default_country="US",
+    )
+    assert people_of(built)["row_number"].to_list() == [1]
+    assert rejected_of(built) == [
+        (2, ["no_consent"]),
+        (3, ["invalid_email", "no_consent"]),
+        (4, ["no_identifier", "no_consent"]),
+        (5, ["invalid_email"]),
+    ]
+    assert built.rejection_reasons == {"no_consent": 3, "invalid_email": 2, "no_identifier": 1}
+    assert_no_row_is_lost(built)
+
+
 def test_an_unusable_optional_field_is_blanked_and_counted(tmp_path: Path) -> None:
     built = build(tmp_path, "email,gen,zip,country\na@b.co,x,9,Atlantis\nc@d.co,f,,DE\n")
     assert built.blanked == {"EMAIL": 0, "GEN": 1, "ZIP": 1, "COUNTRY": 1}
