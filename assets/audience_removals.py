@@ -9,7 +9,7 @@ from mm_pipelines.assets.custom_audience import custom_audience
 from mm_pipelines.config import ListSource
 from mm_pipelines.delivery.removals import RemovalRequest, audiences_with, leaving_of, remove_people
 from mm_pipelines.lists import ListError, ListMissingError
-from mm_pipelines.orchestration.failures import meta_failures
+from mm_pipelines.orchestration.failures import deferred_result, meta_failures
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.payload import HashedPayload, build_hashed_payload
 from mm_pipelines.resources.database import DatabaseResource
@@ -50,7 +50,7 @@ def audience_removals(
     )
     throttle = graph_api.throttle_for_audience(partition.audience, database.get())
     with (
-        meta_failures(context),
+        meta_failures(context, database.get()) as attempt,
         graph_api.client_for_audience(partition.audience, throttle) as client,
     ):
         summary = remove_people(
@@ -62,6 +62,8 @@ def audience_removals(
             sending=sending(),
             say=context.log.info,
         )
+    if attempt.deferral is not None:
+        return deferred_result(attempt.deferral)
     elsewhere = audiences_with(database.get(), storage.get(), request.leaving)
     return dg.MaterializeResult(
         metadata={

@@ -8,10 +8,12 @@ import dagster as dg
 from pydantic import Field
 
 from mm_pipelines.assets.custom_audience import audience_metadata, audience_spec, custom_audience
+from mm_pipelines.delivery import ledger
 from mm_pipelines.delivery.ledger import delivered
 from mm_pipelines.delivery.sender import Sending
 from mm_pipelines.delivery.upload import UploadPlan, UploadPreview, UploadSummary, preview, upload
-from mm_pipelines.orchestration.failures import meta_failures
+from mm_pipelines.orchestration import deferrals
+from mm_pipelines.orchestration.failures import deferred_result, meta_failures
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
@@ -61,7 +63,12 @@ class UploadConfig(dg.Config):
             "valid_at_meta",
             asset="audience_upload",
             description="Meta could decode every row of the partition that was sent so far.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            "delivered_in_full",
+            asset="audience_upload",
+            description="No part of the partition's upload is deferred.",
+        ),
     ],
     metadata={"dagster/table_name": "mm.upload_batch", "dagster/column_schema": LEDGER_COLUMNS},
 )
@@ -87,16 +94,26 @@ def audience_upload(
             planned = preview(database.get(), storage.get(), plan, suppressed_among)
         context.log_event(_as_observation(context, planned))
         yield _valid_at_meta(database.get(), partition)
+        yield _delivered_in_full(database.get(), partition)
         return
     throttle = graph_api.throttle_for_audience(partition.audience, database.get())
     began_at = time.monotonic()
     with (
-        meta_failures(context),
+        meta_failures(
+            context, database.get(), lambda: _people(database.get(), partition)
+        ) as attempt,
         graph_api.client_for_audience(partition.audience, throttle) as client,
     ):
         summary = upload(
             database.get(), storage.get(), client, plan, context.log.info, suppressed_among
         )
+    if attempt.deferral is not None:
+        yield deferred_result(
+            attempt.deferral,
+            {"people_in_audience": _people(database.get(), partition)},
+            _checks(database.get(), partition),
+        )
+        return
     seconds = time.monotonic() - began_at
     if summary.created:
         context.log_event(
@@ -112,7 +129,7 @@ def audience_upload(
             "seconds_waited_for_throttle": round(throttle.waiting.seconds_waited, 1),
             "highest_usage_percent": throttle.waiting.highest_usage_percent,
         },
-        check_results=[_valid_at_meta(database.get(), partition)],
+        check_results=_checks(database.get(), partition),
     )
 
 
@@ -154,6 +171,31 @@ def _metadata(summary: UploadSummary, seconds: float) -> dict[str, dg.MetadataVa
     if summary.skipped:
         metadata["nothing_to_send"] = dg.MetadataValue.text(summary.skipped)
     return metadata
+
+
+def _people(database: Database, partition: AudienceDay) -> int:
+    with database.transaction() as connection:
+        return ledger.people_acknowledged(connection, partition.audience)
+
+
+def _checks(database: Database, partition: AudienceDay) -> list[dg.AssetCheckResult]:
+    return [_valid_at_meta(database, partition), _delivered_in_full(database, partition)]
+
+
+def _delivered_in_full(database: Database, partition: AudienceDay) -> dg.AssetCheckResult:
+    with database.transaction() as connection:
+        deferral = deferrals.find(connection, "audience_upload", partition.key)
+    return dg.AssetCheckResult(
+        check_name="delivered_in_full",
+        passed=deferral is None,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"The rest of the upload is deferred until {deferral.due_at:%Y-%m-%d %H:%M:%S} UTC "
+            f"({deferral.reason}). The deferred work sensor then requests it."
+            if deferral
+            else "No part of the upload is deferred."
+        ),
+    )
 
 
 def _valid_at_meta(database: Database, partition: AudienceDay) -> dg.AssetCheckResult:

@@ -1,5 +1,6 @@
 """Every subscription token of a Page, merged into ``mm.subscription_token``."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
@@ -68,6 +69,8 @@ class TokenPullConfig(dg.Config):
     group_name="tokens",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
+    # A pull that is deferred materializes nothing.
+    output_required=False,
     freshness_policy=dg.FreshnessPolicy.time_window(
         fail_window=_FAIL_AFTER, warn_window=_WARN_AFTER
     ),
@@ -90,7 +93,7 @@ def subscription_tokens(
     config: TokenPullConfig,
     database: DatabaseResource,
     graph_api: GraphApiResource,
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Every token of the Page pulled from Meta, merged and deduplicated, none lost or doubled.
 
     A token is gone only when a complete pull no longer lists it; a pull that breaks off changes
@@ -100,7 +103,10 @@ def subscription_tokens(
     page_id = CONFIG.pages[page].page_id
     with database.get().transaction() as connection:
         before = last_complete_pull(connection, page_id)
-    with meta_failures(context), graph_api.client_for_page(page) as client:
+    with (
+        meta_failures(context, database.get()) as attempt,
+        graph_api.client_for_page(page) as client,
+    ):
         report = pull_tokens(
             client,
             database.get(),
@@ -109,11 +115,16 @@ def subscription_tokens(
             accept_losses=config.accept_losses,
             deduplicate_at_meta=config.deduplicate_at_meta,
         )
+    if attempt.deferral is not None:
+        with database.get().transaction() as connection:
+            yield _one_token_per_recipient(recipients_twice(connection, page_id))
+        yield _listing_not_shrunk(None, before)
+        return
     context.log.info("%s tokens listed for %s", f"{report.merged.listed:,}", page)
     with database.get().transaction() as connection:
         counts = token_counts(connection, page_id)
         twice = recipients_twice(connection, page_id)
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata=_pull_metadata(report) | _count_metadata(counts),
         check_results=[_one_token_per_recipient(twice), _listing_not_shrunk(report, before)],
     )
@@ -203,19 +214,23 @@ def _one_token_per_recipient(twice: int) -> dg.AssetCheckResult:
     )
 
 
-def _listing_not_shrunk(report: PullReport, before: CompletePull | None) -> dg.AssetCheckResult:
-    listed = report.merged.listed
-    shrunk = report.pull.complete and before is not None and listed < _SHRUNK * before.tokens_listed
+def _listing_not_shrunk(
+    report: PullReport | None, before: CompletePull | None
+) -> dg.AssetCheckResult:
+    """Compare a pull with the one before; without a report, the pull is deferred."""
+    listed_before = before.tokens_listed if before else 0
+    listed = report.merged.listed if report else listed_before
+    shrunk = report is not None and report.pull.complete and listed < _SHRUNK * listed_before
     return dg.AssetCheckResult(
         check_name="listing_not_shrunk",
         passed=not shrunk,
         severity=dg.AssetCheckSeverity.WARN,
         description=(
-            f"{listed:,} tokens were listed, {before.tokens_listed:,} the time before. Where "
-            "nobody unsubscribed in such numbers, an audience may have fallen under Meta's "
-            "100-match floor, or been removed."
-            if shrunk and before is not None
-            else "As many as the time before, or nearly."
+            f"Meta listed {listed:,} tokens, after {listed_before:,} in the pull before. If fewer "
+            "people unsubscribed, an audience may have fallen below Meta's floor of 100 matched "
+            "people, or may have been deleted."
+            if shrunk
+            else "Meta listed about as many tokens as in the pull before."
         ),
-        metadata={"listed": listed, "listed_before": before.tokens_listed if before else 0},
+        metadata={"listed": listed, "listed_before": listed_before},
     )

@@ -1,5 +1,7 @@
 """What Meta knows of single tokens, beyond the listing."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 from pydantic import Field
 
@@ -25,6 +27,8 @@ class TokenDetailsConfig(dg.Config):
     group_name="tokens",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
+    # Work that is deferred materializes nothing.
+    output_required=False,
     metadata={"dagster/column_schema": COLUMNS, "dagster/table_name": "mm.subscription_token"},
 )
 def token_details(
@@ -32,17 +36,22 @@ def token_details(
     config: TokenDetailsConfig,
     database: DatabaseResource,
     graph_api: GraphApiResource,
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult]:
     """Single tokens asked about at Meta: near expiry, changed lately, or brought by a webhook.
 
     A token that Meta does not know any more is left for the next complete pull to judge.
     """
     page = single_partition(context)
-    with meta_failures(context), graph_api.client_for_page(page) as client:
+    with (
+        meta_failures(context, database.get()) as attempt,
+        graph_api.client_for_page(page) as client,
+    ):
         report = refresh_details(
             client, database.get(), CONFIG.pages[page].page_id, most=config.most
         )
-    return dg.MaterializeResult(
+    if attempt.deferral is not None:
+        return
+    yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": report.asked,
             "unknown_to_meta": report.unknown,

@@ -1,4 +1,4 @@
-"""The code location: the only place where everything is put together."""
+"""The code location: the only module that assembles assets, jobs, schedules and sensors."""
 
 import dagster as dg
 
@@ -19,6 +19,7 @@ from mm_pipelines.schedules import (
 )
 from mm_pipelines.sensors import (
     customer_list_sensor,
+    deferred_work_sensor,
     optin_sensor,
     unsubscribe_sensor,
     upload_status_sensor,
@@ -35,7 +36,13 @@ defs = dg.Definitions(
         audience_audit_schedule,
         retention_schedule,
     ],
-    sensors=[upload_status_sensor, unsubscribe_sensor, optin_sensor, customer_list_sensor],
+    sensors=[
+        deferred_work_sensor,
+        upload_status_sensor,
+        unsubscribe_sensor,
+        optin_sensor,
+        customer_list_sensor,
+    ],
     resources={
         "database": DatabaseResource(url=dg.EnvVar("MM_DATABASE_URL")),
         "storage": StorageResource(base_url=dg.EnvVar("MM_STORAGE_URL")),

@@ -23,9 +23,18 @@ def failed_until_paused(instance: dg.DagsterInstance, asset: str, partition: str
 
 def ended_earlier(instance: dg.DagsterInstance, by: timedelta) -> None:
     """Move the end of every run back in time."""
+    _move(instance, "update_timestamp", by)
+
+
+def created_earlier(instance: dg.DagsterInstance, by: timedelta) -> None:
+    """Move the creation of every run back in time."""
+    _move(instance, "create_timestamp", by)
+
+
+def _move(instance: dg.DagsterInstance, column: str, by: timedelta) -> None:
     storage = instance.run_storage
     assert isinstance(storage, SqlRunStorage)
     for record in instance.get_run_records():
-        at = (record.update_timestamp - by).replace(tzinfo=None)
+        at = (getattr(record, column) - by).replace(tzinfo=None)
         with storage.connect() as connection:
-            connection.execute(RunsTable.update().values(update_timestamp=at))
+            connection.execute(RunsTable.update().values({column: at}))

@@ -1,8 +1,15 @@
-"""The sensors: they read what is due and ask for runs; what they ask for, assets acknowledge."""
+"""The sensors read what is due and request runs. The requested assets acknowledge it."""
 
 from mm_pipelines.sensors.customer_list import customer_list_sensor
+from mm_pipelines.sensors.deferred_work import deferred_work_sensor
 from mm_pipelines.sensors.optin import optin_sensor
 from mm_pipelines.sensors.unsubscribe import unsubscribe_sensor
 from mm_pipelines.sensors.upload_status import upload_status_sensor
 
-__all__ = ["customer_list_sensor", "optin_sensor", "unsubscribe_sensor", "upload_status_sensor"]
+__all__ = [
+    "customer_list_sensor",
+    "deferred_work_sensor",
+    "optin_sensor",
+    "unsubscribe_sensor",
+    "upload_status_sensor",
+]

@@ -31,6 +31,7 @@ with an interval of 5 s missed every other loop, because its tick starts a littl
 
 REQUESTED_FOR_TAG = "mm/requested_for"
 _PARTITION_TAG = "dagster/partition"
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _FIRST_WAIT = timedelta(seconds=30)
 _UNFINISHED_RUNS_READ = 1_000
 _UNFINISHED = (
@@ -52,6 +53,8 @@ class PendingWork:
         newest_at: When the newest event or change arrived that makes the work due. Failures before
             it lengthen the wait and do not pause the partition.
         job: The job to launch. None launches the asset alone.
+        ignore_runs_before: Unfinished runs created earlier do not cover the work: they stopped
+            working on it without an end that Dagster noticed.
     """
 
     asset: str
@@ -59,6 +62,7 @@ class PendingWork:
     done_at: datetime | None
     newest_at: datetime | None = None
     job: str | None = None
+    ignore_runs_before: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -92,9 +96,10 @@ def build_run_requests(instance: dg.DagsterInstance, due: Sequence[PendingWork])
         due: The work, the longest due first.
     """
     outcome = TickOutcome()
-    in_flight = _covered_by_unfinished_runs(instance) if due else set()
+    in_flight = _covered_by_unfinished_runs(instance) if due else {}
     for work in due:
-        if (work.asset, work.partition_key) in in_flight:
+        covered_since = in_flight.get((work.asset, work.partition_key))
+        if covered_since and covered_since > (work.ignore_runs_before or _LONG_AGO):
             outcome.notes.append(f"{work.name} is in flight")
             continue
         failures = _failures(instance, work)
@@ -135,15 +140,23 @@ def last_materialized(
     return datetime.fromtimestamp(records[0].timestamp, UTC) if records else None
 
 
-def _covered_by_unfinished_runs(instance: dg.DagsterInstance) -> set[tuple[str, str]]:
-    """The assets and partitions that queued and running runs materialize."""
-    runs = instance.get_runs(dg.RunsFilter(statuses=list(_UNFINISHED)), limit=_UNFINISHED_RUNS_READ)
-    return {
-        (asset, run.tags[_PARTITION_TAG])
-        for run in runs
-        if _PARTITION_TAG in run.tags and not _was_never_launched(run)
-        for asset in _assets_of(run)
-    }
+def _covered_by_unfinished_runs(
+    instance: dg.DagsterInstance,
+) -> dict[tuple[str, str], datetime]:
+    """The assets and partitions of queued and running runs, and when the newest was created."""
+    records = instance.get_run_records(
+        dg.RunsFilter(statuses=list(_UNFINISHED)),
+        limit=_UNFINISHED_RUNS_READ,
+        order_by="create_timestamp",
+        ascending=False,
+    )
+    covered: dict[tuple[str, str], datetime] = {}
+    for record in records:
+        run = record.dagster_run
+        if _PARTITION_TAG in run.tags and not _was_never_launched(run):
+            for asset in _assets_of(run):
+                covered.setdefault((asset, run.tags[_PARTITION_TAG]), record.create_timestamp)
+    return covered
 
 
 def _assets_of(run: dg.DagsterRun) -> set[str]:

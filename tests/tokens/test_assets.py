@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import httpx
 import polars as pl
 import pytest
 from sqlalchemy import text
@@ -15,6 +16,7 @@ from mm_pipelines.assets.sendable_tokens import sendable_tokens
 from mm_pipelines.assets.subscription_tokens import every_page_pulled, subscription_tokens
 from mm_pipelines.assets.token_details import token_details
 from mm_pipelines.assets.token_snapshot import token_snapshot
+from mm_pipelines.orchestration import deferrals
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
@@ -25,6 +27,15 @@ _NEAR_EXPIRY = text("""
 select count(*) from mm.subscription_token
 where expires_at between now() and now() + interval '7 days'
 """)
+
+
+FULL = {
+    "type": "pages_messaging",
+    "call_count": 100,
+    "total_cputime": 1,
+    "total_time": 1,
+    "estimated_time_to_regain_access": 60,
+}
 
 
 @pytest.fixture
@@ -133,3 +144,24 @@ def test_details_are_asked_of_tokens_near_expiry_and_only_once_a_day(
     assert asked["changed"] == 1
     again = metadata(materialize([token_details], resources), "token_details")
     assert again["dagster/row_count"] == 0
+
+
+def test_a_throttled_pull_is_deferred_and_materializes_nothing(
+    resources: dict[str, Any], sandbox_url: str, database: Database
+) -> None:
+    error = {"code": 2300080, "message": "too many calls", "status": 400}
+    headers = {"X-Business-Use-Case-Usage": json.dumps({"134141414124123": [FULL]})}
+    fault = {"path": "*/notification_message_tokens", "times": None, "error": error}
+    httpx.post(f"{sandbox_url}/_sandbox/faults", json={**fault, "headers": headers})
+    try:
+        result = materialize([subscription_tokens], resources)
+    finally:
+        httpx.delete(f"{sandbox_url}/_sandbox/faults")
+    assert result.success
+    assert result.asset_materializations_for_node("subscription_tokens") == []
+    with database.transaction() as connection:
+        (deferral,) = deferrals.pending(connection)
+    assert (deferral.asset, deferral.partition_key) == ("subscription_tokens", "acme")
+    assert materialize([subscription_tokens], resources).success
+    with database.transaction() as connection:
+        assert deferrals.pending(connection) == []

@@ -1,0 +1,98 @@
+"""Work that is postponed to a stated time, so that no run holds a slot while it waits.
+
+A run that would have to wait longer than a minute records a deferral and ends. The deferred work
+sensor requests the partition when the deferral is due. A run that finishes the work deletes the
+row (docs/decisions/0010-defer-instead-of-waiting.md).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+# Returns the recorded deferral. An attempt that made progress starts the count again.
+_DEFER = text("""
+insert into mm.deferred_work as known (asset, partition_key, due_at, reason, attempts, run_id)
+values (:asset, :partition_key, now() + :wait, :reason, 1, :run_id)
+on conflict (asset, partition_key) do update
+set due_at = excluded.due_at, reason = excluded.reason, deferred_at = excluded.deferred_at,
+    attempts = case when :made_progress then 1 else known.attempts + 1 end,
+    run_id = excluded.run_id
+returning asset, partition_key, due_at, reason, attempts, deferred_at
+""")
+
+# Returns the deferral of one partition, if there is one.
+_FIND = text("""
+select asset, partition_key, due_at, reason, attempts, deferred_at from mm.deferred_work
+where asset = :asset and partition_key = :partition_key
+""")
+
+_FINISH = text("""
+delete from mm.deferred_work where asset = :asset and partition_key = :partition_key
+""")
+
+# Returns every deferral, the one that is due first at the top.
+_ALL = text("""
+select asset, partition_key, due_at, reason, attempts, deferred_at from mm.deferred_work
+order by due_at, asset, partition_key
+""")
+
+
+@dataclass(frozen=True)
+class Deferral:
+    """A partition's work, postponed.
+
+    Attributes:
+        due_at: When the work should be requested again.
+        reason: Why it had to wait.
+        attempts: Attempts in a row that made no progress, this one included.
+        deferred_at: When the run recorded it.
+    """
+
+    asset: str
+    partition_key: str
+    due_at: datetime
+    reason: str
+    attempts: int
+    deferred_at: datetime
+
+
+def defer(
+    connection: Connection,
+    asset: str,
+    partition_key: str,
+    *,
+    wait: timedelta,
+    reason: str,
+    made_progress: bool,
+    run_id: str,
+) -> Deferral:
+    """Postpone a partition's work, in place of an earlier deferral of it."""
+    row = connection.execute(
+        _DEFER,
+        {
+            "asset": asset,
+            "partition_key": partition_key,
+            "wait": wait,
+            "reason": reason,
+            "made_progress": made_progress,
+            "run_id": run_id,
+        },
+    ).one()
+    return Deferral(**row._asdict())
+
+
+def find(connection: Connection, asset: str, partition_key: str) -> Deferral | None:
+    """The deferral of a partition's work; None if it is not deferred."""
+    row = connection.execute(_FIND, {"asset": asset, "partition_key": partition_key}).one_or_none()
+    return Deferral(**row._asdict()) if row else None
+
+
+def finish(connection: Connection, asset: str, partition_key: str) -> None:
+    """Delete the deferral of work that is done."""
+    connection.execute(_FINISH, {"asset": asset, "partition_key": partition_key})
+
+
+def pending(connection: Connection) -> list[Deferral]:
+    """Every deferral, the one that is due first at the top."""
+    return [Deferral(**row._asdict()) for row in connection.execute(_ALL)]
