@@ -13,7 +13,7 @@ import polars as pl
 
 from mm_pipelines.consent.opt_out_requests import OpenRequest
 from mm_pipelines.graph_api.unsubscribe import UnsubscribeRow
-from mm_pipelines.identity import normalise, normalise_and_hash
+from mm_pipelines.identity import normalize, normalize_and_hash
 from mm_pipelines.suppression.suppression_list import SchemaKey
 
 _PSID = re.compile(r"[0-9]{1,32}")
@@ -57,7 +57,7 @@ def read_requests(
     """
     opt_outs: list[OptOut] = []
     refused: dict[str, list[int]] = {}
-    for request, usable in zip(requests, _normalised(requests, default_country), strict=True):
+    for request, usable in zip(requests, _normalized(requests, default_country), strict=True):
         given = {
             "phone": request.phone,
             "email": request.email,
@@ -75,7 +75,7 @@ def read_requests(
     return opt_outs, refused
 
 
-def _normalised(
+def _normalized(
     requests: Sequence[OpenRequest], default_country: str | None
 ) -> list[dict[str, str]]:
     contacts = pl.DataFrame(
@@ -85,8 +85,8 @@ def _normalised(
         },
         schema={"EMAIL": pl.String, "PHONE": pl.String},
     )
-    usable = normalise(contacts, default_country=default_country).fill_null("")
-    hashed = normalise_and_hash(contacts, default_country=default_country).fill_null("")
+    usable = normalize(contacts, default_country=default_country).fill_null("")
+    hashed = normalize_and_hash(contacts, default_country=default_country).fill_null("")
     return [
         {
             "phone": phone,

@@ -1,20 +1,38 @@
-"""Normalise and hash identifiers: Polars in, Polars out, no I/O.
+"""Normalize and hash identifiers: Polars in, Polars out, no I/O.
 
-A wrongly normalised value hashes without complaint and matches nobody, so every rule stands in one
-module of its family with its source, and blank cells never reach the hash.
+A wrongly normalized value hashes without an error and matches no one, so each family of keys has
+one module with its rules and their source, and a blank cell is never hashed.
 """
 
+from mm_pipelines.identity.cells import is_blank
+from mm_pipelines.identity.distinct_cache import DistinctCache
 from mm_pipelines.identity.keys import COLUMNS, DATE_OF_BIRTH, IDENTIFIERS, KEYS
-from mm_pipelines.identity.repeated import Remembered
-from mm_pipelines.identity.rows import normalise, normalise_and_hash, regions
+from mm_pipelines.identity.phone import (
+    PhoneConvention,
+    PhoneSpellings,
+    is_phone_in_scientific_notation,
+)
+from mm_pipelines.identity.rows import (
+    ambiguous_phone_hashes,
+    count_phone_spellings,
+    normalize,
+    normalize_and_hash,
+    phone_regions,
+)
 
 __all__ = [
     "COLUMNS",
     "DATE_OF_BIRTH",
     "IDENTIFIERS",
     "KEYS",
-    "Remembered",
-    "normalise",
-    "normalise_and_hash",
-    "regions",
+    "DistinctCache",
+    "PhoneConvention",
+    "PhoneSpellings",
+    "ambiguous_phone_hashes",
+    "count_phone_spellings",
+    "is_blank",
+    "is_phone_in_scientific_notation",
+    "normalize",
+    "normalize_and_hash",
+    "phone_regions",
 ]

@@ -1,14 +1,22 @@
-"""COUNTRY: the ISO 3166-1 alpha-2 code in lower case, from code or name (graph-api-facts 2.7)."""
+"""COUNTRY: the ISO 3166-1 alpha-2 code in lower case, from a code or a name."""
 
 import hashlib
+import re
 import unicodedata
 from functools import cache
 
 import polars as pl
 
-from mm_pipelines.identity.outcome import outcome
+from mm_pipelines.identity.cells import outcome
 
 _CODE_LETTERS = 2
+
+#: Codes that ISO 3166 does not assign, but CLDR and libphonenumber use: Ascension, Tristan da Cunha
+#: and Kosovo.
+_NOT_IN_ISO = ("ac", "ta", "xk")
+
+#: CLDR's locales of a language in one region repeat the language's own names.
+_OF_A_REGION = re.compile(r"_([A-Z]{2}|\d{3})(_|$)")
 
 #: Names that people write and ISO 3166 does not list.
 _ALSO_CALLED = {
@@ -42,9 +50,9 @@ def country(value: pl.Expr) -> pl.Expr:
 
 
 def region_of(country: pl.Expr) -> pl.Expr:
-    """The alpha-2 code behind a normalised COUNTRY, hashed ones included; ``""`` if none.
+    """The alpha-2 code of a normalized COUNTRY, hashed ones included; ``""`` if there is none.
 
-    A list hashed beforehand may still hold plain phone numbers, and there are few countries: the
+    A list hashed beforehand may still hold plain phone numbers. There are few countries, so the
     hash of each is known.
     """
     code = country.fill_null("").replace(_codes_by_hash())
@@ -54,8 +62,9 @@ def region_of(country: pl.Expr) -> pl.Expr:
 def country_code(name: str) -> str | None:
     """The lower-case alpha-2 code of one country's code or name; None if it is no country."""
     key = _letters(name)
-    known = _countries()
-    return known.get(key) or known.get(key.removeprefix("the"))
+    countries = _countries()
+    code = countries.get(key) or countries.get(key.removeprefix("the"))
+    return code or (_names_of_all_languages().get(key) if key else None)
 
 
 def _codes(values: pl.Series) -> pl.Series:
@@ -65,13 +74,18 @@ def _codes(values: pl.Series) -> pl.Series:
 
 
 def _letters(name: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", name.replace("&", " and ")).lower()
-    return "".join(letter for letter in decomposed if "a" <= letter <= "z")
+    """The letters of any script in lower case, without accents, marks of scripts kept."""
+    decomposed = unicodedata.normalize("NFKD", name.replace("&", " and ").casefold())
+    return "".join(
+        sign
+        for sign in decomposed
+        if unicodedata.category(sign)[0] in "LM" and not unicodedata.combining(sign)
+    )
 
 
 @cache
 def _countries() -> dict[str, str]:
-    # pycountry reads its JSON when it is first asked, which the import of the package should not.
+    # pycountry reads its JSON at its first use; importing this package must not.
     import pycountry
 
     codes = {}
@@ -81,7 +95,28 @@ def _countries() -> dict[str, str]:
             name = getattr(entry, attribute, None)
             if name:
                 codes[_letters(name)] = code
-    return codes | _ALSO_CALLED
+    return codes | _ALSO_CALLED | {code: code for code in _NOT_IN_ISO}
+
+
+@cache
+def _names_of_all_languages() -> dict[str, str]:
+    """CLDR's names of countries by their letters; names of more than one country are left out.
+
+    Reading them takes half a second and 150 MB, so it happens only when the list of ISO 3166 does
+    not have a name.
+    """
+    from babel import localedata
+
+    countries = set(_countries().values())
+    codes: dict[str, set[str]] = {}
+    for locale in localedata.locale_identifiers():
+        if _OF_A_REGION.search(locale):
+            continue
+        territories = localedata.load(locale, merge_inherited=False).get("territories", {})
+        for code, name in territories.items():
+            if code.lower() in countries:
+                codes.setdefault(_letters(name), set()).add(code.lower())
+    return {name: code for name, (code, *others) in codes.items() if not others}
 
 
 @cache

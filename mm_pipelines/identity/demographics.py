@@ -1,10 +1,10 @@
-"""GEN, DOBY, DOBM and DOBD, the last three also from one date of birth (graph-api-facts 2.7)."""
+"""GEN, DOBY, DOBM and DOBD, the last three also from one date of birth."""
 
 from datetime import UTC, datetime
 
 import polars as pl
 
-from mm_pipelines.identity.outcome import outcome
+from mm_pipelines.identity.cells import outcome
 from mm_pipelines.identity.text import lower, trimmed
 
 FIRST_YEAR = 1900
@@ -60,7 +60,7 @@ def date_of_birth(value: pl.Expr, country: pl.Expr) -> tuple[pl.Expr, pl.Expr, p
     """Year, month and day from one date: ISO, ``20.11.1997``, ``11/20/1997``, ``20 Nov 1997``.
 
     ``02/03/1997`` is the third of February in the United States and the second of March in other
-    countries; where the country is not known, month and day cannot be used.
+    countries; where the country is not known, month and day are unusable.
 
     Args:
         value: The cell.
@@ -90,7 +90,7 @@ def date_of_birth(value: pl.Expr, country: pl.Expr) -> tuple[pl.Expr, pl.Expr, p
 
 
 def _number(value: pl.Expr) -> pl.Expr:
-    # A spreadsheet that took the column for numbers adds a fraction.
+    # A spreadsheet that reads the column as numbers adds a fraction.
     return trimmed(value).str.to_lowercase().str.replace(r"^(\d+)\.0+$", "$1")
 
 

@@ -1,11 +1,11 @@
-"""SHA-256 as Meta wants it: lower-case hex, and never of the empty string."""
+"""SHA-256 in the form that Meta takes: lower-case hex, and never of the empty string."""
 
 import polars as pl
 from polars_hash import CryptographicHashingNameSpace
 
 from mm_pipelines.identity.text import trimmed
 
-#: A value that was hashed before it came to us (graph-api-facts 2.7: 64 hex digits).
+#: A value that the list already holds as a hash.
 HASHED_PATTERN = r"^[0-9a-fA-F]{64}$"
 HASH_DIGITS = 64
 
@@ -17,15 +17,15 @@ def hashed_already(value: pl.Expr) -> pl.Expr:
 
 
 def is_hash(value: pl.Expr) -> pl.Expr:
-    """Whether a value is 64 hex digits; the length is asked first because it costs nothing."""
+    """Whether a value is 64 hex digits; the length is tested first because that is cheap."""
     return (value.str.len_bytes() == HASH_DIGITS) & value.str.contains(HASHED_PATTERN)
 
 
 def sha256(values: pl.Series) -> pl.Series:
-    """SHA-256 of normalised text as 64 lower-case hex digits.
+    """SHA-256 of normalized text as 64 lower-case hex digits.
 
-    ``""`` stays ``""`` (the hash of the empty string would be uploaded as somebody), null stays
-    null, and what is 64 hex digits already passes through.
+    ``""`` stays ``""`` (the hash of the empty string is no person's), null stays null, and 64 hex
+    digits pass through.
     """
     value = pl.col("value")
     hashed = values.to_frame("value").select(

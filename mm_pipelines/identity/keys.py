@@ -1,4 +1,4 @@
-"""The schema keys of a payload, in the order in which we always send them (graph-api-facts 2.7)."""
+"""The schema keys of a payload, in the order in which they are sent."""
 
 #: Every key that a row can have at Meta.
 KEYS = (
@@ -6,14 +6,14 @@ KEYS = (
     "COUNTRY", "MADID", "EXTERN_ID",
 )  # fmt: skip
 
-#: A row needs one of these, or it is nobody (Meta's guide, step 2).
+#: A row without one of these identifies no one and is rejected (Meta's guide, step 2).
 IDENTIFIERS = ("EMAIL", "PHONE")
 
-#: One date of birth, from which DOBY, DOBM and DOBD are made. It is ours, not Meta's.
+#: One date of birth, from which DOBY, DOBM and DOBD are made. It is not a key of Meta's.
 DATE_OF_BIRTH = "DOB"
 
-#: What a column of a list can be.
+#: The keys that a column of a list can hold.
 COLUMNS = (*KEYS, DATE_OF_BIRTH)
 
-#: Uploaded as they are (graph-api-facts 2.7).
+#: Keys that are uploaded in plain.
 PLAIN = frozenset({"MADID", "EXTERN_ID"})

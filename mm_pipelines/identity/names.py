@@ -1,16 +1,16 @@
-"""FN, LN and FI: lower case, no punctuation, letters of any script kept (design 7.15).
+"""FN, LN and FI: lower case, no punctuation, letters of any script kept.
 
 The official SDK cuts names to the letters a to z, which leaves nothing of ``정`` and half of
-``Valéry``; Meta's guide keeps UTF-8 letters and prints the hash of both (graph-api-facts 2.7).
+``Valéry``; Meta's guide keeps UTF-8 letters and prints the hash of both.
 """
 
 import polars as pl
 
-from mm_pipelines.identity.outcome import outcome
+from mm_pipelines.identity.cells import outcome
 from mm_pipelines.identity.text import composed
 
-#: Names that are as they should be once trimmed and in lower case; nulls are written so too. The
-#: letters with accents are single code points, which NFC leaves alone.
+#: Names that need only to be trimmed and set in lower case; written-out nulls match too. The
+#: letters with accents are single code points, which NFC does not change.
 PLAIN_NAME_PATTERN = r"^[a-z0-9\x{DF}-\x{F6}\x{F8}-\x{17F}\x{1EA0}-\x{1EFF}]+$"
 
 _NOT_LETTERS = r"[^\p{L}\p{M}\p{N}]+"
@@ -27,5 +27,5 @@ def first_initial(value: pl.Expr) -> pl.Expr:
 
 
 def _letters(value: pl.Expr) -> pl.Expr:
-    # Composed last: what is removed may have stood between a letter and its accent.
+    # Composed last: a removed sign may have separated a letter from its accent.
     return composed(value.str.to_lowercase().str.replace_all(_NOT_LETTERS, ""))

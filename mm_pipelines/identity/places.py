@@ -1,20 +1,17 @@
-"""CT, ST and ZIP: letters a to z and digits, with the United States' own rules.
-
-The rules are those of graph-api-facts 2.7 and design 7.15.
-"""
+"""CT, ST and ZIP: letters a to z and digits, with the United States' own rules."""
 
 from functools import cache
 
 import polars as pl
 
-from mm_pipelines.identity.outcome import outcome
+from mm_pipelines.identity.cells import outcome
 from mm_pipelines.identity.text import lower, trimmed
 
 _UNITED_STATES = "us"
 
 
 def city(value: pl.Expr) -> pl.Expr:
-    """A city, cut to a to z as Meta's own normaliser does: ``São Paulo`` is ``sopaulo``."""
+    """A city, cut to a to z as Meta's own normalizer does: ``São Paulo`` is ``sopaulo``."""
     return outcome(value, _roman(value))
 
 
@@ -23,7 +20,7 @@ def state(value: pl.Expr, country: pl.Expr) -> pl.Expr:
 
     In the United States the two-letter code, from the code (``CA``, ``US-CA``) or the name;
     elsewhere the name cut to a to z. Where the country is not known, the name of a state of the
-    United States is read as one, which is what Meta's own normaliser does.
+    United States is read as one, which is what Meta's own normalizer does.
 
     Args:
         value: The cell.
@@ -51,7 +48,7 @@ def postal_code(value: pl.Expr, country: pl.Expr) -> pl.Expr:
         country: Lower-case alpha-2 code of the row, ``""`` where it is not known.
     """
     text = trimmed(value).str.to_lowercase()
-    # A spreadsheet that took the column for numbers adds a fraction.
+    # A spreadsheet that reads the column as numbers adds a fraction.
     text = text.str.replace(r"^(\d+)\.0+$", "$1")
     compact = text.str.replace_all(r"[\s\p{Pd}]+", "")
     us = compact.str.extract(r"^(\d{5})(?:\d{4})?$")
@@ -70,7 +67,7 @@ def postal_code(value: pl.Expr, country: pl.Expr) -> pl.Expr:
 @cache
 def us_states() -> dict[str, str]:
     """Two-letter codes of the United States by code and by name cut to a to z, all lower case."""
-    # pycountry reads some megabytes of JSON, which only lists with an ST column need.
+    # pycountry reads some megabytes of JSON; only lists with an ST column need them.
     import pycountry
 
     codes = {"washingtondc": "dc"}
@@ -85,5 +82,5 @@ def us_states() -> dict[str, str]:
 
 
 def _roman(value: pl.Expr) -> pl.Expr:
-    # In NFC: the a of a decomposed ã would stay, and the same city have two hashes.
+    # In NFC, or the a of a decomposed ã would stay and one city would have two hashes.
     return lower(value).str.replace_all(r"[^a-z]+", "")

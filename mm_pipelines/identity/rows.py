@@ -1,4 +1,4 @@
-"""A frame of raw cells to a frame of normalised or hashed values, key by key."""
+"""From a frame of raw cells to a frame of normalized or hashed values, key by key."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,13 +6,19 @@ from functools import partial
 import polars as pl
 
 from mm_pipelines.identity import demographics, device, names, places
+from mm_pipelines.identity.cells import apply_rule
 from mm_pipelines.identity.country import country, country_code, region_of
+from mm_pipelines.identity.distinct_cache import DistinctCache
 from mm_pipelines.identity.email import PLAIN_ADDRESS_PATTERN, email
 from mm_pipelines.identity.hashing import sha256
 from mm_pipelines.identity.keys import COLUMNS, DATE_OF_BIRTH, KEYS, PLAIN
-from mm_pipelines.identity.outcome import by_rule
-from mm_pipelines.identity.phone import normalise_phones
-from mm_pipelines.identity.repeated import Remembered
+from mm_pipelines.identity.phone import (
+    PhoneConvention,
+    PhoneSpellings,
+)
+from mm_pipelines.identity.phone import (
+    columns as phone_columns,
+)
 
 _REGION = "region"
 
@@ -39,67 +45,132 @@ _PLAIN_PATTERNS = {
     "LN": names.PLAIN_NAME_PATTERN,
     "FN": names.PLAIN_NAME_PATTERN,
 }
-#: Nearly every row has another value, so that looking for equal ones is wasted.
-_MOSTLY_DISTINCT = frozenset({"EMAIL", "PHONE", "MADID", "EXTERN_ID"})
+#: Nearly every row has another value, so a cache would not help.
+_MOSTLY_DISTINCT = frozenset({"EMAIL", "MADID", "EXTERN_ID"})
 
 
-def normalise(frame: pl.DataFrame, *, default_country: str | None = None) -> pl.DataFrame:
+def normalize(
+    frame: pl.DataFrame,
+    *,
+    default_country: str | None = None,
+    convention: PhoneConvention | None = None,
+) -> pl.DataFrame:
     """The values in the form that Meta hashes.
 
     Args:
         frame: Text columns named by schema keys, ``DOB`` among them if there is one date of
             birth; null is a blank cell. Other columns are ignored.
-        default_country: Alpha-2 code of rows whose COUNTRY tells none.
+        default_country: Alpha-2 code of rows whose COUNTRY is blank.
+        convention: How the list writes bare phone numbers; None for a list without one.
 
     Returns:
         One column per key in the order of ``KEYS``; ``""`` where the cell is blank, null where
-        what is written there cannot be used.
+        the value cannot be used.
     """
-    return _columns(frame, default_country, Remembered(), hashed=False)
+    return _columns(frame, default_country, convention, DistinctCache(), hashed=False)
 
 
-def normalise_and_hash(
+def normalize_and_hash(
     frame: pl.DataFrame,
     *,
     default_country: str | None = None,
-    remembered: Remembered | None = None,
+    convention: PhoneConvention | None = None,
+    cache: DistinctCache | None = None,
 ) -> pl.DataFrame:
-    """The values as they are uploaded: ``normalise``, then SHA-256 but for MADID and EXTERN_ID.
+    """The values as they are uploaded: ``normalize``, then SHA-256 but for MADID and EXTERN_ID.
 
-    ``remembered`` is for the chunks of one list, with one ``default_country``.
+    ``cache`` is for the chunks of one list, with one ``default_country``.
     """
-    return _columns(frame, default_country, remembered or Remembered(), hashed=True)
+    return _columns(frame, default_country, convention, cache or DistinctCache(), hashed=True)
 
 
-def regions(frame: pl.DataFrame, *, default_country: str | None = None) -> pl.Series:
-    """The lower-case alpha-2 code that each row's phone is read by, ``""`` where none is known."""
+def ambiguous_phone_hashes(
+    frame: pl.DataFrame, *, default_country: str | None = None
+) -> pl.DataFrame:
+    """The hashes of every form of the phones that can be read in more than one way.
+
+    An opted-out person may be on the suppression list under any of them.
+
+    Args:
+        frame: As for ``normalize``.
+        default_country: Alpha-2 code of rows whose COUNTRY is blank.
+
+    Returns:
+        ``row`` (from 0) and ``PHONE`` (a hash), two or three rows for each such phone. Phones with
+        one reading are absent.
+    """
+    if "PHONE" not in frame.columns:
+        return pl.DataFrame(schema={"row": pl.Int64, "PHONE": pl.String})
+    regions = phone_regions(frame, default_country=default_country)
+    forms = phone_columns.phone_readings(frame["PHONE"], regions)
+    first, *others = forms.columns
+    return (
+        forms.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+        .filter(pl.any_horizontal(pl.col(first).ne_missing(pl.col(form)) for form in others))
+        .unpivot(index="row", value_name="PHONE")
+        .select("row", pl.col("PHONE").map_batches(sha256, return_dtype=pl.String))
+        .drop_nulls()
+        .unique(maintain_order=True)
+    )
+
+
+def count_phone_spellings(
+    frame: pl.DataFrame, *, default_country: str | None = None
+) -> PhoneSpellings:
+    """Count how a chunk of a list writes bare phone numbers; nothing without a column PHONE.
+
+    Args:
+        frame: As for ``normalize``.
+        default_country: Alpha-2 code of rows whose COUNTRY is blank.
+    """
+    if "PHONE" not in frame.columns:
+        return PhoneSpellings()
+    regions = phone_regions(frame, default_country=default_country)
+    return phone_columns.count_phone_spellings(frame["PHONE"], regions)
+
+
+def phone_regions(frame: pl.DataFrame, *, default_country: str | None = None) -> pl.Series:
+    """The lower-case alpha-2 code by which each row's phone is read, ``""`` where none is known.
+
+    A COUNTRY that is filled but not understood gives no region: the default would be wrong.
+    """
     default = (country_code(default_country) if default_country else None) or ""
     if "COUNTRY" not in frame.columns:
         return pl.Series([default], dtype=pl.String).new_from_index(0, frame.height)
-    code = region_of(country(pl.col("COUNTRY"))).replace("", default)
+    normalized = country(pl.col("COUNTRY").fill_null(""))
+    code = pl.when(normalized == "").then(pl.lit(default)).otherwise(region_of(normalized))
     cells = frame.select("COUNTRY")
-    return Remembered().by_distinct(_REGION, cells, lambda cells: cells.select(code)).to_series()
+    rows = DistinctCache().apply(_REGION, cells, lambda cells: cells.select(code.fill_null("")))
+    return rows.to_series()
 
 
 def _columns(
-    frame: pl.DataFrame, default_country: str | None, remembered: Remembered, *, hashed: bool
+    frame: pl.DataFrame,
+    default_country: str | None,
+    convention: PhoneConvention | None,
+    cache: DistinctCache,
+    *,
+    hashed: bool,
 ) -> pl.DataFrame:
-    region = regions(frame, default_country=default_country)
+    region = phone_regions(frame, default_country=default_country)
     columns: dict[str, pl.Series] = {}
     for key in set(frame.columns).intersection(COLUMNS):
         cells = frame.select(pl.col(key).fill_null(""), region.alias(_REGION))
         if key == DATE_OF_BIRTH:
             continue
-        if key in _MOSTLY_DISTINCT:
+        if key == "PHONE":
+            phones = phone_columns.normalize_phones(cells[key], region, convention).alias(key)
+            columns[key] = sha256(phones) if hashed else phones
+        elif key in _MOSTLY_DISTINCT:
             columns[key] = _column(key, cells, hashed=hashed)
         else:
-            # Only these two are read by the country; others have fewer distinct cells without it.
+            # Only two keys depend on the country; the others have fewer distinct cells without it.
             inputs = [key, _REGION] if key in _BY_COUNTRY else [key]
             rule = partial(_frame, key, hashed=hashed)
-            columns[key] = remembered.by_distinct(key, cells.select(inputs), rule).to_series()
+            columns[key] = cache.apply(key, cells.select(inputs), rule).to_series()
     if DATE_OF_BIRTH in frame.columns:
         cells = frame.select(pl.col(DATE_OF_BIRTH).fill_null(""), region.alias(_REGION))
-        born = remembered.by_distinct(DATE_OF_BIRTH, cells, partial(_birth, hashed=hashed))
+        born = cache.apply(DATE_OF_BIRTH, cells, partial(_birth, hashed=hashed))
         for key in born.columns:
             columns[key] = _first_known(columns.get(key), born[key])
     return pl.DataFrame([columns[key].alias(key) for key in KEYS if key in columns])
@@ -111,10 +182,8 @@ def _frame(key: str, cells: pl.DataFrame, *, hashed: bool) -> pl.DataFrame:
 
 def _column(key: str, cells: pl.DataFrame, *, hashed: bool) -> pl.Series:
     """One key's cells as they are uploaded; ``cells`` has the key and perhaps the region."""
-    if key == "PHONE":
-        values = normalise_phones(cells[key], cells[_REGION])
-    elif key in _PLAIN_PATTERNS:
-        values = by_rule(cells[key], _BY_VALUE[key], plain_pattern=_PLAIN_PATTERNS[key])
+    if key in _PLAIN_PATTERNS:
+        values = apply_rule(cells[key], _BY_VALUE[key], plain_pattern=_PLAIN_PATTERNS[key])
     elif key in _BY_COUNTRY:
         values = cells.select(_BY_COUNTRY[key](pl.col(key), pl.col(_REGION))).to_series()
     else:

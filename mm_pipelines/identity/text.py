@@ -1,9 +1,9 @@
-"""Text as it is compared: trimmed, in one case, in one Unicode form."""
+"""Text in the form in which it is compared: trimmed, one case, one Unicode form."""
 
 import polars as pl
 
-#: White space of every script, and the marks that nobody sees but a copied cell often carries.
-UNSEEN = "".join(
+#: White space of every script, and the invisible marks that copied cells often carry.
+INVISIBLE = "".join(
     map(
         chr,
         [
@@ -15,22 +15,22 @@ UNSEEN = "".join(
 
 
 def trimmed(value: pl.Expr) -> pl.Expr:
-    """The text without white space and unseen marks around it."""
-    return value.str.strip_chars(UNSEEN)
+    """The text without white space and invisible marks around it."""
+    return value.str.strip_chars(INVISIBLE)
 
 
 def composed(value: pl.Expr) -> pl.Expr:
-    """The text in Unicode's form NFC: one letter, one code point, however it was typed."""
+    """The text in Unicode's form NFC: one code point per letter where there is one."""
     return value.map_batches(_composed, return_dtype=pl.String)
 
 
 def lower(value: pl.Expr) -> pl.Expr:
-    """The text in lower case and NFC: composed first and last, for lower case can undo it."""
+    """The text in lower case and NFC; lower case can decompose a letter, so NFC comes last too."""
     return composed(composed(value).str.to_lowercase())
 
 
 def _composed(values: pl.Series) -> pl.Series:
-    # Composing is dear and changes nothing in ASCII, which most text is.
+    # Composing is slow and does not change ASCII, which most text is.
     wide = (values.str.len_bytes() != values.str.len_chars()).fill_null(value=False)
     if not wide.any():
         return values
@@ -39,5 +39,5 @@ def _composed(values: pl.Series) -> pl.Series:
 
 def put(values: pl.Series, where: pl.Series, replacements: pl.Series) -> pl.Series:
     """``values`` with those marked by ``where`` replaced, in order."""
-    # The copy is of the reference: what is written to a shared column goes to a column of its own.
+    # clone() copies the reference only; scatter writes to a column of its own if it is shared.
     return values.clone().scatter(where.arg_true(), replacements)

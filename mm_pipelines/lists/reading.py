@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mm_pipelines.identity.blank import is_blank
+from mm_pipelines.identity import is_blank
 from mm_pipelines.lists.consent import ConsentColumns, ConsentSetting, match_consent
 from mm_pipelines.lists.delimited import Delimited
 from mm_pipelines.lists.encoding import Text

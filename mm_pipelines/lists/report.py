@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mm_pipelines.identity import IDENTIFIERS
-from mm_pipelines.identity.blank import is_blank
+from mm_pipelines.identity import IDENTIFIERS, is_blank
 from mm_pipelines.lists.consent import ConsentColumns, ConsentSetting
 from mm_pipelines.lists.reading import AGREED, ROW_NUMBER, CustomerList
 

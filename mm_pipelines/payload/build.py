@@ -9,7 +9,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from mm_pipelines.concurrent import ordered_map
-from mm_pipelines.identity import DATE_OF_BIRTH, KEYS, Remembered
+from mm_pipelines.identity import DATE_OF_BIRTH, KEYS, DistinctCache, PhoneConvention
 from mm_pipelines.lists.consent import ConsentSetting
 from mm_pipelines.lists.errors import ListChangedError
 from mm_pipelines.lists.reading import ROW_NUMBER, CustomerList
@@ -32,6 +32,7 @@ def build_hashed_payload(
     encoding: str | None = None,
     consent: ConsentSetting = None,
     default_country: str | None = None,
+    phone_convention: PhoneConvention | None = None,
     expected_fingerprint: str | None = None,
     suppression: SuppressionList | None = None,
 ) -> HashedPayload:
@@ -49,7 +50,8 @@ def build_hashed_payload(
         columns: ``source.columns`` of mm.yaml.
         encoding: ``source.encoding`` of mm.yaml.
         consent: ``source.consent`` of mm.yaml.
-        default_country: Alpha-2 code for rows without a COUNTRY.
+        default_country: Alpha-2 code of rows without a COUNTRY.
+        phone_convention: How the list writes bare phone numbers, as its validation found.
         expected_fingerprint: The fingerprint from ``inspect_list``; None skips the comparison.
         suppression: Opted-out people, who are excluded.
 
@@ -66,7 +68,8 @@ def build_hashed_payload(
             hash_chunk,
             keys=keys,
             default_country=default_country,
-            remembered=Remembered(),
+            convention=phone_convention,
+            cache=DistinctCache(),
             suppression=suppression,
         )
         for chunk in ordered_map(work, reading.chunks()):

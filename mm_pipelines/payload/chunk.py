@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mm_pipelines.identity import IDENTIFIERS, Remembered, normalise_and_hash, regions
+from mm_pipelines.identity import (
+    IDENTIFIERS,
+    DistinctCache,
+    PhoneConvention,
+    ambiguous_phone_hashes,
+    is_phone_in_scientific_notation,
+    normalize_and_hash,
+    phone_regions,
+)
 from mm_pipelines.lists.reading import AGREED, ROW_NUMBER
 from mm_pipelines.payload.deduplication import with_person_key
 from mm_pipelines.payload.report import Reason
@@ -44,7 +52,8 @@ def hash_chunk(
     *,
     keys: Sequence[str],
     default_country: str | None,
-    remembered: Remembered,
+    convention: PhoneConvention | None,
+    cache: DistinctCache,
     suppression: SuppressionList | None,
 ) -> HashedChunk:
     """Normalize and hash a chunk, and separate accepted from rejected rows.
@@ -52,11 +61,14 @@ def hash_chunk(
     Args:
         chunk: Rows from ``CustomerList.chunks``.
         keys: The schema keys of the payload.
-        default_country: Alpha-2 code for rows without a COUNTRY.
-        remembered: The hashes of values that the list repeats.
+        default_country: Alpha-2 code of rows without a COUNTRY.
+        convention: How the list writes bare phone numbers.
+        cache: Results for the values that the list repeats.
         suppression: Opted-out people, who are excluded.
     """
-    hashed = normalise_and_hash(chunk, default_country=default_country, remembered=remembered)
+    hashed = normalize_and_hash(
+        chunk, default_country=default_country, convention=convention, cache=cache
+    )
     identifiers = [key for key in IDENTIFIERS if key in keys]
     usable = (_VALUES != "").sum()
     has_identifier = hashed.select(
@@ -66,12 +78,15 @@ def hash_chunk(
     rejected = chunk.select(ROW_NUMBER, reasons=pl.lit(0, pl.UInt8)).clear()
     kept = has_identifier & chunk[AGREED]
     if not kept.all():
-        region = regions(chunk, default_country=default_country)
+        region = phone_regions(chunk, default_country=default_country)
         facts = chunk.with_columns(region.alias("region"), has_identifier.alias("has_identifier"))
         rejected = _rejected(facts.filter(~kept), hashed.filter(~kept))
         rows = rows.filter(kept)
     accepted = rows.with_columns(_VALUES.fill_null(""))
-    people = suppression.exclude(accepted) if suppression else accepted
+    people = accepted
+    if suppression:
+        ambiguous = ambiguous_phone_hashes(chunk, default_country=default_country)
+        people = _without_opted_out(accepted, chunk[ROW_NUMBER], ambiguous, suppression)
     return HashedChunk(
         people=with_person_key(people, identifiers),
         rejected=rejected,
@@ -80,6 +95,18 @@ def hash_chunk(
         usable=hashed.select(usable).row(0, named=True),
         blanked=rows.select(_VALUES.null_count()).row(0, named=True),
     )
+
+
+def _without_opted_out(
+    rows: pl.DataFrame,
+    row_numbers: pl.Series,
+    ambiguous: pl.DataFrame,
+    suppression: SuppressionList,
+) -> pl.DataFrame:
+    """The rows of people who are not on the suppression list under any reading of their phone."""
+    suppressed = suppression.keep_suppressed(ambiguous)["row"]
+    numbers = row_numbers.gather(suppressed).implode()
+    return suppression.exclude(rows).filter(~pl.col(ROW_NUMBER).is_in(numbers))
 
 
 def _rejected(raw: pl.DataFrame, hashed: pl.DataFrame) -> pl.DataFrame:
@@ -94,6 +121,9 @@ def _rejected(raw: pl.DataFrame, hashed: pl.DataFrame) -> pl.DataFrame:
             r"^[^+\x{FF0B}\p{Nd}]*\p{Nd}"
         )
         unusable = pl.col("phone").is_null()
+        scientific = is_phone_in_scientific_notation(pl.col("raw"))
+        reasons += _code(unusable & scientific, Reason.phone_in_scientific_notation)
+        unusable &= ~scientific
         reasons += _code(unusable & national, Reason.phone_without_country)
         reasons += _code(unusable & ~national, Reason.invalid_phone)
     reasons = pl.when(reasons == 0).then(Reason.no_identifier.value).otherwise(reasons)

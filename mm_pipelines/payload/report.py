@@ -17,6 +17,7 @@ class Reason(IntFlag):
     phone_without_country = 4
     invalid_phone = 8
     no_consent = 16
+    phone_in_scientific_notation = 32
 
 
 REJECTED_ROW_SCHEMA = pl.Schema({ROW_NUMBER: pl.Int64(), "reasons": pl.List(pl.String)})

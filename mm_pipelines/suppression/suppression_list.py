@@ -105,6 +105,13 @@ class SuppressionList:
             return rows
         return rows.filter(~pl.any_horizontal(self._is_suppressed(key) for key in present))
 
+    def keep_suppressed(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows with a suppressed identifier; EMAIL and PHONE hold hashes or ``""``."""
+        present = [key for key in IDENTIFIERS if key in rows.columns]
+        if not self or not present:
+            return rows.clear()
+        return rows.filter(pl.any_horizontal(self._is_suppressed(key) for key in present))
+
     def match(self, people: pl.LazyFrame) -> pl.DataFrame:
         """Return the suppressed identifiers among EMAIL and PHONE hashes, with ``""`` elsewhere."""
         if not self:

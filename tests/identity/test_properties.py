@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm_pipelines.identity import COLUMNS, KEYS, Remembered, names, normalise, normalise_and_hash
+from mm_pipelines.identity import COLUMNS, KEYS, DistinctCache, names, normalize, normalize_and_hash
 from mm_pipelines.identity.email import email
 
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -23,7 +23,7 @@ VALUES = st.lists(CELL, min_size=1, max_size=12)
 
 
 def of(key: str, values: list[str], country: str | None = None) -> list[str | None]:
-    return normalise(pl.DataFrame({key: values}), default_country=country)[key].to_list()
+    return normalize(pl.DataFrame({key: values}), default_country=country)[key].to_list()
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -56,7 +56,7 @@ def test_case_padding_and_unicode_form_do_not_matter(
 @settings(max_examples=12, deadline=None)
 @given(values=VALUES)
 def test_the_hash_of_nothing_is_never_uploaded(key: str, values: list[str]) -> None:
-    uploaded = normalise_and_hash(pl.DataFrame({key: [*values, "", " ", None, "NULL"]}))[key]
+    uploaded = normalize_and_hash(pl.DataFrame({key: [*values, "", " ", None, "NULL"]}))[key]
     assert EMPTY not in [value for value in uploaded if EMPTY not in values]
     assert uploaded.to_list()[-4:] == [""] * 4
 
@@ -67,11 +67,11 @@ def test_no_row_is_lost_or_moved(data: st.DataObject) -> None:
     keys = data.draw(st.lists(st.sampled_from(COLUMNS), min_size=1, unique=True))
     height = data.draw(st.integers(1, 8))
     cells = {key: data.draw(st.lists(CELL, min_size=height, max_size=height)) for key in keys}
-    whole = normalise_and_hash(pl.DataFrame(cells), default_country="GB")
+    whole = normalize_and_hash(pl.DataFrame(cells), default_country="GB")
 
     assert whole.height == height or keys == ["DOB"]
     for row in range(height):
-        alone = normalise_and_hash(
+        alone = normalize_and_hash(
             pl.DataFrame({key: [values[row]] for key, values in cells.items()}),
             default_country="GB",
         )
@@ -83,7 +83,7 @@ def test_no_row_is_lost_or_moved(data: st.DataObject) -> None:
 @given(values=VALUES)
 def test_an_upload_is_the_hash_of_the_normalised_value(key: str, values: list[str]) -> None:
     frame = pl.DataFrame({key: values})
-    normalised, uploaded = normalise(frame)[key], normalise_and_hash(frame)[key]
+    normalised, uploaded = normalize(frame)[key], normalize_and_hash(frame)[key]
     for value, upload in zip(normalised, uploaded, strict=True):
         if not value or key in ("MADID", "EXTERN_ID") or len(value) == 64:
             continue
@@ -101,15 +101,15 @@ def test_the_short_way_of_plain_values_is_the_rule(key: str) -> None:
     ]
     cells = pl.DataFrame({key: values})
     by_the_rule = cells.select(rule(pl.col(key))).to_series()
-    assert normalise(cells)[key].to_list() == by_the_rule.to_list()
+    assert normalize(cells)[key].to_list() == by_the_rule.to_list()
 
 
 @given(chunks=st.lists(VALUES, max_size=4))
 @pytest.mark.parametrize("key", ["FN", "ZIP", "COUNTRY"])
 @settings(deadline=None)
-def test_what_is_remembered_is_what_would_be_worked_out(key: str, chunks: list[list[str]]) -> None:
-    remembered = Remembered()
+def test_a_cached_result_is_what_the_rule_gives(key: str, chunks: list[list[str]]) -> None:
+    cache = DistinctCache()
     for values in chunks:
         frame = pl.DataFrame({key: values})
-        alone = normalise_and_hash(frame, default_country="US")
-        assert normalise_and_hash(frame, default_country="US", remembered=remembered).equals(alone)
+        alone = normalize_and_hash(frame, default_country="US")
+        assert normalize_and_hash(frame, default_country="US", cache=cache).equals(alone)

@@ -1,11 +1,13 @@
 """The rules of single keys, by example."""
 
 import hashlib
+import subprocess
+import sys
 
 import polars as pl
 import pytest
 
-from mm_pipelines.identity import COLUMNS, KEYS, normalise, regions
+from mm_pipelines.identity import COLUMNS, KEYS, normalize, phone_regions
 
 UNUSABLE = None
 ABSENT = ""
@@ -13,7 +15,7 @@ ABSENT = ""
 
 def one(key: str, value: str | None, country: str | None = None) -> str | None:
     frame = pl.DataFrame({key: [value]}, schema={key: pl.String})
-    return normalise(frame, default_country=country)[key][0]  # type: ignore[no-any-return]
+    return normalize(frame, default_country=country)[key][0]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -74,6 +76,15 @@ def test_what_is_no_single_address_is_unusable(value: str) -> None:
         ("COUNTRY", "Côte d'Ivoire", None, "ci"),
         ("COUNTRY", "The Netherlands", None, "nl"),
         ("COUNTRY", "UK", None, "gb"),
+        ("COUNTRY", "Frankreich", None, "fr"),
+        ("COUNTRY", "Österreich", None, "at"),
+        ("COUNTRY", "Россия", None, "ru"),
+        ("COUNTRY", "中国", None, "cn"),
+        ("COUNTRY", "대한민국", None, "kr"),
+        ("COUNTRY", "Kosova", None, "xk"),
+        ("COUNTRY", "Kongo", None, UNUSABLE),
+        ("COUNTRY", "Nigeri", None, UNUSABLE),
+        ("COUNTRY", "電話", None, UNUSABLE),
         ("COUNTRY", "NA", None, "na"),
         ("COUNTRY", "Atlantis", None, UNUSABLE),
         ("COUNTRY", "XX", None, UNUSABLE),
@@ -120,14 +131,14 @@ def test_a_value_is_normalised_by_its_keys_rule(
 def test_a_date_of_birth_gives_year_month_and_day(
     value: str, country: str | None, expected: tuple[str | None, ...]
 ) -> None:
-    born = normalise(pl.DataFrame({"DOB": [value]}), default_country=country)
+    born = normalize(pl.DataFrame({"DOB": [value]}), default_country=country)
     assert born.columns == ["DOBY", "DOBM", "DOBD"]
     assert born.row(0) == expected
 
 
 def test_a_year_of_its_own_goes_before_the_date_of_birth() -> None:
     frame = pl.DataFrame({"DOB": ["1997-02-05", "1997-02-05"], "DOBY": ["1990", ""]})
-    assert normalise(frame)["DOBY"].to_list() == ["1990", "1997"]
+    assert normalize(frame)["DOBY"].to_list() == ["1990", "1997"]
 
 
 def test_the_rows_country_goes_before_the_audiences() -> None:
@@ -137,21 +148,42 @@ def test_the_rows_country_goes_before_the_audiences() -> None:
             "PHONE": ["06 12 34 56 78", "020 7946 0958", "020 7946 0958", "(650) 555-1212"],
         }
     )  # fmt: skip
-    assert regions(frame, default_country="GB").to_list() == ["fr", "gb", "gb", "us"]
-    assert normalise(frame, default_country="GB")["PHONE"].to_list() == [
+    assert phone_regions(frame, default_country="GB").to_list() == ["fr", "gb", "", "us"]
+    assert normalize(frame, default_country="GB")["PHONE"].to_list() == [
         "33612345678",
         "442079460958",
-        "442079460958",
+        None,
         "16505551212",
     ]
 
 
 def test_a_hash_of_no_country_tells_no_region() -> None:
     frame = pl.DataFrame({"COUNTRY": ["0" * 64], "PHONE": ["+1 650 555 1212"]})
-    assert regions(frame).to_list() == [""]
-    assert normalise(frame)["PHONE"].to_list() == ["16505551212"]
+    assert phone_regions(frame).to_list() == [""]
+    assert normalize(frame)["PHONE"].to_list() == ["16505551212"]
 
 
 def test_columns_come_in_one_order_and_others_are_left_out() -> None:
     frame = pl.DataFrame({key: ["x"] for key in (*reversed(COLUMNS), "note")})
-    assert normalise(frame).columns == list(KEYS)
+    assert normalize(frame).columns == list(KEYS)
+
+
+def test_a_countrys_name_is_understood_in_all_of_cldrs_languages() -> None:
+    from babel import Locale
+
+    for language in ("ar", "bg", "de", "el", "es", "fi", "fr", "he", "hi", "id", "ja", "ko", "pl",
+                     "pt", "ru", "th", "tr", "uk", "vi", "zh"):  # fmt: skip
+        names = {
+            code: name for code, name in Locale(language).territories.items()
+            if code in ("BR", "DE", "EG", "FR", "IN", "JP", "MX", "NL", "US", "ZA")
+        }  # fmt: skip
+        got = normalize(pl.DataFrame({"COUNTRY": list(names.values())}))["COUNTRY"].to_list()
+        assert got == [code.lower() for code in names], language
+
+
+def test_importing_the_rules_loads_no_names_of_countries() -> None:
+    program = "import sys, mm_pipelines.identity; print({'babel', 'pycountry'} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mm_pipelines.identity import normalise, normalise_and_hash
+from mm_pipelines.identity import normalize, normalize_and_hash
 
 with (Path(__file__).parent / "vectors.csv").open(encoding="utf-8", newline="") as file:
     VECTORS = list(csv.DictReader(file))
@@ -27,8 +27,8 @@ def test_a_published_example_gives_its_published_value(
     default = country if country_from == "audience" else None
     frame = pl.DataFrame(cells)
 
-    assert normalise(frame, default_country=default)[key].to_list() == [vector["normalised"]]
-    assert normalise_and_hash(frame, default_country=default)[key].to_list() == [vector["uploaded"]]
+    assert normalize(frame, default_country=default)[key].to_list() == [vector["normalised"]]
+    assert normalize_and_hash(frame, default_country=default)[key].to_list() == [vector["uploaded"]]
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_a_value_hashed_beforehand_passes_through_in_lower_case(vector: dict[str
         {vector["key"]: [digest, digest.upper(), f"  {digest}\t", f"\xa0{digest}"]}
     )
 
-    assert normalise_and_hash(frame)[vector["key"]].to_list() == [digest] * 4
+    assert normalize_and_hash(frame)[vector["key"]].to_list() == [digest] * 4

@@ -68,7 +68,8 @@ def count(sample: Sample, day: str) -> Count:
     result = Count()
     for row in csv.DictReader(text, delimiter=sample.delimiter):
         result.read += 1
-        country = COUNTRIES.get(row[sample.country].strip().lower(), sample.default_country)
+        written = row[sample.country].strip().lower()
+        country = COUNTRIES.get(written) if _given(written) else sample.default_country
         email = _email(row[sample.email])
         phone = _phone(row[sample.phone], country)
         reasons = []
@@ -103,20 +104,27 @@ def _email(cell: str) -> str:
 
 
 def _phone(cell: str, country: str | None) -> str:
-    attempts = [(cell.strip(), country)]
+    own, abroad = _possible(cell.strip(), country), None
     digits = re.search(r"[+0-9].*", cell, re.DOTALL)
     if digits and not digits.group().startswith("+"):
-        attempts.append(("+" + re.sub(r"^0[^0-9+]*0", "", digits.group()), None))
-    for text, region in attempts:
-        try:
-            number = phonenumbers.parse(text, region)
-        except phonenumbers.NumberParseException:
-            continue
-        possible = phonenumbers.is_possible_number_with_reason(number)
-        if possible == phonenumbers.ValidationResult.IS_POSSIBLE:
-            e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-            return e164.removeprefix("+")
-    return ""
+        abroad = _possible("+" + re.sub(r"^0[^0-9+]*0", "", digits.group()), None)
+    number = own or abroad
+    if own and abroad and own.country_code == abroad.country_code:
+        # Bare digits that begin with the country code: the only valid reading, else international.
+        national = phonenumbers.is_valid_number(own) and not phonenumbers.is_valid_number(abroad)
+        number = own if national else abroad
+    if number is None:
+        return ""
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)[1:]
+
+
+def _possible(text: str, region: str | None) -> phonenumbers.PhoneNumber | None:
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return None
+    possible = phonenumbers.is_possible_number_with_reason(number)
+    return number if possible == phonenumbers.ValidationResult.IS_POSSIBLE else None
 
 
 if __name__ == "__main__":

@@ -240,6 +240,29 @@ def test_a_suppressed_person_is_left_out_by_either_identifier(tmp_path: Path) ->
     assert_no_row_is_lost(built)
 
 
+def test_a_person_stays_suppressed_under_every_reading_of_the_phone(tmp_path: Path) -> None:
+    for form in ("4915112345678", "494915112345678"):
+        built = build(
+            tmp_path,
+            "phone\n4915112345678\n+49 172 1234567\n",
+            default_country="DE",
+            suppression=SuppressionList(KEY, [suppression_digest(sha(form), KEY)]),
+        )
+        assert people_of(built)["row_number"].to_list() == [2]
+        assert built.suppressed == 1
+
+
+def test_a_phone_in_scientific_notation_is_rejected_for_that(tmp_path: Path) -> None:
+    built = build(tmp_path, "phone\n4.91511E+12\n4915112345678.0\n", default_country="DE")
+    assert rejected_of(built) == [(1, ["phone_in_scientific_notation"])]
+    assert people_of(built)["PHONE"].to_list() == [sha("4915112345678")]
+
+
+def test_a_country_that_is_not_understood_gives_no_region(tmp_path: Path) -> None:
+    built = build(tmp_path, "phone,country\n0612345678,Atlantis\n", default_country="US")
+    assert rejected_of(built) == [(1, ["phone_without_country"])]
+
+
 def test_another_key_suppresses_nobody_and_shows_no_secret(tmp_path: Path) -> None:
     suppression = SuppressionList(b"other", [suppression_digest(sha("a@b.co"), KEY)])
     assert build(tmp_path, "email\na@b.co\n", suppression=suppression).suppressed == 0

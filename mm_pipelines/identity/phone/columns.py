@@ -1,26 +1,35 @@
-"""Whole columns of phone numbers, equal to ``reference.normalise_phone`` value by value.
+"""Whole columns of phone numbers, equal to ``reference.read_phone`` value by value.
 
-Three ways, each for what the one before leaves:
+There are three ways, each for what the one before leaves:
 
-1. digits with plain separators are read as integers and decided by their shape (``shapes``), all
-   in integer arithmetic: the digits kept are the remainder by a power of ten;
-2. what else is written around a number and certainly does not belong to it (labels before it,
-   extensions behind it, other scripts' spaces and dashes) is taken off, then way 1 again;
-3. each distinct value that is left is asked of ``phonenumbers``.
+1. Digits with plain separators are read as integers and decided by their shape
+   (``shape_readings``), all in integer arithmetic: the last digits are a remainder by a power of
+   ten. The shape has 3 leading digits at first, then more where these do not decide.
+2. What is written around a number and certainly does not belong to it (labels, extensions, other
+   scripts' digits and separators) is removed, then way 1 again.
+3. ``phonenumbers`` reads each distinct value that is left.
 """
 
+from collections import Counter
 from functools import lru_cache
+from typing import NamedTuple
 
 import polars as pl
 
-from mm_pipelines.identity.blank import is_blank
+from mm_pipelines.identity.cells import is_blank
 from mm_pipelines.identity.hashing import HASH_DIGITS, hashed_already
-from mm_pipelines.identity.phone import shapes
-from mm_pipelines.identity.phone.reference import normalise_phone
+from mm_pipelines.identity.phone import shape_readings as shapes
+from mm_pipelines.identity.phone.convention import PhoneConvention, PhoneSpellings
+from mm_pipelines.identity.phone.reference import bare_spelling, read_phone
 from mm_pipelines.identity.text import put
+
+FORMS = ("international", "national", "libphonenumber")
 
 _SEPARATORS = [" ", "(", ")", ".", "-", "/"]
 _LONGEST_TEXT = 250  # libphonenumber reads no longer text
+#: Leading digits of a shape at the first attempt, the second and so on. Three are enough for a
+#: country code, six for one behind an international prefix, more for patterns of national numbers.
+_LEADING_DIGITS = (3, 6, 8, 10)
 
 # Before the first digit or plus sign nothing counts, and trailing signs do not.
 _BEFORE = r"^[^+\x{FF0B}\p{Nd}]+"
@@ -31,36 +40,144 @@ _OTHER_SEPARATORS = (
     r"\x{3000}\x{FF08}\x{FF09}\x{FF3B}\x{FF3D}\x{FF0E}]"
 )
 _EXTENSION = r"(?i)[ \t,]*(?:e?xt(?:ension|n)?|x)[:.]?[ \t,\-]*[0-9]{1,9}$"
+_DECIMAL_ZEROS = r"^([^0-9]*[0-9]+)\.0+([\s\"']*)$"
+_SCIENTIFIC = r"^[\s='\"+]*[0-9]+(?:[.,][0-9]+)?[eE]\+?[0-9]{1,3}[\s\"']*$"
 
-# A decision as one integer: -1 undecided, 0 rejected, else the country code and the digits kept.
+# A form as one integer: -1 undecided, 0 rejected, else the known digits and the count that follows.
 _UNDECIDED, _REJECTED, _RADIX = -1, 0, 32
 _UNREADABLE = -1  # the shape of what is no plain number
+_NO_SPELLING, _INTERNATIONAL, _NATIONAL = 0, 1, 2
+_SPELLING_NUMBERS = {None: _NO_SPELLING, "international": _INTERNATIONAL, "national": _NATIONAL}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _POWERS_OF_TEN = pl.Series([10**power for power in range(19)], dtype=pl.Int64)
 
 
-def normalise_phones(values: pl.Series, regions: pl.Series) -> pl.Series:
+class _Forms(NamedTuple):
+    """The forms of a shape as integers, in the order of ``FORMS``."""
+
+    international: int
+    national: int
+    libphonenumber: int
+
+
+_NO_FORMS = _Forms(_UNDECIDED, _UNDECIDED, _UNDECIDED)
+
+
+def normalize_phones(
+    values: pl.Series, regions: pl.Series, convention: PhoneConvention | None = None
+) -> pl.Series:
     """The numbers' digits with their country code; ``""`` where blank, null where unusable.
 
     Args:
-        values: Numbers as they stand in the list; null is a blank cell.
+        values: Numbers as the list writes them; null is a blank cell.
+        regions: Lower-case alpha-2 code for each, ``""`` where none is known.
+        convention: The list's; None for a list without one.
+    """
+    national = [region.lower() for region in convention.national_regions] if convention else []
+    lacking = regions.is_in(national) if national else None
+    if lacking is None or not lacking.any():
+        return _forms(values, regions, ("international",))["international"]
+    forms = _forms(values, regions, ("international", "national"))
+    return forms["national"].zip_with(lacking, forms["international"])
+
+
+def phone_readings(values: pl.Series, regions: pl.Series) -> pl.DataFrame:
+    """Every normalized form that a number may have, for suppression lists.
+
+    Args:
+        values: Numbers as the list writes them; null is a blank cell.
+        regions: Lower-case alpha-2 code for each, ``""`` where none is known.
+
+    Returns:
+        The columns ``FORMS`` as in ``reference.PhoneReadings``, each as ``normalize_phones`` gives
+        it. In most rows all three are equal.
+    """
+    return _forms(values, regions, FORMS)
+
+
+def count_phone_spellings(values: pl.Series, regions: pl.Series) -> PhoneSpellings:
+    """Count what decides a list's convention, and the rows that the convention decides.
+
+    Args:
+        values: Numbers as the list writes them; null is a blank cell.
         regions: Lower-case alpha-2 code for each, ``""`` where none is known.
     """
+    forms = phone_readings(values, regions)
+    disputed = regions.filter(forms["international"].ne_missing(forms["national"]))
     cells = pl.DataFrame({"value": values.fill_null(""), "region": regions})
-    found = _by_shape(cells)
-    left = found["decision"] == _UNDECIDED
+    cells = _without_decimal_zeros(cells.filter(pl.col("region") != ""))
+    spelling = _bare_spellings(cells)
+    return PhoneSpellings(
+        international=_count(cells["region"].filter(spelling == _INTERNATIONAL)),
+        national=_count(cells["region"].filter(spelling == _NATIONAL)),
+        disputed=_count(disputed),
+    )
+
+
+def is_phone_in_scientific_notation(value: pl.Expr) -> pl.Expr:
+    """Whether a spreadsheet wrote a phone as ``4.91511E+12``, which loses its last digits."""
+    return value.str.contains(_SCIENTIFIC)
+
+
+def _count(regions: pl.Series) -> Counter[str]:
+    counts = regions.str.to_uppercase().value_counts(name="count")
+    return Counter(dict(counts.iter_rows()))
+
+
+def _bare_spellings(cells: pl.DataFrame) -> pl.Series:
+    """``reference.bare_spelling`` of each cell as an integer, 0 for none."""
+    numbers = (
+        _read(cells).collect().with_columns(readable=pl.col("readable") & (pl.col("plus") == 0))
+    )
+    spellings = pl.Series([_UNDECIDED], dtype=pl.Int64).new_from_index(0, numbers.height)
+    spellings = spellings.zip_with(numbers["readable"], spellings * _NO_SPELLING)
+    for leading in _LEADING_DIGITS:
+        asked = spellings == _UNDECIDED
+        if asked.any():
+            shape = numbers.filter(asked).select(_shape(leading)).to_series()
+            distinct = shape.unique()
+            answers = [_bare_spelling(one, leading) for one in distinct]
+            spellings = put(
+                spellings, asked, shape.replace_strict(distinct, answers, return_dtype=pl.Int64)
+            )
+    left = spellings == _UNDECIDED
+    rest = [
+        _SPELLING_NUMBERS[bare_spelling(value, region.upper())]
+        for value, region in cells.filter(left).select("value", "region").iter_rows()
+    ]
+    return put(spellings, left, pl.Series(rest, dtype=pl.Int64))
+
+
+def _forms(values: pl.Series, regions: pl.Series, forms: tuple[str, ...]) -> pl.DataFrame:
+    cells = pl.DataFrame({"value": values.fill_null(""), "region": regions})
+    cells = _without_decimal_zeros(cells)
+    found, left = _by_shape(cells, forms)
     if not left.any():
-        return found["number"]
-    return put(found["number"], left, _without_surroundings(cells.filter(left)))
+        return found
+    return _put_rows(found, left, _without_surroundings(cells.filter(left), forms))
 
 
-def _without_surroundings(cells: pl.DataFrame) -> pl.Series:
+def _put_rows(frame: pl.DataFrame, where: pl.Series, rows: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(put(frame[name], where, rows[name]) for name in frame.columns)
+
+
+def _without_decimal_zeros(cells: pl.DataFrame) -> pl.DataFrame:
+    """The cells without the ``.0`` of a column that became decimal."""
+    # Cheap to ask first: few cells end so.
+    perhaps = cells["value"].str.strip_chars_end(" \t\n\r\"'0").str.ends_with(".")
+    if not perhaps.any():
+        return cells
+    text = cells.filter(perhaps)["value"].str.replace(_DECIMAL_ZEROS, "$1$2")
+    return cells.with_columns(put(cells["value"], perhaps, text))
+
+
+def _without_surroundings(cells: pl.DataFrame, forms: tuple[str, ...]) -> pl.DataFrame:
     """Way 2, and way 3 for what it leaves."""
     value = pl.col("value")
     stripped = value.str.replace(_BEFORE, "").str.replace(_BEHIND, "").str.replace(_EXTENSION, "")
     length = value.str.len_bytes()
     bare = cells.select(
-        # Taking signs off must not make a text readable that was too long before.
+        # Removing signs must not make a text readable that was too long before.
         pl.when(length <= _LONGEST_TEXT)
         .then(stripped.str.replace_all(_OTHER_SEPARATORS, " "))
         .otherwise(pl.lit(""))
@@ -69,58 +186,70 @@ def _without_surroundings(cells: pl.DataFrame) -> pl.Series:
         # Without its first letters a hash could pass for a number.
         perhaps_hashed=length >= HASH_DIGITS,
     )
-    found = _by_shape(bare)
-    left = (found["decision"] == _UNDECIDED) | bare["perhaps_hashed"]
+    found, left = _by_shape(bare, forms)
+    left |= bare["perhaps_hashed"]
     if not left.any():
-        return found["number"]
-    return put(found["number"], left, _one_by_one(cells.filter(left)))
+        return found
+    return _put_rows(found, left, _one_by_one(cells.filter(left), forms))
 
 
-def _one_by_one(cells: pl.DataFrame) -> pl.Series:
+def _one_by_one(cells: pl.DataFrame, forms: tuple[str, ...]) -> pl.DataFrame:
     """Way 3, after the cells that hold no number at all."""
     value = pl.col("value")
     known = pl.when(is_blank(value)).then(pl.lit("")).otherwise(hashed_already(value))
-    distinct = cells.unique().with_columns(answer=known)
-    asked = distinct["answer"].is_null()
-    answers = [
-        normalise_phone(value, region.upper())
+    distinct = cells.unique().with_columns(known=known)
+    asked = distinct["known"].is_null()
+    readings = [
+        read_phone(value, region.upper())
         for value, region in distinct.filter(asked).select("value", "region").iter_rows()
     ]
-    answer = put(distinct["answer"], asked, pl.Series(answers, dtype=pl.String))
-    distinct = distinct.with_columns(answer=answer)
+    distinct = distinct.with_columns(
+        put(
+            distinct["known"],
+            asked,
+            pl.Series([getattr(reading, form) for reading in readings], dtype=pl.String),
+        ).alias(form)
+        for form in forms
+    )
     found = cells.join(distinct, on=["value", "region"], how="left", maintain_order="left")
-    return found["answer"]
+    return found.select(forms)
 
 
-def _by_shape(cells: pl.DataFrame) -> pl.DataFrame:
-    """Way 1: the columns ``number`` and ``decision``; what is no plain number is undecided."""
-    first, *further = shapes.LEADING_DIGITS
-    written = cells.select("value", region=_region_numbers(cells["region"])).lazy()
-    numbers = _read(written).with_columns(shape=_shape(first)).collect()
-    decision = _decisions(numbers["shape"], first)
+def _by_shape(cells: pl.DataFrame, forms: tuple[str, ...]) -> tuple[pl.DataFrame, pl.Series]:
+    """Way 1: the forms, and where they are undecided; what is no plain number is undecided."""
+    first, *further = _LEADING_DIGITS
+    numbers = _read(cells).with_columns(shape=_shape(first)).collect()
+    decisions = _decisions(numbers["shape"], first, forms)
     for leading in further:
-        asked = numbers["readable"] & (decision == _UNDECIDED) & (numbers["length"] >= leading)
+        asked = (
+            numbers["readable"]
+            & (decisions[forms[0]] == _UNDECIDED)
+            & (numbers["length"] > _LEADING_DIGITS[_LEADING_DIGITS.index(leading) - 1])
+        )
         if asked.any():
             longer = numbers.filter(asked).select(_shape(leading)).to_series()
-            decision = put(decision, asked, _decisions(longer, leading))
-    usable = pl.col("decision").clip(_REJECTED)
+            decisions = _put_rows(decisions, asked, _decisions(longer, leading, forms))
+    numbers = numbers.select("digits").hstack(decisions)
+    return numbers.select(_written(form) for form in forms), decisions[forms[0]] == _UNDECIDED
+
+
+def _written(form: str) -> pl.Expr:
+    """The form's integer and the number's digits, put together as text."""
+    usable = pl.col(form).clip(_REJECTED)
     # The digits kept are the remainder by a power of ten.
     power = pl.lit(_POWERS_OF_TEN).gather(usable % _RADIX)
     number = (usable // _RADIX * power + pl.col("digits") % power).cast(pl.String)
-    return (
-        numbers.lazy()
-        .select("digits", decision=decision)
-        .select("decision", number=pl.when(pl.col("decision") > _REJECTED).then(number))
-        .collect()
-    )
+    return pl.when(pl.col(form) > _REJECTED).then(number).alias(form)
 
 
-def _read(cells: pl.LazyFrame) -> pl.LazyFrame:
+def _read(cells: pl.DataFrame) -> pl.LazyFrame:
     """The numbers as integers: their digits, how many they are, and the plus sign as 0 or 1."""
     value, plain = pl.col("value"), pl.col("plain")
     readable = pl.col("digits").is_not_null() & (pl.col("bytes") <= _LONGEST_TEXT)
     return (
-        cells.select(
+        cells.select("value", region=_region_numbers(cells["region"]))
+        .lazy()
+        .select(
             "region",
             bytes=value.str.len_bytes(),
             plain=value.str.replace_many(_SEPARATORS, [""] * len(_SEPARATORS)),
@@ -162,27 +291,48 @@ def _number_of(region: str) -> int:
     return 1 + _LETTERS.index(region[0]) * 26 + _LETTERS.index(region[1]) if region else 0
 
 
-def _decisions(numbers: pl.Series, leading: int) -> pl.Series:
-    """The decision for each number by its shape."""
+def _decisions(numbers: pl.Series, leading: int, forms: tuple[str, ...]) -> pl.DataFrame:
+    """The forms of each number by its shape."""
     distinct = numbers.unique()
     answers = [_decision(one, leading) for one in distinct]
-    decisions: pl.Series = numbers.replace_strict(distinct, answers, return_dtype=pl.Int64)
-    return decisions
+    return pl.DataFrame(
+        {
+            form: numbers.replace_strict(
+                distinct, [getattr(answer, form) for answer in answers], return_dtype=pl.Int64
+            )
+            for form in forms
+        }
+    )
 
 
 @lru_cache(maxsize=500_000)
-def _decision(shape: int, leading: int) -> int:
+def _decision(shape: int, leading: int) -> _Forms:
     if shape == _UNREADABLE:
-        return _UNDECIDED
+        return _NO_FORMS
+    region, plus, digits, length = _unpacked(shape, leading)
+    readings = shapes.read_shape(region, plus=plus, leading=digits, length=length)
+    if isinstance(readings, shapes.Undecided):
+        return _NO_FORMS
+    return _Forms(*(_number_of_form(getattr(readings, form)) for form in FORMS))
+
+
+@lru_cache(maxsize=500_000)
+def _bare_spelling(shape: int, leading: int) -> int:
+    region, _, digits, length = _unpacked(shape, leading)
+    spelling = shapes.bare_spelling_of_shape(region, leading=digits, length=length)
+    return _UNDECIDED if isinstance(spelling, shapes.Undecided) else _SPELLING_NUMBERS[spelling]
+
+
+def _unpacked(shape: int, leading: int) -> tuple[str, bool, str, int]:
+    """Region, plus sign, leading digits and length of a shape's integer."""
     outline, digits = divmod(shape, 10**leading)
     where, length = divmod(outline, _RADIX)
     number, plus = divmod(where, 2)
     first, second = divmod(number - 1, 26)
     region = (_LETTERS[first] + _LETTERS[second]).upper() if number else ""
-    decision = shapes.decide(region, plus=bool(plus), leading=f"{digits:0{leading}}", length=length)
-    match decision:
-        case shapes.Kept(country_code, kept):
-            return country_code * _RADIX + kept
-        case shapes.Rejected():
-            return _REJECTED
-    return _UNDECIDED
+    known = min(leading, length)
+    return region, bool(plus), f"{digits:0{known}}", length
+
+
+def _number_of_form(form: shapes.Form | None) -> int:
+    return _REJECTED if form is None else form.prefix * _RADIX + form.digits

@@ -116,6 +116,12 @@ def derivative(node: Node, digit: str) -> Node:
     return NOTHING
 
 
+@lru_cache(maxsize=200_000)
+def derivative_by(node: Node, digits: str) -> Node:
+    """The pattern of what may follow ``digits``."""
+    return derivative(derivative_by(node, digits[:-1]), digits[-1]) if digits else node
+
+
 @lru_cache(maxsize=100_000)
 def lengths(node: Node) -> frozenset[int]:
     """The lengths of the texts that match, up to ``LONGEST``."""
@@ -142,32 +148,6 @@ def matches_all(node: Node, length: int) -> bool:
     if length == 0:
         return True
     return all(matches_all(derivative(node, digit), length - 1) for digit in DIGITS)
-
-
-def without_groups(node: Node) -> Node:
-    """The texts that match by a way through no capturing group."""
-    match node:
-        case Group():
-            return NOTHING
-        case Sequence(first, rest):
-            return sequence(without_groups(first), without_groups(rest))
-        case Choice(parts):
-            return choice(*(without_groups(part) for part in parts))
-    return node
-
-
-def through_groups(node: Node) -> Node:
-    """The texts that match by a way through at least one capturing group."""
-    match node:
-        case Group():
-            return node
-        case Sequence(first, rest):
-            return choice(
-                sequence(through_groups(first), rest), sequence(first, through_groups(rest))
-            )
-        case Choice(parts):
-            return choice(*(through_groups(part) for part in parts))
-    return NOTHING
 
 
 @lru_cache(maxsize=2_000)
