@@ -1,7 +1,7 @@
-"""``mm.yaml`` as typed models: read once, every fault reported at once with its line.
+"""``mm.yaml`` as typed models. All faults are reported at once, each with its line.
 
-Scalars are read as text and typed by the models, so that an id keeps its leading zeros and the
-country code ``NO`` stays Norway instead of becoming false.
+Scalars are read as text and typed by the models, so an id keeps its leading zeros and the country
+code ``NO`` stays Norway instead of becoming false.
 """
 
 import os
@@ -34,7 +34,7 @@ from mm_pipelines.identity.keys import COLUMNS, IDENTIFIERS
 
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
 MetaId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$")]
-# A token in the variable's place has the pattern of a name, but none is as short as a name.
+# A token given instead of a variable matches the pattern of a name, but is longer than a name.
 EnvironmentVariable = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)
 ]
@@ -47,7 +47,7 @@ DEFAULT_SYSTEM_USER_TOKEN_ENV = "MM_SYSTEM_USER_TOKEN"  # noqa: S105 - a variabl
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, with the place where it can be mended."""
+    """One fault and its place: file, line and key, or the environment variable."""
 
     place: str
     message: str
@@ -57,7 +57,7 @@ class Fault:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; ``faults`` names all that is wrong with it."""
+    """The configuration is invalid; ``faults`` lists every fault."""
 
     def __init__(self, faults: list[Fault]) -> None:
         self.faults = faults
@@ -66,12 +66,12 @@ class ConfigError(Exception):
 
 def _known_timezone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError(f"{name!r} is no IANA time zone; use one such as Europe/Berlin")
+        raise ValueError(f"{name!r} is not an IANA time zone. Use a name such as Europe/Berlin.")
     return name
 
 
 def _without_account_prefix(value: object) -> object:
-    # People copy the id with the prefix that the Graph API's paths have.
+    # The Graph API shows the id with this prefix, so people copy it.
     return value.removeprefix("act_") if isinstance(value, str) else value
 
 
@@ -84,7 +84,7 @@ def _only_placeholders(*names: str) -> AfterValidator:
         unknown = sorted(used - set(names))
         if unknown:
             known = ", ".join(f"{{{name}}}" for name in names)
-            raise ValueError(f"unknown placeholder {{{unknown[0]}}}; known are {known}")
+            raise ValueError(f"unknown placeholder {{{unknown[0]}}}. Use only {known}.")
         return path
 
     return AfterValidator(check)
@@ -95,57 +95,92 @@ class _Model(BaseModel):
 
 
 class Settings(_Model):
-    """How the work is done; every value has a default that suits most."""
+    """Optional settings. docs/configuration.md describes each."""
 
-    batch_size: int = Field(10_000, ge=1, le=10_000)
-    sessions_side_by_side: int = Field(1, ge=1, le=16)
-    overdue_hours: float = Field(24, gt=0)
-    removal_share: float = Field(0.30, ge=0, le=1)
-    delete_via_post: bool = False
-    token_pull_minutes: float = Field(15, ge=0)
-    retention_days: int = Field(90, ge=1)
-    unsubscribe_chunk: int = Field(1000, ge=1, le=1000)
+    batch_size: int = Field(10_000, ge=1, le=10_000, description="Rows of one batch.")
+    sessions_side_by_side: int = Field(
+        1, ge=1, le=16, description="Upload sessions of one audience that run at the same time."
+    )
+    overdue_hours: float = Field(
+        24, gt=0, description="Hours without a report after which a day's match status is overdue."
+    )
+    removal_share: float = Field(
+        0.30,
+        ge=0,
+        le=1,
+        description="Mirror mode stops if it would remove more than this share of the members.",
+    )
+    delete_via_post: bool = Field(
+        False,
+        description="Send removals as POST with method=DELETE: some proxies drop DELETE bodies.",
+    )
+    token_pull_minutes: float = Field(
+        15, ge=0, description="Least minutes between two pulls of a Page's tokens by the sensors."
+    )
+    retention_days: int = Field(
+        90, ge=1, description="Days until processed events and hashed files are removed."
+    )
+    unsubscribe_chunk: int = Field(
+        1000, ge=1, le=1000, description="Rows of one call to Meta's unsubscribe edge."
+    )
 
 
 class Unsubscribes(_Model):
-    """Where a day's list of people who leave lies; a day without one is nothing special."""
+    """The location of a Page's daily opt-out list. A day may have none."""
 
-    path: Annotated[Text, _only_placeholders("page", "day")] = "unsubscribes/{page}/{day}.csv"
-    default_country: Country | None = None
+    path: Annotated[Text, _only_placeholders("page", "day")] = Field(
+        "unsubscribes/{page}/{day}.csv",
+        description="Location of the daily opt-out list, with {page} and {day}.",
+    )
+    default_country: Country | None = Field(
+        None,
+        description="Country of phone numbers without a country code. "
+        "By default the country that all audiences of the Page share.",
+    )
 
 
 class OptIn(_Model):
-    """What people who write to the Page are asked (graph-api-facts 2.11)."""
+    """The opt-in request sent to people who write to the Page."""
 
-    title: Annotated[Text, StringConstraints(max_length=65)]
-    image_url: Annotated[Text, StringConstraints(pattern=r"^https://")]
-    payload: str = ""
-    cta: Literal["ALLOW", "GET", "GET_UPDATES", "OPT_IN", "SIGN_UP"] | None = None
+    title: Annotated[Text, StringConstraints(max_length=65)] = Field(
+        description="Title of the request, at most 65 characters."
+    )
+    image_url: Annotated[Text, StringConstraints(pattern=r"^https://")] = Field(
+        description="Image of the request, an https:// address."
+    )
+    payload: str = Field("", description="Text that Meta returns with the opt-in's webhook.")
+    cta: Literal["ALLOW", "GET", "GET_UPDATES", "OPT_IN", "SIGN_UP"] | None = Field(
+        None, description="Label of the button. By default Meta chooses it."
+    )
 
 
 class Page(_Model):
     """A Facebook Page; its key is also its partition key.
 
-    Without ``optin`` nobody is asked.
+    Without ``optin``, no opt-in requests are sent.
     """
 
-    page_id: MetaId
-    access_token_env: EnvironmentVariable
-    unsubscribes: Unsubscribes = Unsubscribes()
-    optin: OptIn | None = None
+    page_id: MetaId = Field(description="The Page's id at Meta.")
+    access_token_env: EnvironmentVariable = Field(
+        description="Name of the environment variable that holds the Page access token."
+    )
+    unsubscribes: Unsubscribes = Field(Unsubscribes(), description="The Page's opt-out lists.")
+    optin: OptIn | None = Field(
+        None, description="The opt-in request sent to people who write to the Page."
+    )
 
 
 def _schema_key(name: str) -> str:
     if name not in COLUMNS:
-        raise ValueError(f"{name!r} is no schema key; the keys are {', '.join(COLUMNS)}")
+        raise ValueError(f"{name!r} is not a schema key. The keys are {', '.join(COLUMNS)}.")
     return name
 
 
 def _with_identifier(columns: dict[str, str]) -> dict[str, str]:
     if columns and not set(IDENTIFIERS) & set(columns):
         raise ValueError(
-            "the mapping has neither EMAIL nor PHONE, so every list would be refused; map one of "
-            "them, or remove columns to have known headers recognized"
+            "the mapping has neither EMAIL nor PHONE, so every list would be refused. Map one of "
+            "them, or remove columns so that known headers are recognized."
         )
     return columns
 
@@ -155,7 +190,7 @@ def _known_encoding(name: str) -> str:
         "".encode(name)
     except LookupError:
         raise ValueError(
-            f"{name!r} is no text encoding; use one such as utf-8 or windows-1250"
+            f"{name!r} is not a text encoding. Use a name such as utf-8 or windows-1250."
         ) from None
     return name.lower()
 
@@ -167,11 +202,18 @@ class ListSource(_Model):
     ``encoding`` replaces the detected one.
     """
 
-    path: Annotated[Text, _only_placeholders("audience", "day")]
+    path: Annotated[Text, _only_placeholders("audience", "day")] = Field(
+        description="Location relative to mm.yaml, or any fsspec URL, with {audience} and {day}."
+    )
     columns: Annotated[
         dict[Annotated[str, AfterValidator(_schema_key)], Text], AfterValidator(_with_identifier)
-    ] = Field(default_factory=dict)
-    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
+    ] = Field(
+        default_factory=dict,
+        description="Headers by schema key. By default known headers are recognized.",
+    )
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = Field(
+        None, description="Text encoding of the lists. By default it is detected."
+    )
 
 
 class ConsentColumn(_Model):
@@ -180,8 +222,8 @@ class ConsentColumn(_Model):
     Cells are compared without case and surrounding spaces.
     """
 
-    column: Text
-    yes: tuple[Text, ...] = Field(min_length=1)
+    column: Text = Field(description="Header of the column.")
+    yes: tuple[Text, ...] = Field(min_length=1, description="Cells that grant consent.")
 
 
 def _ignore_or_column(value: object) -> str:
@@ -201,59 +243,84 @@ class Source(ListSource):
             Discriminator(_ignore_or_column),
         ]
         | None
-    ) = None
+    ) = Field(
+        None,
+        description="The column that records consent, or `ignore` to accept lists without one. "
+        "By default known consent columns are recognized.",
+    )
 
 
 class Audience(_Model):
     """A Custom Audience and the lists that feed it; its key is also its partition key."""
 
-    page: str
-    ad_account_id: Annotated[MetaId, BeforeValidator(_without_account_prefix)]
-    system_user_token_env: EnvironmentVariable = DEFAULT_SYSTEM_USER_TOKEN_ENV
-    name: Text
-    description: Text
-    mode: Literal["append", "mirror"] = "append"
-    default_country: Country | None = None
-    source: Source
-    removals: ListSource | None = None
+    page: str = Field(description="Key of the Page that the audience's subscribers belong to.")
+    ad_account_id: Annotated[MetaId, BeforeValidator(_without_account_prefix)] = Field(
+        description="Id of the ad account, with or without act_."
+    )
+    system_user_token_env: EnvironmentVariable = Field(
+        DEFAULT_SYSTEM_USER_TOKEN_ENV,
+        description="Name of the environment variable that holds the system user token.",
+    )
+    name: Text = Field(description="Name of the Custom Audience at Meta.")
+    description: Text = Field(description="Description of the Custom Audience at Meta.")
+    mode: Literal["append", "mirror"] = Field(
+        "append",
+        description="append adds the people of each list; mirror makes the day's list the whole "
+        "membership.",
+    )
+    default_country: Country | None = Field(
+        None, description="Country of phone numbers without a country code."
+    )
+    source: Source = Field(description="The audience's daily customer lists.")
+    removals: ListSource | None = Field(
+        None, description="Daily lists of people to remove from this audience only."
+    )
 
 
 class Config(_Model):
-    """The whole of ``mm.yaml``."""
+    """The content of ``mm.yaml``."""
 
-    start_date: date
-    timezone: Annotated[str, AfterValidator(_known_timezone)] = "UTC"
-    settings: Settings = Settings()
-    removals: ListSource | None = None
-    pages: dict[Key, Page] = Field(min_length=1)
-    audiences: dict[Key, Audience] = Field(min_length=1)
+    start_date: date = Field(description="First day of the day partitions.")
+    timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
+        "UTC", description="IANA time zone of the day partitions and of the schedules."
+    )
+    settings: Settings = Field(Settings(), description="Optional settings.")
+    removals: ListSource | None = Field(
+        None, description="Daily lists of people to remove from every audience."
+    )
+    pages: dict[Key, Page] = Field(
+        min_length=1, description="Facebook Pages by key; a key is also a partition key."
+    )
+    audiences: dict[Key, Audience] = Field(
+        min_length=1, description="Custom Audiences by key; a key is also a partition key."
+    )
     _directory: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
-    def _names_are_told_apart(self) -> "Config":
-        # Find-or-create knows an audience at Meta by its Page and name.
+    def _audiences_are_distinct(self) -> "Config":
+        # An existing Custom Audience is found by its Page and name.
         seen: dict[tuple[str, str, str], str] = {}
         for key, audience in self.audiences.items():
             identity = (audience.ad_account_id, audience.page, audience.name)
             if identity in seen:
                 raise ValueError(
                     f"audiences {seen[identity]} and {key} have the same page, ad_account_id and "
-                    "name, so they would be one Custom Audience; rename one"
+                    "name, so they would be one Custom Audience. Rename one."
                 )
             seen[identity] = key
         page_ids = [page.page_id for page in self.pages.values()]
         if len(set(page_ids)) < len(page_ids):
-            raise ValueError("two pages have the same page_id; keep one of them")
+            raise ValueError("two pages have the same page_id. Keep one of them.")
         return self
 
     @model_validator(mode="after")
-    def _remember_where_it_lies(self, info: ValidationInfo) -> "Config":
+    def _keep_directory(self, info: ValidationInfo) -> "Config":
         self._directory = info.context or Path.cwd()
         return self
 
     @property
     def directory(self) -> Path:
-        """The folder of ``mm.yaml``, which relative list paths start from."""
+        """The folder of ``mm.yaml``; relative list paths start there."""
         return self._directory
 
     @property
@@ -262,18 +329,18 @@ class Config(_Model):
         return ZoneInfo(self.timezone)
 
     def page_of(self, audience: str) -> Page:
-        """The Page that an audience belongs to."""
+        """Return the Page of an audience."""
         return self.pages[self.audiences[audience].page]
 
     def token_variables(self) -> list[str]:
-        """The environment variables that hold the tokens, each once, in the order of the file."""
+        """Return the environment variables of access tokens, each once, in the file's order."""
         names = [audience.system_user_token_env for audience in self.audiences.values()]
         names += [page.access_token_env for page in self.pages.values()]
         return list(dict.fromkeys(names))
 
 
 def config_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where ``mm.yaml`` is: what ``MM_CONFIG`` says, or the working directory."""
+    """Return the path of ``mm.yaml``: ``MM_CONFIG``, or the file in the working directory."""
     return Path(environment.get("MM_CONFIG") or "mm.yaml")
 
 
@@ -281,12 +348,12 @@ def load_config(path: Path) -> Config:
     """Read and check ``mm.yaml``.
 
     Raises:
-        ConfigError: The file is missing, is no YAML, or breaks a rule; it names every fault.
+        ConfigError: The file is missing, is not YAML, or breaks a rule. It lists every fault.
     """
     try:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        message = "there is no such file; write one, or set MM_CONFIG to where it is"
+        message = "the file does not exist. Write one with mm init, or set MM_CONFIG to its path."
         raise ConfigError([Fault(str(path), message)]) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
@@ -295,17 +362,17 @@ def load_config(path: Path) -> Config:
         root = yaml.compose(content, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        message = f"this is no YAML: {error.problem}"
+        message = f"this is not YAML: {error.problem}"
         raise ConfigError([Fault(f"{path}, line {line}", message)]) from None
     if not isinstance(root, yaml.MappingNode):
-        message = "has no keys; it needs start_date, pages and audiences"
+        message = "has no keys. It needs start_date, pages and audiences."
         raise ConfigError([Fault(str(path), message)])
     lines = dict(_lines(root))
     faults = [
-        Fault(_place(path, location, lines), "this key stands here twice; keep one of them")
+        Fault(_place(path, location, lines), "this key occurs twice. Keep one of them.")
         for location in _repeated_keys(root)
     ]
-    document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506 - it makes only text
+    document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506 - BaseLoader creates only text
     config = None
     try:
         config = Config.model_validate(document, context=path.absolute().parent)
@@ -326,17 +393,17 @@ def load_config(path: Path) -> Config:
 def environment_faults(
     config: Config, environment: Mapping[str, str] = os.environ
 ) -> Iterator[Fault]:
-    """What the environment lacks for ``config``: the tokens and secrets that a live run needs."""
+    """Yield the tokens and secrets that ``config`` needs and the environment lacks."""
     for name in config.token_variables():
         if not environment.get(name):
-            yield Fault(name, "is not set; it must hold the access token that mm.yaml refers to")
+            yield Fault(name, "is not set. mm.yaml names it as the variable of an access token.")
     for name in ("MM_APP_ID", "MM_APP_SECRET", "MM_WEBHOOK_VERIFY_TOKEN"):
         if not environment.get(name):
-            yield Fault(name, "is not set; the webhook receiver needs it")
+            yield Fault(name, "is not set. The webhook receiver needs it.")
 
 
 def _unknown_pages(document: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
-    # Checked on the document, so that it is reported beside the faults of other keys.
+    # Checked on the document, so that it is reported together with the faults of the models.
     pages, audiences = document.get("pages"), document.get("audiences")
     if not isinstance(pages, dict) or not isinstance(audiences, dict):
         return
@@ -344,7 +411,7 @@ def _unknown_pages(document: Mapping[str, Any]) -> Iterator[tuple[Location, str]
         page = audience.get("page") if isinstance(audience, dict) else None
         if isinstance(page, str) and page not in pages:
             known = ", ".join(pages)
-            yield ("audiences", key, "page"), f"there is no page {page!r}; known are {known}"
+            yield ("audiences", key, "page"), f"there is no page {page!r}. The pages are {known}."
 
 
 def _lines(node: yaml.Node, location: Location = ()) -> Iterator[tuple[Location, int]]:
@@ -371,7 +438,7 @@ def _repeated_keys(node: yaml.Node, location: Location = ()) -> Iterator[Locatio
 
 
 def _text_location(location: tuple[int | str, ...]) -> Location:
-    # A part in brackets is pydantic's or a tag of ours, and not in the document.
+    # A part in brackets comes from pydantic or from our tags, and is not in the document.
     return tuple(str(part) for part in location if not str(part).startswith("["))
 
 
@@ -388,11 +455,11 @@ def _sentence(detail: Mapping[str, Any]) -> str:
     if kind == "missing":
         return "this key is missing"
     if kind == "extra_forbidden":
-        return "there is no such key; see the README for those there are"
+        return "this key does not exist. docs/configuration.md lists the keys."
     if kind == "string_pattern_mismatch" and detail["loc"][-1] == "[key]":
         return "a key is 1 to 64 characters of a-z, 0-9 and _"
     if kind == "string_too_long" and str(detail["loc"][-1]).endswith("_env"):
-        return "give the name of the environment variable that holds the token, not the token"
+        return "give the name of the variable that holds the token, not the token itself"
     if kind == "string_pattern_mismatch" and "^https://" in message:
         return "the address must begin with https://"
     if kind == "string_pattern_mismatch" and re.search(r"\[0-9\]\{1,20\}", message):

@@ -70,8 +70,8 @@ def test_every_fault_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
         "mm.yaml, line 10, audiences.acme_newsletter.mood",
         "mm.yaml, line 7, audiences.acme_newsletter.page",
     ]
-    assert "unknown placeholder {dya}; known are {audience}, {day}" in faults[3]
-    assert "there is no page 'globex'; known are acme" in faults[5]
+    assert "unknown placeholder {dya}. Use only {audience}, {day}." in faults[3]
+    assert "there is no page 'globex'. The pages are acme." in faults[5]
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_every_fault_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
     [
         ("", "mm.yaml: has no keys"),
         ("- a\n", "mm.yaml: has no keys"),
-        ("pages: {\n", "mm.yaml, line 2: this is no YAML"),
+        ("pages: {\n", "mm.yaml, line 2: this is not YAML"),
         (MINIMAL.replace("  acme:", "  Acme!:"), "a key is 1 to 64 characters"),
         (MINIMAL.replace("act_12348", "act 12348"), "an id at Meta is 1 to 20 digits"),
-        (MINIMAL + "    name: Again\n", "line 12, audiences.acme_newsletter.name: this key stands"),
+        (MINIMAL + "    name: Again\n", "line 12, audiences.acme_newsletter.name: this key occurs"),
         (MINIMAL + "settings: {batch_size: 10001}\n", "less than or equal to 10000"),
         (MINIMAL.replace("audiences:", "audience:"), "audiences: this key is missing"),
     ],
@@ -125,7 +125,10 @@ def test_a_token_in_the_place_of_its_variables_name_is_refused_and_not_repeated(
 @pytest.mark.parametrize(
     ("columns", "fault"),
     [
-        ("{EMAILS: email, PHONE: tel}", ".EMAILS: 'EMAILS' is no schema key; the keys are EMAIL, "),
+        (
+            "{EMAILS: email, PHONE: tel}",
+            ".EMAILS: 'EMAILS' is not a schema key. The keys are ",
+        ),
         ("{FN: vorname}", ": the mapping has neither EMAIL nor PHONE"),
         ("{EMAIL: ' '}", ".EMAIL: "),
     ],
@@ -160,7 +163,7 @@ def test_a_consent_setting_that_cannot_work_is_refused(
 def test_a_removal_list_has_no_consent(tmp_path: Path) -> None:
     content = MINIMAL + '    removals: {path: "r/{day}.csv", consent: ignore}\n'
     [found] = faults_of(tmp_path, content)
-    assert "audiences.acme_newsletter.removals.consent: there is no such key" in found
+    assert "audiences.acme_newsletter.removals.consent: this key does not exist" in found
 
 
 @pytest.mark.parametrize("encoding", ["klingon", "base64", "rot13"])
@@ -168,4 +171,4 @@ def test_an_encoding_that_is_none_of_text_is_refused(tmp_path: Path, encoding: s
     content = MINIMAL.replace('{day}.csv"}', f'{{day}}.csv", encoding: {encoding}}}')
     [found] = faults_of(tmp_path, content)
     assert f"mm.yaml, line 11, audiences.acme_newsletter.source.encoding: '{encoding}'" in found
-    assert "is no text encoding; use one such as utf-8 or windows-1250" in found
+    assert "is not a text encoding. Use a name such as utf-8 or windows-1250." in found

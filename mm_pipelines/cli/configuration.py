@@ -1,4 +1,4 @@
-"""`mm config`: is what is written usable?"""
+"""`mm config`: check mm.yaml and the environment, and print the reference of mm.yaml."""
 
 import os
 
@@ -9,14 +9,9 @@ from mm_pipelines.cli.output import fail
 app = typer.Typer(no_args_is_help=True, help="mm.yaml and the environment.")
 
 
-@app.callback()
-def _group() -> None:
-    """Keep `check` a subcommand: Typer would otherwise merge a group's only command into it."""
-
-
 @app.command()
 def check() -> None:
-    """Validate mm.yaml and the environment; every fault is named at once."""
+    """Validate mm.yaml and the environment, and report every fault at once."""
     from mm_pipelines.config import ConfigError, Fault, environment_faults
     from mm_pipelines.graph_api.transport import is_http_address
     from mm_pipelines.local.environment import Environment
@@ -34,15 +29,33 @@ def check() -> None:
         try:
             Database(environment.external_database_url)
         except DatabaseUrlError as error:
-            faults.append(Fault("MM_DATABASE_URL", str(error).removeprefix("MM_DATABASE_URL: ")))
+            faults.append(Fault("MM_DATABASE_URL", str(error).removeprefix("MM_DATABASE_URL ")))
     if not is_http_address(environment.graph_api_url):
-        faults.append(Fault("MM_GRAPH_API_URL", "is no http:// or https:// address"))
+        faults.append(Fault("MM_GRAPH_API_URL", "is not an http:// or https:// address"))
     if faults:
         for fault in faults:
             typer.echo(str(fault), err=True)
         count = len(faults)
-        fail(f"{count} fault{'s' if count > 1 else ''} to mend")
+        fail(f"{count} fault{'s' if count > 1 else ''} found; correct them and check again")
     typer.echo(
-        f"{environment.config_path}: {len(config.pages)} pages, {len(config.audiences)} audiences; "
-        "nothing to mend"
+        f"{environment.config_path}: {len(config.pages)} pages, {len(config.audiences)} audiences, "
+        "no faults"
     )
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of mm.yaml, for editors."""
+    import json
+
+    from mm_pipelines.cli.config_reference import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def reference() -> None:
+    """Print the reference of mm.yaml as Markdown."""
+    from mm_pipelines.cli.config_reference import markdown
+
+    typer.echo(markdown(), nl=False)
