@@ -37,6 +37,7 @@ MESSAGE_FIELDS = ("messages", "messaging_postbacks", "messaging_referrals")
 _EVENTS_AT_ONCE = 5_000
 _MILLISECONDS_FROM = 10**11  # docs/graph-api.md#q3-timestamp-unit
 _MOST_DIGITS = 18
+_LONGEST_IDENTIFIER = 512
 
 Action = Literal["granted", "stopped", "resumed", "other"]
 
@@ -80,7 +81,7 @@ def parse_consent_event(event: PageEvent) -> ConsentEvent:
     optin = event.payload.get("optin", event.payload.get("optout"))
     optin = optin if isinstance(optin, dict) else {}
     psid = _participant_id(event.payload, "sender")
-    token = _text(optin.get("notification_messages_token"))
+    token = _identifier(optin.get("notification_messages_token"))
     return ConsentEvent(
         action=_action(event, optin) if psid or token else "other",
         happened_at=event.happened_at,
@@ -98,6 +99,7 @@ def apply_consent_events(database: Database, page_id: str, run_id: str) -> Conse
     summary = ConsentSummary()
     while True:
         with database.transaction() as connection:
+            webhook_tokens.lock_page(connection, page_id)
             events = page_event.pending(connection, page_id, CONSENT_FIELDS, _EVENTS_AT_ONCE)
             if not events:
                 return summary
@@ -175,7 +177,7 @@ def _action(event: PageEvent, optin: Mapping[str, Any]) -> Action:
     if optin.get("type") != "notification_messages":
         return "other"
     # Meta documents both spellings (docs/graph-api.md#webhook-messaging_optins). The SQL function
-    # mm.consent_action decides by the same rules.
+    # mm.is_stop applies the same rules.
     status = str(optin.get("notification_messages_status") or "").strip().upper().replace(" ", "_")
     if status.startswith("STOP"):
         return "stopped"
@@ -187,7 +189,13 @@ def _action(event: PageEvent, optin: Mapping[str, Any]) -> Action:
 
 def _participant_id(payload: Mapping[str, Any], name: str) -> str | None:
     person = payload.get(name)
-    return _text(person.get("id")) if isinstance(person, dict) else None
+    return _identifier(person.get("id")) if isinstance(person, dict) else None
+
+
+def _identifier(value: Any) -> str | None:
+    text = _text(value)
+    # An index of PostgreSQL refuses longer values, which would fail every run.
+    return text if text and len(text) <= _LONGEST_IDENTIFIER else None
 
 
 def _text(value: Any) -> str | None:

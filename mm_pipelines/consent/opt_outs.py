@@ -25,6 +25,7 @@ from mm_pipelines.lists.location import stat_list
 from mm_pipelines.suppression import suppression_list
 from mm_pipelines.suppression.digests import suppression_digest
 from mm_pipelines.suppression.suppression_list import SuppressedValue
+from mm_pipelines.tokens import webhook_tokens
 from mm_pipelines.warehouse.database import Database
 
 MAX_CALLS_PER_CHUNK = 100
@@ -112,7 +113,9 @@ def receive_list(
 
 
 def suppress(database: Database, plan: OptOutPlan, summary: OptOutSummary) -> list[OptOut]:
-    """Add the people of all open requests to the suppression list, in one transaction.
+    """Add the people of all open requests to the suppression list.
+
+    That is committed before the tokens are marked, which may wait until a running pull is merged.
 
     Returns:
         The opt-outs to send to Meta.
@@ -137,6 +140,8 @@ def suppress(database: Database, plan: OptOutPlan, summary: OptOutSummary) -> li
                 for key, sha256 in opt_out.hashes
             ],
         )
+    with database.transaction() as connection:
+        webhook_tokens.lock_page(connection, plan.page_id)
         messenger_consent.mark_tokens(connection, plan.page_id)
     summary.by_messenger_only += sum(not opt_out.hashes for opt_out in opt_outs)
     return opt_outs

@@ -1,4 +1,4 @@
-"""Subscription tokens as webhooks bring them: known at once, long before the next pull."""
+"""Merges the subscription tokens that webhooks contain, before the next pull lists them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,27 +6,36 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-# Merges of one Page, a pull's and a webhook's, follow one another.
+# Serializes the merges of one Page, by pulls and by webhooks.
 _LOCK = text("""
 select pg_advisory_xact_lock(hashtextextended('subscription_token:' || :page_id, 0))
 """)
 
-# Of all that tell of one token the latest counts, a pull among them: `last_seen_at` is its time.
-# The token is as old as the first of them says.
-_MERGE = text("""
-with told as (
-    select distinct on (token) event.*, min(granted_at) over (partition by token) as created_at
-    from unnest(
+# An event may lack a value that an earlier one has: a RESUME does not repeat the expiry.
+_NEWEST_VALUES = ", ".join(
+    f"(array_agg({name} order by granted_at desc) filter (where {name} is not null))[1] as {name}"
+    for name in ("recipient_id", "topic_title", "user_token_status", "timezone", "expires_at")
+)
+
+# Adds tokens, updates known ones and records the changes. The newest of a token's events and pulls
+# decides; ``last_seen_at`` is the time of the newest. Missing values never erase known ones.
+_MERGE = text(f"""
+with event as (
+    select * from unnest(
         cast(:token as text[]), cast(:recipient_id as text[]), cast(:topic_title as text[]),
         cast(:user_token_status as text[]), cast(:timezone as text[]),
         cast(:expires_at as timestamptz[]), cast(:granted_at as timestamptz[])
     ) as event (token, recipient_id, topic_title, user_token_status, timezone, expires_at,
                 granted_at)
-    order by token, granted_at desc
+),
+newest as (
+    select token, max(granted_at) as granted_at, min(granted_at) as created_at,
+           {_NEWEST_VALUES}
+    from event group by token
 ),
 known as (
     select token, gone_at, user_token_status, expires_at from mm.subscription_token
-    where page_id = :page_id and token in (select token from told)
+    where page_id = :page_id and token in (select token from newest)
 ),
 merged as (
     insert into mm.subscription_token as held (
@@ -35,7 +44,7 @@ merged as (
     )
     select :page_id, token, recipient_id, topic_title, user_token_status, timezone, created_at,
            expires_at, 'opt_in', created_at, granted_at
-    from told
+    from newest
     on conflict (page_id, token) do update
     set recipient_id = coalesce(held.recipient_id, excluded.recipient_id),
         created_at = least(held.created_at, excluded.created_at),
@@ -44,12 +53,15 @@ merged as (
             select coalesce(excluded.topic_title, held.topic_title),
                    coalesce(excluded.user_token_status, held.user_token_status),
                    coalesce(excluded.timezone, held.timezone),
-                   excluded.expires_at,
+                   coalesce(excluded.expires_at, held.expires_at),
                    excluded.last_seen_at,
                    case when excluded.last_seen_at <= held.gone_at then held.gone_at end
             where excluded.last_seen_at > held.last_seen_at
             union all
-            select held.topic_title, held.user_token_status, held.timezone, held.expires_at,
+            select coalesce(held.topic_title, excluded.topic_title),
+                   coalesce(held.user_token_status, excluded.user_token_status),
+                   coalesce(held.timezone, excluded.timezone),
+                   coalesce(held.expires_at, excluded.expires_at),
                    held.last_seen_at, held.gone_at
             where excluded.last_seen_at <= held.last_seen_at
         )
@@ -74,7 +86,7 @@ where known.expires_at is distinct from merged.expires_at
 
 @dataclass(frozen=True, slots=True)
 class GrantedToken:
-    """A token as the webhook of its granting or resuming tells of it."""
+    """A token from the webhook of an opt-in or a RESUME."""
 
     token: str = field(repr=False)
     recipient_id: str | None = field(repr=False)
@@ -85,12 +97,21 @@ class GrantedToken:
     granted_at: datetime
 
 
-def merge(connection: Connection, page_id: str, tokens: Sequence[GrantedToken]) -> None:
-    """Bring a Page's tokens up to what webhooks told, in the caller's transaction.
+def lock_page(connection: Connection, page_id: str) -> None:
+    """Wait for the lock on a Page's tokens and hold it until the transaction ends.
 
-    What a later pull or event told already is left alone, so that the order does not matter.
+    Take it before any row lock of the transaction: a merge holds it while it updates tokens, so the
+    opposite order deadlocks.
     """
     connection.execute(_LOCK, {"page_id": page_id})
+
+
+def merge(connection: Connection, page_id: str, tokens: Sequence[GrantedToken]) -> None:
+    """Merge tokens of webhooks into a Page's tokens, in the caller's transaction.
+
+    An event older than the last pull or event of its token does not overwrite known values.
+    """
+    lock_page(connection, page_id)
     names = (
         "token",
         "recipient_id",
