@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
+import polars as pl
 from sqlalchemy import Connection, text
 
-from mm_pipelines.delivery import membership
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.removals import RemovalRequest, remove_members
 from mm_pipelines.delivery.sender import Sender, Sending
@@ -27,12 +27,14 @@ select known.audience, known.custom_audience_id, known.page_id,
 from mm.custom_audience known
 cross join (select count(*) as suppressed from mm.suppression) total
 cross join lateral (
-    select max(id) as newest from mm.upload_delta
-    where custom_audience_id = known.custom_audience_id
-      and operation = 'add' and completed_at is not null
+    select coalesce(max(id) filter (
+               where completed_at is not null or closed_at is not null), 0) as newest,
+           count(*) as uploads
+    from mm.upload_delta
+    where custom_audience_id = known.custom_audience_id and operation = 'add'
 ) delta
 left join mm.suppression_sweep swept using (custom_audience_id)
-where total.suppressed > 0 and delta.newest is not null
+where total.suppressed > 0 and delta.uploads > 0
   and (swept.custom_audience_id is null
        or swept.suppressed < total.suppressed or swept.through_delta_id < delta.newest)
 order by known.audience
@@ -54,7 +56,7 @@ class DueCleanup:
     """An audience that may contain opted-out people.
 
     Attributes:
-        newest_delta_id: The newest delta that added people to it.
+        newest_delta_id: The newest upload that ended; 0 if none did.
         suppressed: The number of values on the suppression list.
     """
 
@@ -115,15 +117,16 @@ def remove_opted_out_members(
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; what was acknowledged until then stays so.
     """
+
+    def opted_out(members: pl.LazyFrame) -> RemovalRequest:
+        leaving = match_suppressed(database, suppression_key, members)
+        return RemovalRequest(leaving.lazy(), day, "leavers")
+
     with database.lock(f"audience:{due.audience}") as lock:
         sender = Sender(lock, database, storage, client, sending, ProgressLog(say))
-        sender.finish_open(due.custom_audience_id)
-        members = membership.current(database, storage, due.custom_audience_id)
-        opted_out = match_suppressed(database, suppression_key, members.frame(storage))
-        removed = 0
-        if opted_out.height:
-            request = RemovalRequest(opted_out.lazy(), day, "leavers")
-            removed = remove_members(database, storage, sender, due.audience, members, request)
+        removed = remove_members(
+            database, storage, sender, due.custom_audience_id, due.audience, opted_out
+        )
         with database.transaction() as connection:
             record(connection, due, removed)
     return removed

@@ -60,12 +60,14 @@ class PeopleQuery:
         chosen: Of the frame's keys and ``position`` in a bucket, those that are meant; it is given
             the condition, too, that the keys of the bucket fulfil.
         sent: Makes what is written of the chosen rows.
+        carried: Further columns of the frame that ``chosen`` needs.
     """
 
     frame: pl.LazyFrame
     rows: int
     chosen: Callable[[pl.LazyFrame, pl.Expr], pl.LazyFrame]
     sent: Callable[[pl.LazyFrame], pl.LazyFrame]
+    carried: tuple[str, ...] = ()
 
     def count(self) -> int:
         """How many are chosen."""
@@ -93,7 +95,7 @@ class PeopleQuery:
         placed = self.frame.with_row_index("position")
         for number in range(count):
             where = _person_hash() % count == number
-            keys = keyed(placed, where, pl.col("position"))
+            keys = keyed(placed, where, pl.col("position", *self.carried))
             found = self.chosen(keys, where).select("position")
             yield found.collect(engine="streaming")["position"]
 

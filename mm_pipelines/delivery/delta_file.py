@@ -1,12 +1,11 @@
-"""What is to be delivered, frozen as an immutable file before the first of it is sent."""
+"""Publishes the people to deliver as an immutable file before the first batch is sent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 
 import polars as pl
+from polars_hash import CryptographicHashingNameSpace
 
-from mm_pipelines.delivery import deltas
 from mm_pipelines.delivery.anti_join import (
     EMAIL_KEY,
     IDENTITY,
@@ -16,13 +15,12 @@ from mm_pipelines.delivery.anti_join import (
     identities,
     keyed,
 )
-from mm_pipelines.delivery.deltas import Delta, Operation, Origin
+from mm_pipelines.delivery.deltas import Delta
 from mm_pipelines.delivery.errors import PayloadUnreadableError
 from mm_pipelines.delivery.membership import Members
 from mm_pipelines.graph_api.users import SCHEMA_KEYS
 from mm_pipelines.payload.registry import HashedPayload
 from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse.database import Database
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,14 @@ def payload_keys(storage: Storage, payload: HashedPayload) -> tuple[str, ...]:
     if not storage.exists(payload.path):
         raise PayloadUnreadableError(
             f"{payload.audience}, {payload.day}: the hashed payload is no longer in the storage; "
-            "materialise hashed_payload of this partition again"
+            "materialize hashed_payload of this partition again"
         )
     columns = pl.scan_parquet(storage.url(payload.path)).collect_schema().names()
     keys = tuple(name for name in columns if name in SCHEMA_KEYS)
     if not set(IDENTITY) & set(keys):
         raise PayloadUnreadableError(
             f"{payload.audience}, {payload.day}: the hashed payload has neither EMAIL nor PHONE; "
-            "name the list's columns in mm.yaml and materialise hashed_payload again"
+            "name the list's columns in mm.yaml and materialize hashed_payload again"
         )
     return keys
 
@@ -61,14 +59,60 @@ def payload_people(storage: Storage, payload: HashedPayload) -> pl.LazyFrame:
     return identities(pl.scan_parquet(storage.url(payload.path)))
 
 
-def new_people(
-    storage: Storage, payload: HashedPayload, members: Members, leaving: pl.DataFrame
-) -> PeopleQuery:
-    """The people of a payload who are no members yet: its schema keys and ``row_number``.
+@dataclass(frozen=True)
+class Candidates:
+    """Rows that may be delivered.
 
-    Who has one of the identifiers in ``leaving`` (EMAIL and PHONE) is left out.
+    Attributes:
+        frame: The schema keys, EMAIL and PHONE at the least, and ``row_number``, in a fixed order.
+        keys: The schema keys to send.
+        rows: How many rows there are, at most.
+    """
+
+    frame: pl.LazyFrame
+    keys: tuple[str, ...]
+    rows: int
+
+
+def payload_candidates(
+    storage: Storage, payload: HashedPayload, refused: Sequence[str] = ()
+) -> Candidates:
+    """A payload's rows, without those that Meta refused and that are unchanged.
+
+    Args:
+        storage: Where the payload is.
+        payload: The day's payload.
+        refused: Digests of refused rows, from `ledger.rejected_content`.
+
+    Raises:
+        PayloadUnreadableError: As `payload_keys`.
     """
     keys = payload_keys(storage, payload)
+    frame = pl.scan_parquet(storage.url(payload.path))
+    if refused:
+        frame = frame.filter(~_row_digest(keys).is_in(list(refused)))
+    return Candidates(_with_identity(frame), keys, payload.rows)
+
+
+def delta_candidates(
+    storage: Storage, delta: Delta, rows: Sequence[range], keys: Sequence[str]
+) -> Candidates:
+    """Some rows of an upload's delta, with those of its schema keys that are among ``keys``."""
+    frame = pl.scan_parquet(storage.url(delta.path))
+    parts = [frame.slice(part.start, len(part)) for part in rows]
+    kept = tuple(key for key in delta.keys if key in keys)
+    return Candidates(
+        _with_identity(pl.concat(parts) if parts else frame.head(0)), kept, sum(map(len, rows))
+    )
+
+
+def new_people(
+    storage: Storage, candidates: Candidates, members: Members, leaving: pl.DataFrame
+) -> PeopleQuery:
+    """The candidates who are not members yet: their schema keys and ``row_number``.
+
+    Everyone with one of the identifiers in ``leaving`` (EMAIL and PHONE) is excluded.
+    """
     known = members.frame(storage)
     by_email, by_phone = _each_identifier(leaving.lazy())
 
@@ -81,23 +125,34 @@ def new_people(
         )
 
     return PeopleQuery(
-        frame=_with_identity(pl.scan_parquet(storage.url(payload.path))),
-        rows=max(members.rows_to_read, payload.rows),
+        frame=candidates.frame,
+        rows=max(members.rows_to_read, candidates.rows),
         chosen=chosen,
-        sent=lambda rows: rows.select(*keys, "row_number"),
+        sent=lambda rows: rows.select(*candidates.keys, "row_number"),
     )
 
 
-def vanished_people(storage: Storage, payload: HashedPayload, members: Members) -> PeopleQuery:
-    """The members whom a payload, being the whole membership, no longer has.
+def _row_digest(keys: Sequence[str]) -> pl.Expr:
+    """The digest of a batch that consists of the row alone, as the ledger has it."""
+    values = [pl.col(key).cast(pl.String).fill_null("") for key in keys]
+    schema = ",".join(f'"{key}"' for key in keys)
+    head, between, tail = f'{{"schema":[{schema}],"data":[["', '","', '"]]}'
+    separators = [pl.lit(head), *[pl.lit(between)] * (len(keys) - 1)]
+    pairs = zip(separators, values, strict=True)
+    content = pl.concat_str(*[part for pair in pairs for part in pair], pl.lit(tail))
+    return CryptographicHashingNameSpace(content).sha2_256()
 
-    Who shares all identifiers with people who stay is left out until one is free.
+
+def vanished_people(storage: Storage, payload: HashedPayload, members: Members) -> PeopleQuery:
+    """The members that a payload, being the whole membership, no longer contains.
+
+    Members who share all identifiers with people who stay are kept until one is free.
     """
     staying = payload_people(storage, payload)
     return PeopleQuery(
         frame=members.frame(storage),
         rows=max(members.rows_to_read, payload.rows),
-        chosen=lambda standing, where: standing.join(
+        chosen=lambda present, where: present.join(
             keyed(staying, where), on=PERSON_KEY, how="anti"
         ),
         sent=lambda gone: _to_be_sent(gone, keyed(staying)),
@@ -107,19 +162,19 @@ def vanished_people(storage: Storage, payload: HashedPayload, members: Members) 
 def leaving_people(storage: Storage, leaving: pl.LazyFrame, members: Members) -> PeopleQuery:
     """The members who have one of the identifiers in ``leaving`` (EMAIL and PHONE)."""
     by_email, by_phone = _each_identifier(leaving)
-    everybody = members.frame(storage)
+    everyone = members.frame(storage)
     staying = (
-        keyed(everybody)
+        keyed(everyone)
         .join(by_email, on=EMAIL_KEY, how="anti")
         .join(by_phone, on=PHONE_KEY, how="anti")
     )
     return PeopleQuery(
-        frame=everybody,
+        frame=everyone,
         rows=members.rows_to_read,
-        chosen=lambda standing, _: pl.concat(
+        chosen=lambda present, _: pl.concat(
             [
-                standing.join(by_email, on=EMAIL_KEY, how="semi"),
-                standing.join(by_phone, on=PHONE_KEY, how="semi"),
+                present.join(by_email, on=EMAIL_KEY, how="semi"),
+                present.join(by_phone, on=PHONE_KEY, how="semi"),
             ]
         ).unique("position"),
         sent=lambda gone: _to_be_sent(gone, staying),
@@ -129,37 +184,10 @@ def leaving_people(storage: Storage, leaving: pl.LazyFrame, members: Members) ->
 def publish(
     storage: Storage, custom_audience_id: str, people: PeopleQuery, keys: Sequence[str]
 ) -> DeltaFile:
-    """Find the people and publish them."""
+    """Select the people and publish them."""
     published = storage.publish(f"deltas/{custom_audience_id}", ".parquet", people.write)
     written = pl.scan_parquet(storage.url(published.path)).select(pl.len()).collect().item()
     return DeltaFile(published.path, written, tuple(keys))
-
-
-def freeze(
-    database: Database,
-    file: DeltaFile,
-    *,
-    audience: str,
-    day: date,
-    custom_audience_id: str,
-    operation: Operation,
-    origin: Origin,
-    source_sha256: str,
-) -> Delta:
-    """Record a published file as the work that every run does until it is done."""
-    with database.transaction() as connection:
-        return deltas.freeze(
-            connection,
-            audience=audience,
-            day=day,
-            custom_audience_id=custom_audience_id,
-            operation=operation,
-            origin=origin,
-            source_sha256=source_sha256,
-            path=file.path,
-            row_count=file.row_count,
-            keys=file.keys,
-        )
 
 
 def _each_identifier(people: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
@@ -172,17 +200,17 @@ def _each_identifier(people: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
 def _to_be_sent(gone: pl.LazyFrame, staying: pl.LazyFrame) -> pl.LazyFrame:
     """Removals as they are sent: ``EMAIL, PHONE``, and beside them the member's own identifiers.
 
-    An identifier that someone who stays has too is not sent, for Meta would take them out by it.
+    An identifier that a remaining member has too is not sent, since Meta would remove both.
 
     Args:
-        gone: EMAIL and PHONE of those who go.
-        staying: The keys of those who stay.
+        gone: EMAIL and PHONE of those to remove.
+        staying: The keys of the others.
     """
     sent = pl.concat([gone, keyed(gone)], how="horizontal").with_columns(
         member_email="EMAIL", member_phone="PHONE", row_number=pl.lit(0, dtype=pl.Int64)
     )
     for name, key in zip(IDENTITY, (EMAIL_KEY, PHONE_KEY), strict=True):
-        # Those who go are the smaller side, and the one that is held in memory.
+        # Those to remove are the smaller side, which is held in memory.
         shared = staying.select(key).join(keyed(gone).select(key), on=key, how="semi").unique()
         sent = sent.join(shared.with_columns(is_shared=True), on=key, how="left")
         alone = pl.col("is_shared").is_null()

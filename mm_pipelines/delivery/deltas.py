@@ -1,10 +1,9 @@
-"""Frozen deltas: who is to be added to or removed from a Custom Audience, as an immutable file.
+"""Frozen deltas: the people to add to or remove from a Custom Audience, as an immutable file.
 
-What is delivered is always a slice of such a file, so a rerun finishes the same work instead of
-computing another.
+Every batch is a slice of such a file, so a rerun finishes the same work. A Custom Audience has at
+most one open delta per operation: an unfinished upload does not delay a removal.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
@@ -13,35 +12,50 @@ from sqlalchemy import Connection, Row, text
 
 Operation = Literal["add", "remove"]
 Origin = Literal["payload", "mirror", "removals", "leavers"]
-"""Why a delta was made: a payload's new people, those a mirrored list no longer has, a list of
-removals, or people who leave."""
+"""Why a delta was made: a payload's new people, members that a mirrored list no longer contains, a
+removal list, or opted-out people."""
+
+Outcome = Literal["refused", "abandoned", "continued"]
+"""How a delta ended that was not delivered whole: Meta refused it, a person gave it up, or another
+delta took over its remaining people."""
 
 _COLUMNS = """
 id, audience, day, custom_audience_id, operation, origin, source_sha256, path, row_count, keys,
-completed_at
+created_at, completed_at, closed_at, outcome, close_reason
 """
 
+# Returns the new delta.
 _FREEZE = text(f"""
 insert into mm.upload_delta
     (audience, day, custom_audience_id, operation, origin, source_sha256, path, row_count, keys,
-     completed_at)
+     left_out, completed_at)
 values
     (:audience, :day, :custom_audience_id, :operation, :origin, :source_sha256, :path, :row_count,
-     :keys, case when :row_count = 0 then now() end)
+     :keys, :left_out, case when :row_count = 0 then now() end)
 returning {_COLUMNS}
 """)
 
+# Returns the open delta of an operation, or no row.
 _OPEN = text(f"""
 select {_COLUMNS} from mm.upload_delta
-where custom_audience_id = :custom_audience_id and completed_at is null
+where custom_audience_id = :custom_audience_id and operation = :operation
+  and completed_at is null and closed_at is null
 """)
 
+# Returns every open delta, oldest first.
+_ALL_OPEN = text(f"""
+select {_COLUMNS} from mm.upload_delta
+where completed_at is null and closed_at is null order by id
+""")
+
+# Returns the newest delta of a day and origin, or no row.
 _LATEST = text(f"""
 select {_COLUMNS} from mm.upload_delta
 where custom_audience_id = :custom_audience_id and day = :day and origin = :origin
 order by id desc limit 1
 """)
 
+# Returns the newest day of which a payload was delivered, or begun to be.
 _NEWEST_DAY = text("""
 select max(day) from mm.upload_delta
 where custom_audience_id = :custom_audience_id and origin = 'payload'
@@ -49,16 +63,36 @@ where custom_audience_id = :custom_audience_id and origin = 'payload'
 
 _COMPLETE = text("update mm.upload_delta set completed_at = now() where id = :id")
 
-_COMPLETED_AFTER = text(f"""
+_CLOSE = text("""
+update mm.upload_delta set closed_at = now(), outcome = :outcome, close_reason = :reason
+where id = :id and completed_at is null and closed_at is null
+""")
+
+# Returns the deltas whose undelivered people are still due, oldest first.
+_DUE = text(f"""
 select {_COLUMNS} from mm.upload_delta
-where custom_audience_id = :custom_audience_id and id > :id
-  and completed_at is not null and row_count > 0
+where custom_audience_id = :custom_audience_id and operation = 'add'
+  and closed_at is not null and continued_by is null
 order by id
 """)
 
+_CONTINUE = text("""
+update mm.upload_delta set continued_by = :continued_by where id = :id
+""")
+
+# Returns the deltas with rows newer than :id, oldest first; `is_final` where nothing of them can
+# change any more.
+_AFTER = text(f"""
+select {_COLUMNS}, completed_at is not null or continued_by is not null as is_final
+from mm.upload_delta
+where custom_audience_id = :custom_audience_id and id > :id and row_count > 0
+order by id
+""")
+
+# Returns the files that an open delta, people still due, or a membership need.
 _PATHS_IN_USE = text("""
 select path from mm.upload_delta as delta
-where completed_at is null
+where (completed_at is null and continued_by is null)
    or not exists (select 1 from mm.membership
                   where custom_audience_id = delta.custom_audience_id
                     and through_delta_id >= delta.id)
@@ -68,15 +102,39 @@ select path from mm.membership
 
 
 @dataclass(frozen=True)
-class Delta:
-    """One frozen delta.
+class NewDelta:
+    """A published file, about to become a delta.
 
     Attributes:
         custom_audience_id: The Custom Audience it is for; a new one begins without members.
-        source_sha256: The content it was made from: of the payload or the list.
+        source_sha256: Content hash of the payload or list that it was made from.
         path: The Parquet file in the storage: the columns ``keys`` and ``row_number``.
+        row_count: Rows of the file.
         keys: The schema keys sent for each row, in this order.
+        left_out: People excluded because they opted out or were removed.
+    """
+
+    audience: str
+    day: date
+    custom_audience_id: str
+    operation: Operation
+    origin: Origin
+    source_sha256: str
+    path: str
+    row_count: int
+    keys: tuple[str, ...]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Delta:
+    """One frozen delta; the attributes it shares with `NewDelta` mean the same.
+
+    Attributes:
         completed_at: When its last slice was acknowledged.
+        closed_at: When it ended without being delivered whole.
+        outcome: How it ended then.
+        close_reason: Why it ended then, in a sentence.
     """
 
     id: int
@@ -89,48 +147,40 @@ class Delta:
     path: str
     row_count: int
     keys: tuple[str, ...]
-    completed_at: datetime | None
+    created_at: datetime
+    completed_at: datetime | None = None
+    closed_at: datetime | None = None
+    outcome: Outcome | None = None
+    close_reason: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has slices to send."""
+        return self.completed_at is None and self.closed_at is None
 
 
-def freeze(
-    connection: Connection,
-    *,
-    audience: str,
-    day: date,
-    custom_audience_id: str,
-    operation: Operation,
-    origin: Origin,
-    source_sha256: str,
-    path: str,
-    row_count: int,
-    keys: Sequence[str],
-) -> Delta:
+def freeze(connection: Connection, new: NewDelta) -> Delta:
     """Record a published file as the work to do; one without rows is complete at once.
 
     Raises:
-        sqlalchemy.exc.IntegrityError: The Custom Audience has an open delta already.
+        sqlalchemy.exc.IntegrityError: The Custom Audience has an open delta of this operation.
     """
-    row = connection.execute(
-        _FREEZE,
-        {
-            "audience": audience,
-            "day": day,
-            "custom_audience_id": custom_audience_id,
-            "operation": operation,
-            "origin": origin,
-            "source_sha256": source_sha256,
-            "path": path,
-            "row_count": row_count,
-            "keys": list(keys),
-        },
-    ).one()
-    return _delta(row)
+    return _delta(connection.execute(_FREEZE, {**vars(new), "keys": list(new.keys)}).one())
 
 
-def find_open(connection: Connection, custom_audience_id: str) -> Delta | None:
-    """The delta that is not delivered to its end yet, whichever day it is of."""
-    found = connection.execute(_OPEN, {"custom_audience_id": custom_audience_id}).one_or_none()
+def find_open(
+    connection: Connection, custom_audience_id: str, operation: Operation
+) -> Delta | None:
+    """The unfinished delta of an operation, whichever day it is of."""
+    found = connection.execute(
+        _OPEN, {"custom_audience_id": custom_audience_id, "operation": operation}
+    ).one_or_none()
     return _delta(found) if found else None
+
+
+def all_open(connection: Connection) -> list[Delta]:
+    """The unfinished deltas of every Custom Audience, oldest first."""
+    return [_delta(row) for row in connection.execute(_ALL_OPEN)]
 
 
 def latest(
@@ -150,22 +200,42 @@ def newest_day(connection: Connection, custom_audience_id: str) -> date | None:
 
 
 def complete(connection: Connection, delta: Delta) -> None:
-    """Note that every slice is acknowledged."""
+    """Record that no slice is left to send."""
     connection.execute(_COMPLETE, {"id": delta.id})
 
 
-def completed_after(connection: Connection, custom_audience_id: str, delta_id: int) -> list[Delta]:
-    """The completed deltas with rows that are newer than ``delta_id``, oldest first."""
-    rows = connection.execute(
-        _COMPLETED_AFTER, {"custom_audience_id": custom_audience_id, "id": delta_id}
-    )
+def close(connection: Connection, delta: Delta, outcome: Outcome, reason: str) -> None:
+    """End a delta that is not delivered whole; its acknowledged slices stay members."""
+    connection.execute(_CLOSE, {"id": delta.id, "outcome": outcome, "reason": reason})
+
+
+def still_due(connection: Connection, custom_audience_id: str) -> list[Delta]:
+    """The closed uploads whose undelivered people no other delta took over, oldest first."""
+    rows = connection.execute(_DUE, {"custom_audience_id": custom_audience_id})
     return [_delta(row) for row in rows]
 
 
+def continue_in(connection: Connection, closed: Delta, successor: Delta) -> None:
+    """Record which delta took over the undelivered people of a closed one."""
+    connection.execute(_CONTINUE, {"id": closed.id, "continued_by": successor.id})
+
+
+def after(
+    connection: Connection, custom_audience_id: str, delta_id: int
+) -> list[tuple[Delta, bool]]:
+    """The deltas with rows newer than ``delta_id``, oldest first, and whether each is final.
+
+    A final delta is completed, or its undelivered people were taken over by another.
+    """
+    rows = connection.execute(_AFTER, {"custom_audience_id": custom_audience_id, "id": delta_id})
+    return [(_delta(row), row.is_final) for row in rows]
+
+
 def paths_in_use(connection: Connection) -> set[str]:
-    """The files of the storage that deliveries still need: retention must leave them."""
+    """The files of the storage that deliveries still need: retention keeps them."""
     return set(connection.scalars(_PATHS_IN_USE))
 
 
 def _delta(row: Row[Any]) -> Delta:
-    return Delta(**{**row._asdict(), "keys": tuple(row.keys)})
+    values = {name: value for name, value in row._asdict().items() if name != "is_final"}
+    return Delta(**{**values, "keys": tuple(row.keys)})

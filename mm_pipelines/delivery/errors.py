@@ -1,13 +1,17 @@
-"""What can stop a delivery, apart from the Graph API itself (`graph_api.errors`).
+"""Errors of a delivery, apart from those of the Graph API itself (`graph_api.errors`).
 
     DeliveryError
     ├── PayloadMissingError          there is no hashed payload of that day
-    ├── PayloadUnreadableError       its file is gone from the storage, or lacks what it must have
-    ├── AudienceMismatchError       mm.yaml names another Page or ad account than was recorded
-    ├── TooManyRemovalsError         a mirrored list would remove more people than the guard allows
-    └── RowsNotReceivedError         Meta answered, and says that it did not take the batch
+    ├── PayloadUnreadableError       its file is missing from the storage, or lacks a column
+    │   └── DeltaFileMissingError    the file of an open delta is missing from the storage
+    ├── AudienceMismatchError        mm.yaml names another Page or ad account than was recorded
+    ├── AudienceKeyTakenError        another key of mm.yaml has the same Custom Audience
+    ├── AudienceDeletedError         the Custom Audience does not exist at Meta
+    ├── TooManyRemovalsError         a mirrored list would remove more people than allowed
+    ├── RowsNotReceivedError         Meta answered that it did not receive the whole batch
+    └── UploadRefusedError           Meta refuses the request whatever the rows, or too many rows
 
-Every message says what to do next, and none holds a person's data.
+Every message names the next step and contains no personal data.
 """
 
 
@@ -20,11 +24,23 @@ class PayloadMissingError(DeliveryError):
 
 
 class PayloadUnreadableError(DeliveryError):
-    """A file that the delivery rests on cannot be read."""
+    """A file that the delivery needs cannot be read."""
+
+
+class DeltaFileMissingError(PayloadUnreadableError):
+    """The file of an open delta is missing from the storage."""
 
 
 class AudienceMismatchError(DeliveryError):
     """The Custom Audience recorded for an audience belongs to another Page or ad account."""
+
+
+class AudienceKeyTakenError(DeliveryError):
+    """The Custom Audience is recorded for another key of mm.yaml already."""
+
+
+class AudienceDeletedError(DeliveryError):
+    """The Custom Audience does not exist at Meta, or the token cannot see it."""
 
 
 class TooManyRemovalsError(DeliveryError):
@@ -32,4 +48,11 @@ class TooManyRemovalsError(DeliveryError):
 
 
 class RowsNotReceivedError(DeliveryError):
-    """Meta took fewer rows than were sent; running again sends them in a new session."""
+    """Meta received fewer rows than were sent; running again sends them in a new session."""
+
+
+class UploadRefusedError(DeliveryError):
+    """Meta refuses the request whatever the rows, or more rows than can be isolated in a run.
+
+    The delta is closed: what was acknowledged stays, the other people stay due.
+    """

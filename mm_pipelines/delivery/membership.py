@@ -1,17 +1,17 @@
-"""Who stands in a Custom Audience: what was acknowledged, less what was removed.
+"""The members of a Custom Audience: acknowledged uploads less removals.
 
-That is a file of members (``mm.membership``) and the deltas completed since it was written. A delta
-adds only people who are no members and removes only members, so a person stands in the audience
-when they were added once more than removed.
+They are computed from a file of members (``mm.membership``) and the acknowledged slices of newer
+deltas, open ones included. The newest delta that delivered a person decides.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
 from sqlalchemy import Connection, text
 
-from mm_pipelines.delivery import deltas
+from mm_pipelines.delivery import deltas, ledger
 from mm_pipelines.delivery.anti_join import IDENTITY, PERSON_KEY, PeopleQuery, identities, keyed
 from mm_pipelines.delivery.deltas import Delta
 from mm_pipelines.storage import Storage
@@ -47,7 +47,7 @@ def find(connection: Connection, custom_audience_id: str) -> MembershipFile | No
 
 
 def record(connection: Connection, custom_audience_id: str, file: MembershipFile) -> None:
-    """Let a newer file take the place of the former."""
+    """Record a newer file in place of the former."""
     connection.execute(_RECORD, {"custom_audience_id": custom_audience_id, **vars(file)})
 
 
@@ -56,125 +56,228 @@ _MOST_DELTAS_UNFOLDED = 8
 
 
 @dataclass(frozen=True)
+class Change:
+    """The delivered rows of one delta.
+
+    Attributes:
+        rows: Positions in the delta's file, ascending.
+        is_certain: Whether Meta acknowledged them; otherwise it may have accepted them.
+        is_final: Whether the delta cannot deliver more rows.
+    """
+
+    delta: Delta
+    rows: tuple[range, ...]
+    is_certain: bool
+    is_final: bool
+
+    @property
+    def count(self) -> int:
+        """How many rows they are."""
+        return sum(map(len, self.rows))
+
+    def is_readable(self, storage: Storage) -> bool:
+        """Whether the file exists; people of a lost file are unknown and may be sent again."""
+        return storage.exists(self.delta.path)
+
+    def scan(self, storage: Storage) -> pl.LazyFrame:
+        """The rows, in a fixed order."""
+        frame = pl.scan_parquet(storage.url(self.delta.path))
+        if self.count == self.delta.row_count:
+            return frame
+        return pl.concat([frame.slice(part.start, len(part)) for part in self.rows])
+
+
+@dataclass(frozen=True)
 class Members:
     """The members of a Custom Audience at one moment.
 
+    A person is a member if the newest delta that delivered them is an upload.
+
     Attributes:
-        file: Those of a while ago, None if no file was written yet.
-        since: The deltas completed after that, oldest first.
+        file: The members of a while ago, None if no file was written yet.
+        since: What newer deltas delivered, oldest first.
     """
 
     custom_audience_id: str
     file: MembershipFile | None
-    since: tuple[Delta, ...]
+    since: tuple[Change, ...]
 
     @property
     def count(self) -> int:
-        """How many people they are."""
+        """How many people they are; an upper bound while outcomes are unknown."""
         signs = {"add": 1, "remove": -1}
-        changed = sum(signs[delta.operation] * delta.row_count for delta in self.since)
+        changed = sum(signs[change.delta.operation] * change.count for change in self.since)
         return changed + (self.file.people if self.file else 0)
 
     @property
     def rows_to_read(self) -> int:
-        """The rows of all the files that tell who they are."""
-        return sum(delta.row_count for delta in self.since) + (self.file.people if self.file else 0)
+        """The rows of all the files that the members are computed from."""
+        return sum(change.count for change in self.since) + (self.file.people if self.file else 0)
 
     def frame(self, storage: Storage) -> pl.LazyFrame:
-        """EMAIL and PHONE of every member; in a fixed order once they are folded."""
+        """EMAIL and PHONE of every member, in a fixed order.
+
+        Beside them ``is_member``, where some may not be: false if Meta never acknowledged them.
+        """
         added, removed = self.added(storage), self.removed(storage)
-        if removed is None:
-            return added
-        signed = pl.concat(
-            [added.with_columns(sign=pl.lit(1)), removed.with_columns(sign=pl.lit(-1))]
+        all_certain = all(change.is_certain for change in self.since)
+        if removed is None and all_certain:
+            return added.select(IDENTITY)
+        changes = added if removed is None else pl.concat([added, removed], how="diagonal")
+        certain = pl.col("change").filter(pl.col("is_certain").fill_null(value=True)).max()
+        newest = changes.group_by(IDENTITY, maintain_order=True).agg(
+            pl.col("change").max(), (certain % 2 == 1).fill_null(value=False).alias("is_member")
         )
-        standing = signed.group_by(IDENTITY).agg(pl.col("sign").sum())
-        return standing.filter(pl.col("sign") > 0).select(IDENTITY)
+        return newest.filter(_IS_ADDED).select(*IDENTITY, *([] if all_certain else ["is_member"]))
 
     def added(self, storage: Storage) -> pl.LazyFrame:
-        """EMAIL and PHONE of everybody who was ever added, in a fixed order."""
+        """Everyone who was ever added: EMAIL, PHONE, ``change`` and ``is_certain``, in order."""
         frames = [pl.scan_parquet(storage.url(self.file.path))] if self.file else []
-        frames += [
-            pl.scan_parquet(storage.url(delta.path))
-            for delta in self.since
-            if delta.operation == "add"
+        parts = [
+            identities(frame).with_columns(change=pl.lit(1), is_certain=pl.lit(value=True))
+            for frame in frames
         ]
-        nobody = pl.LazyFrame(schema=dict.fromkeys(IDENTITY, pl.String))
-        return pl.concat([identities(frame) for frame in frames] or [nobody])
+        parts += [
+            identities(change.scan(storage)).with_columns(
+                change=pl.lit(2 * number + 1), is_certain=pl.lit(change.is_certain)
+            )
+            for number, change in enumerate(self.since, start=1)
+            if change.delta.operation == "add" and change.is_readable(storage)
+        ]
+        empty = {**dict.fromkeys(IDENTITY, pl.String), "change": pl.Int32, "is_certain": pl.Boolean}
+        return pl.concat(parts or [pl.LazyFrame(schema=empty)])
 
     def removed(self, storage: Storage) -> pl.LazyFrame | None:
-        """EMAIL and PHONE of everybody who was removed since the file was written, if anybody."""
-        frames = [
-            as_members(pl.scan_parquet(storage.url(delta.path)))
-            for delta in self.since
-            if delta.operation == "remove"
+        """EMAIL, PHONE and ``change`` of everyone removed since the file was written, if any."""
+        parts = [
+            as_members(change.scan(storage)).with_columns(change=pl.lit(2 * number))
+            for number, change in enumerate(self.since, start=1)
+            if change.delta.operation == "remove" and change.is_readable(storage)
         ]
-        return pl.concat(frames) if frames else None
+        return pl.concat(parts) if parts else None
+
+
+# `change` numbers the changes in their order: odd for an addition, even for a removal.
+_IS_ADDED = pl.col("change") % 2 == 1
 
 
 def as_members(delta: pl.LazyFrame) -> pl.LazyFrame:
-    """A delta's rows by the identity under which people stand in the audience.
+    """EMAIL and PHONE of a removal's rows as the members have them.
 
-    A removal may be sent with fewer identifiers than the member has; it keeps theirs beside.
+    A removal may be sent with fewer identifiers than the member has; the member's own are in
+    separate columns.
     """
     if "member_email" not in delta.collect_schema().names():
-        return delta
+        return identities(delta)
     return delta.select(EMAIL="member_email", PHONE="member_phone")
 
 
-def members_of(connection: Connection, custom_audience_id: str) -> Members:
-    """The members as the ledger has them now."""
+def members_of(
+    connection: Connection, custom_audience_id: str, *, with_uncertain: bool = False
+) -> Members:
+    """The members by the ledger.
+
+    Args:
+        connection: To the database.
+        custom_audience_id: The Custom Audience.
+        with_uncertain: Include people whose upload was sent and not answered, as removals need.
+    """
     file = find(connection, custom_audience_id)
-    since = deltas.completed_after(
-        connection, custom_audience_id, file.through_delta_id if file else 0
-    )
+    found = deltas.after(connection, custom_audience_id, file.through_delta_id if file else 0)
+    delivered: dict[int, list[range]] = {}
+    for operation in ("add", "remove"):
+        ids = [delta.id for delta, _ in found if delta.operation == operation]
+        delivered |= ledger.acknowledged_ranges(connection, operation, ids)
+    uncertain: dict[int, list[range]] = {}
+    if with_uncertain:
+        uncertain = ledger.uncertain_ranges(connection, [delta.id for delta, _ in found])
+    since = []
+    for delta, is_final in found:
+        rows = tuple(delivered.get(delta.id, ()))
+        if rows:
+            since.append(Change(delta, rows, is_certain=True, is_final=is_final))
+        if delta.id in uncertain:
+            rows = tuple(uncertain[delta.id])
+            since.append(Change(delta, rows, is_certain=False, is_final=is_final))
     return Members(custom_audience_id, file, tuple(since))
 
 
-def current(database: Database, storage: Storage, custom_audience_id: str) -> Members:
+def removed_after(connection: Connection, storage: Storage, upload: Delta) -> pl.LazyFrame | None:
+    """EMAIL and PHONE of everyone removed by a delta newer than an upload, if there is one."""
+    newer = [
+        delta
+        for delta, _ in deltas.after(connection, upload.custom_audience_id, upload.id)
+        if delta.operation == "remove"
+    ]
+    ranges = ledger.acknowledged_ranges(connection, "remove", [delta.id for delta in newer])
+    changes = tuple(
+        Change(delta, tuple(ranges[delta.id]), is_certain=True, is_final=True)
+        for delta in newer
+        if delta.id in ranges
+    )
+    removed = Members(upload.custom_audience_id, None, changes).removed(storage)
+    return None if removed is None else removed.select(IDENTITY)
+
+
+def current(
+    database: Database,
+    storage: Storage,
+    custom_audience_id: str,
+    *,
+    with_uncertain: bool = False,
+) -> Members:
     """The members now, folded into few files; hold the audience's lock."""
     with database.transaction() as connection:
         members = members_of(connection, custom_audience_id)
-    return fold(database, storage, members)
+    members = fold(database, storage, members)
+    if not with_uncertain:
+        return members
+    with database.transaction() as connection:
+        return members_of(connection, custom_audience_id, with_uncertain=True)
 
 
 def fold(database: Database, storage: Storage, members: Members) -> Members:
-    """Write the members as one file where they are spread over too many, or are less for removals.
+    """Write the members as one file where many files or a removal make them slow to read.
 
-    The former file goes once the new one is recorded. Hold the audience's lock.
+    Only final deltas are folded, up to the first that is not. The former file is deleted once the
+    new one is recorded. Hold the audience's lock.
     """
-    removed = any(delta.operation == "remove" for delta in members.since)
-    if not removed and len(members.since) <= _MOST_DELTAS_UNFOLDED:
+    final = tuple(itertools.takewhile(lambda change: change.is_final, members.since))
+    removed = any(change.delta.operation == "remove" for change in final)
+    if not removed and len(final) <= _MOST_DELTAS_UNFOLDED:
         return members
 
+    foldable = Members(members.custom_audience_id, members.file, final)
     query = PeopleQuery(
-        frame=members.added(storage),
-        rows=members.rows_to_read,
-        chosen=_still_standing(members.removed(storage)),
-        sent=lambda rows: rows,
+        frame=foldable.added(storage),
+        rows=foldable.rows_to_read,
+        chosen=_still_members(foldable.removed(storage)),
+        sent=lambda rows: rows.select(IDENTITY),
+        carried=("change",),
     )
     folder = f"members/{members.custom_audience_id}"
     published = storage.publish(folder, ".parquet", query.write)
     people = pl.scan_parquet(storage.url(published.path)).select(pl.len()).collect().item()
-    file = MembershipFile(published.path, people, members.since[-1].id)
+    file = MembershipFile(published.path, people, final[-1].delta.id)
     with database.transaction() as connection:
         record(connection, members.custom_audience_id, file)
     if members.file and members.file.path != file.path:
         storage.delete(members.file.path)
-    return Members(members.custom_audience_id, file, ())
+    return Members(members.custom_audience_id, file, members.since[len(final) :])
 
 
-def _still_standing(
+def _still_members(
     removed: pl.LazyFrame | None,
 ) -> Callable[[pl.LazyFrame, pl.Expr], pl.LazyFrame]:
-    """Of those added, who was not removed as often; each once, at their newest position."""
+    """Selects those added and not removed later; each once, at their newest position."""
 
     def chosen(added: pl.LazyFrame, where: pl.Expr) -> pl.LazyFrame:
-        signed = [added.with_columns(sign=pl.lit(1))]
+        changes = [added]
         if removed is not None:
-            gone = keyed(removed, where)
-            signed.append(gone.with_columns(position=pl.lit(None, pl.UInt32), sign=pl.lit(-1)))
-        people = pl.concat(signed, how="diagonal").group_by(PERSON_KEY)
-        return people.agg(pl.col("sign").sum(), pl.col("position").max()).filter(pl.col("sign") > 0)
+            gone = keyed(removed, where, pl.col("change"))
+            changes.append(gone.with_columns(position=pl.lit(None, pl.UInt32)))
+        people = pl.concat(changes, how="diagonal").group_by(PERSON_KEY)
+        newest = people.agg(pl.col("change", "position").max())
+        return newest.filter(_IS_ADDED)
 
     return chosen

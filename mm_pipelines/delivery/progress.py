@@ -1,4 +1,4 @@
-"""How far a delivery is, told at a rate that a person can read."""
+"""Logs the progress of a delivery at a rate that a person can read."""
 
 import threading
 import time
@@ -12,11 +12,11 @@ _VERBS = {"add": "uploading", "remove": "removing"}
 
 
 class ProgressLog:
-    """Counts what is acknowledged and says so every 15 seconds; thread-safe.
+    """Counts what is acknowledged and logs it every 15 seconds; thread-safe.
 
     Args:
-        say: Takes a line.
-        clock: Seconds that only grow.
+        say: Receives a line.
+        clock: Returns seconds, monotonically.
     """
 
     def __init__(
@@ -32,9 +32,10 @@ class ProgressLog:
         self.batches = 0
         self.rows = 0
         self.invalid_entries = 0
+        self.refused_rows = 0
 
     def begin(self, delta: Delta, before: Progress) -> None:
-        """A delta begins, of which ``before`` was delivered by earlier runs."""
+        """Begin a delta, of which ``before`` was delivered by earlier runs."""
         with self._lock:
             self._began_at = self._said_at = self._clock()
             self._doing = f"{delta.audience}, {delta.day}: {_VERBS[delta.operation]}"
@@ -45,7 +46,7 @@ class ProgressLog:
         self._say(line)
 
     def acknowledged(self, rows: int, invalid_entries: int) -> None:
-        """Another batch is acknowledged."""
+        """Count another acknowledged batch."""
         with self._lock:
             self.batches += 1
             self.rows += rows
@@ -62,6 +63,12 @@ class ProgressLog:
                 f"{rate:,.0f} a second, about {_duration(left)} left"
             )
         self._say(line)
+
+    def rejected(self, rows: int) -> None:
+        """Count rows that Meta refuses."""
+        with self._lock:
+            self.refused_rows += rows
+        self._say(f"{self._doing}: Meta refuses {rows:,} row; it is in mm.rejected_row")
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,6 @@
-"""People taken out of Custom Audiences: out of one, or out of every one they stand in.
+"""Removes people from Custom Audiences.
 
-Which ones that is our own record tells, so Meta hears only of people whom we gave to it.
+Only members by our own record are sent to Meta, so Meta learns of no one new.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,11 +9,10 @@ from datetime import date
 
 import polars as pl
 
-from mm_pipelines.delivery import custom_audience, delta_file, ledger, membership
+from mm_pipelines.delivery import custom_audience, delta_file, deltas, ledger, membership
 from mm_pipelines.delivery.anti_join import IDENTITY, identities
 from mm_pipelines.delivery.custom_audience import CustomAudience
-from mm_pipelines.delivery.deltas import Origin
-from mm_pipelines.delivery.membership import Members
+from mm_pipelines.delivery.deltas import NewDelta, Origin
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.sender import Sender, Sending
 from mm_pipelines.graph_api.client import GraphApiClient
@@ -23,14 +22,14 @@ from mm_pipelines.warehouse.database import Database
 
 @dataclass(frozen=True)
 class RemovalRequest:
-    """Who leaves, and on whose word.
+    """The people to remove, and why.
 
     Attributes:
-        leaving: A frame of EMAIL and PHONE, hashed as payloads are, "" or absent where unknown:
-            whoever has one of these identifiers leaves.
+        leaving: EMAIL and PHONE, hashed as payloads are, "" or absent where unknown: every member
+            with one of these identifiers is removed.
         day: The day in the ledger.
-        origin: ``removals`` for a list, ``leavers`` for people who asked to leave.
-        source_sha256: Of the list; None where there is none.
+        origin: ``removals`` for a list, ``leavers`` for opted-out people.
+        source_sha256: Content hash of the list; None where there is none.
     """
 
     leaving: pl.LazyFrame
@@ -41,11 +40,11 @@ class RemovalRequest:
 
 @dataclass(frozen=True)
 class RemovalSummary:
-    """What became of one audience.
+    """What a removal did to one audience.
 
     Attributes:
-        removed_people: Acknowledged by Meta in this run; 0 if none of them stood in it.
-        people_in_audience: Who are left.
+        removed_people: Acknowledged by Meta in this run; 0 if none of them was a member.
+        people_in_audience: The remaining members.
     """
 
     removed_people: int
@@ -55,19 +54,22 @@ class RemovalSummary:
 def audiences_with(
     database: Database, storage: Storage, leaving: pl.LazyFrame
 ) -> dict[CustomAudience, int]:
-    """Every recorded audience in which someone with these identifiers stands, and how many.
+    """Every recorded audience with members who have these identifiers, and how many.
 
-    What is being delivered at the moment is not looked into.
+    People whose upload was sent and not answered count as members.
     """
     with database.transaction() as connection:
         targets = [
-            (target, membership.members_of(connection, target.custom_audience_id))
+            (
+                target,
+                membership.members_of(connection, target.custom_audience_id, with_uncertain=True),
+            )
             for target in custom_audience.all_recorded(connection)
         ]
     counts = {
-        target: delta_file.leaving_people(storage, identities(leaving), standing).count()
-        for target, standing in targets
-        if standing.count
+        target: delta_file.leaving_people(storage, identities(leaving), members).count()
+        for target, members in targets
+        if members.rows_to_read
     }
     return {target: count for target, count in counts.items() if count}
 
@@ -82,7 +84,9 @@ def remove_people(
     sending: Sending,
     say: Callable[[str], None],
 ) -> RemovalSummary:
-    """Remove everyone who leaves from one audience; again, it removes nobody.
+    """Remove people from one audience; run again, it removes no one.
+
+    An unfinished upload of the audience does not delay it: what was sent of it counts as members.
 
     Args:
         database: The ledger.
@@ -91,10 +95,11 @@ def remove_people(
         audience: The audience's key, also of one that mm.yaml no longer has.
         request: Who leaves.
         sending: How removals are sent.
-        say: Takes lines about the progress.
+        say: Receives lines about the progress.
 
     Raises:
-        LockTakenError: Another run is at work on the audience, or may be: ``LockLostError``.
+        LockTakenError: Another run has the audience's lock, or may have: ``LockLostError``.
+        DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; call again for the rest.
     """
     with database.lock(f"audience:{audience}") as lock:
@@ -104,10 +109,9 @@ def remove_people(
             return RemovalSummary(removed_people=0, people_in_audience=0)
         progress = ProgressLog(say)
         sender = Sender(lock, database, storage, client, sending, progress)
-        # People who are just being added must be members before they can be removed.
-        sender.finish_open(target.custom_audience_id)
-        standing = membership.current(database, storage, target.custom_audience_id)
-        removed = remove_members(database, storage, sender, audience, standing, request)
+        removed = remove_members(
+            database, storage, sender, target.custom_audience_id, audience, lambda _: request
+        )
         with database.transaction() as connection:
             people = ledger.people_acknowledged(connection, audience)
     return RemovalSummary(removed, people)
@@ -122,41 +126,48 @@ def remove_members(
     database: Database,
     storage: Storage,
     sender: Sender,
+    custom_audience_id: str,
     audience: str,
-    standing: Members,
-    request: RemovalRequest,
+    request_for: Callable[[pl.LazyFrame], RemovalRequest],
 ) -> int:
-    """Remove the members who leave; hold the audience's lock.
+    """Remove members of a Custom Audience; hold the audience's lock.
 
     Args:
         database: The ledger.
         storage: Where the members are, and the frozen removal will be.
-        sender: Of the audience, whose open delta is finished.
+        sender: Of the audience; it finishes an unfinished removal first.
+        custom_audience_id: The Custom Audience.
         audience: The audience's key.
-        standing: Its members now.
-        request: Who leaves.
+        request_for: Selects those to remove among EMAIL and PHONE of the members.
 
     Returns:
-        How many they were.
+        How many were removed.
 
     Raises:
+        DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; call again for the rest.
     """
-    if standing.count == 0:
+    sender.finish_open(custom_audience_id, "remove")
+    members = membership.current(database, storage, custom_audience_id, with_uncertain=True)
+    if members.rows_to_read == 0:
         return 0
-    people = delta_file.leaving_people(storage, identities(request.leaving), standing)
-    file = delta_file.publish(storage, standing.custom_audience_id, people, IDENTITY)
+    request = request_for(members.frame(storage).select(IDENTITY))
+    people = delta_file.leaving_people(storage, identities(request.leaving), members)
+    file = delta_file.publish(storage, custom_audience_id, people, IDENTITY)
     if file.row_count == 0:
         return 0
-    delta = delta_file.freeze(
-        database,
-        file,
+    new = NewDelta(
         audience=audience,
         day=request.day,
-        custom_audience_id=standing.custom_audience_id,
+        custom_audience_id=custom_audience_id,
         operation="remove",
         origin=request.origin,
         source_sha256=request.source_sha256 or file.path,
+        path=file.path,
+        row_count=file.row_count,
+        keys=file.keys,
     )
+    with database.transaction() as connection:
+        delta = deltas.freeze(connection, new)
     sender.finish(delta)
     return file.row_count

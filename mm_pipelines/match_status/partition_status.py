@@ -47,20 +47,20 @@ left join lateral (
       and observation.observed_at >= batch.acknowledged_at
     order by observation.id limit 1
 ) as poll on batch.reported_event_id is null
-where batch.audience = :audience and batch.day = :day and batch.status <> 'superseded'
+where batch.audience = :audience and batch.day = :day and batch.status in ('sent', 'acknowledged')
 order by batch.acknowledged_at, batch.session_id, batch.batch_seq
 """)
 
 # Distinct by construction: a delta holds only people who are not in the audience yet.
 _PEOPLE = text("""
 select coalesce((
-    select sum(batch.row_count) from mm.upload_batch as batch
+    select sum(coalesce(batch.new_people, batch.row_count)) from mm.upload_batch as batch
     left join mm.upload_delta as delta on delta.id = batch.delta_id
     where batch.audience = :audience and batch.status = 'acknowledged'
       and coalesce(delta.custom_audience_id, :custom_audience_id) = :custom_audience_id
       and (batch.acknowledged_at <= :at or batch.reported_event_id <= :event_id)
 ), 0) - coalesce((
-    select sum(batch.row_count) from mm.removal_batch as batch
+    select sum(coalesce(batch.removed_people, batch.row_count)) from mm.removal_batch as batch
     join mm.upload_delta as delta on delta.id = batch.delta_id
     where delta.custom_audience_id = :custom_audience_id and batch.status = 'acknowledged'
       and batch.acknowledged_at <= :at
@@ -77,7 +77,8 @@ having bool_and(row_count = 0)
 _UNFINISHED_DELTA = text("""
 select exists (
     select from mm.upload_delta
-    where audience = :audience and day = :day and operation = 'add' and completed_at is null
+    where audience = :audience and day = :day and operation = 'add'
+      and completed_at is null and closed_at is null
 )
 """)
 

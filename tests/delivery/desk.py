@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from mm_pipelines.delivery.custom_audience import AudienceSpec
 from mm_pipelines.delivery.sender import Sending
+from mm_pipelines.delivery.unfinished import SuppressedAmong, none_suppressed
 from mm_pipelines.delivery.upload import UploadPlan, UploadSummary, upload
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.retry import RetryPolicy
@@ -140,13 +141,21 @@ class Desk:
         batch_size: int = 1000,
         side_by_side: int = 1,
         client: GraphApiClient | None = None,
+        suppressed_among: SuppressedAmong = none_suppressed,
         **plan: Any,
     ) -> UploadSummary:
         """Upload a day's payload."""
         sending = Sending(batch_size, side_by_side, plan.pop("delete_via_post", False))
         wanted = replace(UploadPlan(SPEC, day, sending=sending), **plan)
         with client or self.client() as used:
-            return upload(self.database, self.storage, used, wanted, self.lines.append)
+            return upload(
+                self.database,
+                self.storage,
+                used,
+                wanted,
+                self.lines.append,
+                suppressed_among,
+            )
 
 
 def people(count: int, start: int = 0) -> list[tuple[str, str]]:

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from mm_pipelines.delivery.errors import UploadRefusedError
 from mm_pipelines.graph_api.errors import (
     AmbiguousOutcomeError,
-    GraphApiError,
-    PermanentError,
     PermissionDeniedError,
     PolicyError,
     TermsNotAcceptedError,
@@ -53,7 +52,7 @@ def test_a_fault_that_passes_is_survived_within_the_run(desk: Desk, fault: dict[
     assert len({batch["session_id"] for batch in batches}) == 1
 
 
-LASTING: dict[str, tuple[dict[str, Any], type[GraphApiError]]] = {
+LASTING: dict[str, tuple[dict[str, Any], type[Exception]]] = {
     "an expired token": ({"code": 190, "subcode": 463, "status": 401}, TokenError),
     "a session that ended": ({"code": 102, "status": 401}, TokenError),
     "a missing permission": ({"code": 294, "status": 403}, PermissionDeniedError),
@@ -62,7 +61,7 @@ LASTING: dict[str, tuple[dict[str, Any], type[GraphApiError]]] = {
     "a policy block": ({"code": 368}, PolicyError),
     "the integrity flag": ({"code": 100, "subcode": 1713230}, PolicyError),
     "a dead version": ({"code": 2635}, VersionDeadError),
-    "a wrong parameter": ({"code": 100}, PermanentError),
+    "a wrong parameter": ({"code": 100}, UploadRefusedError),
     "a temporary error that lasts": ({"code": 2, "status": 503}, AmbiguousOutcomeError),
     "a delay that lasts": ({"code": 1200}, TransientError),
 }
@@ -70,7 +69,7 @@ LASTING: dict[str, tuple[dict[str, Any], type[GraphApiError]]] = {
 
 @pytest.mark.parametrize(("error", "kind"), LASTING.values(), ids=LASTING.keys())
 def test_a_fault_that_lasts_stops_the_run_and_the_next_sends_only_the_rest(
-    desk: Desk, error: dict[str, Any], kind: type[GraphApiError]
+    desk: Desk, error: dict[str, Any], kind: type[Exception]
 ) -> None:
     uploaded_after(desk, error=error, times=None)
     with pytest.raises(kind) as stopped:
@@ -160,7 +159,7 @@ def test_nothing_personal_is_said_on_the_way(desk: Desk, caplog: pytest.LogCaptu
     desk.sandbox.post("faults", path=USERS, nth=2, reset="after")
     desk.sandbox.post("faults", path=USERS, nth=4, error={"code": 100}, times=None)
 
-    with pytest.raises(PermanentError) as stopped:
+    with pytest.raises(UploadRefusedError) as stopped:
         desk.upload()
 
     said = "\n".join([*desk.lines, caplog.text, str(stopped.value), repr(stopped.value)])

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import httpx
 from sqlalchemy import text
 
-from mm_pipelines.delivery import delta_file
+from mm_pipelines.delivery import deltas
 from mm_pipelines.delivery.custom_audience import find_or_create
-from mm_pipelines.delivery.delta_file import DeltaFile
+from mm_pipelines.delivery.deltas import NewDelta
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.sender import Sender, Sending
 from mm_pipelines.graph_api.client import GraphApiClient
@@ -37,16 +37,19 @@ def test_a_session_gets_its_last_batch_before_its_window_ends(desk: Desk) -> Non
         desk.database.lock(f"audience:{SPEC.audience}") as lock,
     ):
         target, _ = find_or_create(lock, desk.database, client, SPEC)
-        delta = delta_file.freeze(
-            desk.database,
-            DeltaFile(payload.path, payload.rows, ("EMAIL", "PHONE")),
+        new = NewDelta(
             audience=SPEC.audience,
             day=DAY,
             custom_audience_id=target.custom_audience_id,
             operation="add",
             origin="payload",
             source_sha256=payload.sha256,
+            path=payload.path,
+            row_count=payload.rows,
+            keys=("EMAIL", "PHONE"),
         )
+        with desk.database.transaction() as connection:
+            delta = deltas.freeze(connection, new)
         sender = Sender(
             lock,
             desk.database,

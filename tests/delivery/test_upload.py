@@ -155,8 +155,8 @@ def test_removals_go_by_post_where_the_setting_says_so(desk: Desk) -> None:
     assert desk.sandbox.members() == keys(people(90))
 
 
-def test_without_a_payload_the_upload_says_what_to_materialise(desk: Desk) -> None:
-    with pytest.raises(PayloadMissingError, match="materialise hashed_payload first"):
+def test_without_a_payload_the_upload_names_the_asset_to_materialize(desk: Desk) -> None:
+    with pytest.raises(PayloadMissingError, match="materialize hashed_payload first"):
         desk.upload(day=date(2026, 11, 1))
 
 

@@ -1,0 +1,159 @@
+"""What earlier runs left of an audience: unfinished deltas, and people of closed uploads.
+
+People who opted out or were removed since an upload was frozen are not sent any more: the rest of
+the upload is frozen again without them.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import polars as pl
+
+from mm_pipelines.delivery import delta_file, deltas, ledger, membership
+from mm_pipelines.delivery.anti_join import IDENTITY, identities
+from mm_pipelines.delivery.deltas import Delta, NewDelta
+from mm_pipelines.delivery.errors import UploadRefusedError
+from mm_pipelines.delivery.sender import Sender
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse.database import Database
+
+SuppressedAmong = Callable[[pl.LazyFrame, datetime | None], pl.DataFrame]
+"""Returns, of EMAIL and PHONE hashes, those suppressed at a time or later."""
+
+
+def none_suppressed(people: pl.LazyFrame, since: datetime | None) -> pl.DataFrame:  # noqa: ARG001
+    """`SuppressedAmong` for an empty suppression list."""
+    return pl.DataFrame(schema=dict.fromkeys(IDENTITY, pl.String))
+
+
+class Unfinished:
+    """The unfinished work of one Custom Audience; hold the audience's lock.
+
+    Args:
+        database: The ledger.
+        storage: Where members and deltas are.
+        sender: Of the audience.
+        custom_audience_id: The Custom Audience.
+        suppressed_among: Returns who opted out.
+        say: Receives a line about what does not go on.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        sender: Sender,
+        custom_audience_id: str,
+        suppressed_among: SuppressedAmong,
+        say: Callable[[str], None],
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._sender = sender
+        self._custom_audience_id = custom_audience_id
+        self._suppressed_among = suppressed_among
+        self._say = say
+
+    def finish(self) -> int:
+        """Finish the open removal and the open upload, as far as Meta accepts them.
+
+        Returns:
+            How many people of the upload were excluded.
+
+        Raises:
+            DeliveryError: See `delivery.errors`.
+            GraphApiError: See `graph_api.errors`.
+        """
+        with self._database.transaction() as connection:
+            upload = deltas.find_open(connection, self._custom_audience_id, "add")
+        left_out = 0
+        try:
+            self._sender.finish_open(self._custom_audience_id, "remove")
+            if upload is not None:
+                upload, left_out = self._without_leavers(upload)
+                self._sender.finish(upload)
+        except UploadRefusedError as refused:
+            # It is closed: the next delivery starts at once.
+            self._say(str(refused))
+        return left_out
+
+    def deliver_people_still_due(self, keys: Sequence[str]) -> int:
+        """Deliver the people of closed uploads, with those schema keys that are in ``keys``.
+
+        Returns:
+            How many of them were excluded.
+
+        Raises:
+            DeliveryError: See `delivery.errors`; they stay due.
+            GraphApiError: See `graph_api.errors`.
+        """
+        with self._database.transaction() as connection:
+            closed_uploads = deltas.still_due(connection, self._custom_audience_id)
+        left_out = 0
+        for closed in closed_uploads:
+            if not self._storage.exists(closed.path):
+                self._say(
+                    f"{closed.audience}, {closed.day}: some people of this day were not delivered "
+                    "and the file that names them is missing from the storage; materialize "
+                    "audience_upload of this day again"
+                )
+                continue
+            if not set(IDENTITY) & set(keys) & set(closed.keys):
+                continue
+            leaving = self._leavers(closed)
+            successor = self._freeze_rest(closed, leaving, keys)
+            left_out += leaving.height
+            self._sender.finish(successor)
+        return left_out
+
+    def _without_leavers(self, upload: Delta) -> tuple[Delta, int]:
+        """An open upload without those who opted out or were removed since it was frozen."""
+        if not self._storage.exists(upload.path):
+            return upload, 0
+        leaving = self._leavers(upload)
+        if leaving.is_empty():
+            return upload, 0
+        return self._freeze_rest(upload, leaving, upload.keys), leaving.height
+
+    def _leavers(self, upload: Delta) -> pl.DataFrame:
+        """EMAIL and PHONE of the undelivered rows whose people opted out or were removed."""
+        rest = identities(self._rest(upload, upload.keys).frame)
+        suppressed = self._suppressed_among(rest, None)
+        with self._database.transaction() as connection:
+            removed = membership.removed_after(connection, self._storage, upload)
+        if removed is None:
+            return suppressed
+        gone = rest.join(removed, on=IDENTITY, how="semi").collect()
+        return pl.concat([suppressed.select(IDENTITY), gone])
+
+    def _rest(self, upload: Delta, keys: Sequence[str]) -> delta_file.Candidates:
+        with self._database.transaction() as connection:
+            rows = ledger.undelivered_ranges(connection, upload)
+        return delta_file.delta_candidates(self._storage, upload, rows, keys)
+
+    def _freeze_rest(self, upload: Delta, leaving: pl.DataFrame, keys: Sequence[str]) -> Delta:
+        """Freeze the undelivered rows of an upload as another one that takes its place."""
+        candidates = self._rest(upload, keys)
+        members = membership.current(self._database, self._storage, self._custom_audience_id)
+        people = delta_file.new_people(self._storage, candidates, members, leaving)
+        file = delta_file.publish(self._storage, self._custom_audience_id, people, candidates.keys)
+        new = NewDelta(
+            audience=upload.audience,
+            day=upload.day,
+            custom_audience_id=self._custom_audience_id,
+            operation="add",
+            origin=upload.origin,
+            source_sha256=upload.source_sha256,
+            path=file.path,
+            row_count=file.row_count,
+            keys=file.keys,
+            left_out=leaving.height,
+        )
+        with self._database.transaction() as connection:
+            if upload.is_open:
+                reason = "continued without people who opted out or were removed meanwhile"
+                deltas.close(connection, upload, "continued", reason)
+                ledger.abandon_sent(connection, upload)
+            successor = deltas.freeze(connection, new)
+            deltas.continue_in(connection, upload, successor)
+        return successor
