@@ -8,6 +8,8 @@ from mm_pipelines.lists import ListError, ListReport, inspect_list
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.storage import without_credentials
 
+_FILES_SHOWN = 100
+
 
 @dg.asset(
     partitions_def=AUDIENCE_BY_DAY,
@@ -57,7 +59,8 @@ def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
         "dagster/row_count": dg.MetadataValue.int(report.rows),
         "dagster/uri": dg.MetadataValue.path(without_credentials(report.url)),
         "fingerprint": dg.MetadataValue.text(report.fingerprint),
-        "bytes": dg.MetadataValue.int(report.size or 0),
+        "bytes": dg.MetadataValue.int(report.size),
+        "files": _files(report),
         "format": dg.MetadataValue.text(_format(report)),
         "consent": dg.MetadataValue.text(_consent(report)),
         "rows_without_consent": dg.MetadataValue.int(report.rows_without_consent),
@@ -75,6 +78,21 @@ def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
         f"share_with_{key}": dg.MetadataValue.float(report.share(key)) for key in report.columns
     }
     return metadata
+
+
+def _files(report: ListReport) -> dg.TableMetadataValue:
+    schema = dg.TableSchema(
+        [
+            dg.TableColumn("file", "text"),
+            dg.TableColumn("first_row", "bigint", description="its row number in the list"),
+            dg.TableColumn("rows", "bigint"),
+        ]
+    )
+    records = [
+        dg.TableRecord({"file": file.name, "first_row": file.rows_before + 1, "rows": file.rows})
+        for file in report.files[:_FILES_SHOWN]
+    ]
+    return dg.MetadataValue.table(records, schema)
 
 
 def _alternatives(report: ListReport) -> str:

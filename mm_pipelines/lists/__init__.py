@@ -8,7 +8,7 @@ from mm_pipelines.lists.errors import (
     ListRowError,
     ListUnreadableError,
 )
-from mm_pipelines.lists.location import ListStat, list_url, stat_list
+from mm_pipelines.lists.location import ListStat, list_files, list_url, stat_list
 from mm_pipelines.lists.reading import CustomerList
 from mm_pipelines.lists.report import ListReport, inspect_list
 from mm_pipelines.lists.source import fingerprint
@@ -25,6 +25,7 @@ __all__ = [
     "ListUnreadableError",
     "fingerprint",
     "inspect_list",
+    "list_files",
     "list_url",
     "stat_list",
 ]

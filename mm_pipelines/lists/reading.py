@@ -1,57 +1,48 @@
-"""A customer list of any supported form as a stream of frames."""
+"""A customer list, of one file or of several, as a stream of frames."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from mm_pipelines.identity import is_blank
-from mm_pipelines.lists.consent import ConsentColumns, ConsentSetting, match_consent
-from mm_pipelines.lists.delimited import Delimited
-from mm_pipelines.lists.encoding import Text
-from mm_pipelines.lists.errors import ListChangedError, ListUnreadableError
-from mm_pipelines.lists.headers import Columns, match_columns
-from mm_pipelines.lists.location import stat_list
-from mm_pipelines.lists.ndjson import NdJson
-from mm_pipelines.lists.parquet import ParquetList
-from mm_pipelines.lists.source import Bytes
+from mm_pipelines.lists.consent import ConsentSetting
+from mm_pipelines.lists.errors import ListHeaderError, ListMissingError, ListUnreadableError
+from mm_pipelines.lists.list_file import AGREED, ROW_NUMBER, ListFile
+from mm_pipelines.lists.location import list_files
+from mm_pipelines.storage import without_credentials
 
-ROW_NUMBER = "row_number"
-AGREED = "agreed"
-_TEXT_FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".ndjson": "ndjson"}
+__all__ = ["AGREED", "ROW_NUMBER", "CustomerList", "FileRead"]
 
 
 @dataclass(frozen=True)
-class ListFormat:
-    """The form of a list by its name: ``csv``, ``tsv``, ``txt``, ``ndjson`` or ``parquet``."""
+class FileRead:
+    """One file of a list, after it was read.
+
+    Attributes:
+        name: The path below the folder that all files of the list share.
+        rows_before: The rows of the earlier files: row 1 of this file is row ``rows_before + 1``
+            of the list.
+        rows: Data rows.
+        size: Bytes.
+        fingerprint: SHA-256 of the file's bytes.
+        encoding: The text's encoding; None for Parquet.
+    """
 
     name: str
-    gzipped: bool
-
-
-def list_format(url: str) -> ListFormat:
-    """The form of a list, by its name's ending.
-
-    Raises:
-        ListUnreadableError: The ending is none that is read.
-    """
-    name = url.split("?", maxsplit=1)[0].lower()
-    gzipped = name.endswith(".gz")
-    plain = name.removesuffix(".gz")
-    for ending, form in _TEXT_FORMATS.items():
-        if plain.endswith(ending):
-            return ListFormat(form, gzipped)
-    if plain.endswith(".parquet") and not gzipped:
-        return ListFormat("parquet", gzipped=False)
-    fault = "the file's ending is none of .csv, .tsv, .txt, .ndjson (each also .gz) and .parquet"
-    raise ListUnreadableError(url, "", fault)
+    rows_before: int
+    rows: int
+    size: int
+    fingerprint: str
+    encoding: str | None
 
 
 class CustomerList:
     """One list, read once from its beginning to its end.
 
     Args:
-        url: A local path or an fsspec URL.
+        url: A local path or an fsspec URL, of a file, a folder or a glob.
         columns: ``source.columns`` of mm.yaml; empty: the header is recognized.
         encoding: ``source.encoding`` of mm.yaml; None: the encoding is detected.
         consent: ``source.consent`` of mm.yaml; None: known columns of consent are recognized.
@@ -59,8 +50,9 @@ class CustomerList:
     Attributes:
         columns: Which columns are which schema keys.
         consent: Which columns record consent.
-        format: The form of the file.
-        delimiter: What stands between the fields; None where that has no meaning.
+        format: The format of the first file.
+        delimiter: The character between the first file's fields; None for NDJSON and Parquet.
+        files: The files read so far.
 
     Raises:
         ListError: The list is missing, cannot be read, or lacks a column.
@@ -74,68 +66,97 @@ class CustomerList:
         encoding: str | None = None,
         consent: ConsentSetting = None,
     ) -> None:
+        self._mapping, self._encoding, self._consent = columns, encoding, consent
+        self._urls = _existing_files(url)
+        self._names = _short_names(self._urls)
+        self._first = self._open(self._urls[0])
         self.url = url
-        self.format = list_format(url)
-        self.delimiter: str | None = None
-        self._content = Bytes(url)
-        self._text: Text | None = None
-        self._table: Delimited | NdJson | ParquetList
-        if self.format.name == "parquet":
-            self._table = ParquetList(url)
-        else:
-            self._text = Text(url, self._content.blocks, encoding)
-            if self.format.name == "ndjson":
-                self._table = NdJson(url, self._text.blocks())
-            else:
-                self._table = Delimited(url, self._text.blocks())
-                self.delimiter = self._table.delimiter
-        self.columns: Columns = match_columns(url, self._table.header, columns)
-        self.consent: ConsentColumns = match_consent(url, self._table.header, consent)
+        self.columns, self.consent = self._first.columns, self._first.consent
+        self.format, self.delimiter = self._first.format, self._first.delimiter
+        self.files: list[FileRead] = []
 
     @property
     def encoding(self) -> str | None:
-        """The text's encoding as known so far; None where that has no meaning."""
-        return None if self._text is None else self._text.encoding
+        """The encodings of the files read so far; None for Parquet."""
+        return (
+            ", ".join(dict.fromkeys(file.encoding for file in self.files if file.encoding)) or None
+        )
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the file's bytes; known when ``chunks`` is exhausted."""
-        if isinstance(self._table, ParquetList):
-            return self._table.fingerprint
-        return self._content.fingerprint
+        """The list's content, complete when ``chunks`` is exhausted.
+
+        SHA-256 of the bytes of a single file, and of the names and digests of several.
+        """
+        if len(self._urls) == 1:
+            return self.files[0].fingerprint
+        listing = "".join(f"{file.fingerprint}  {file.name}\n" for file in self.files)
+        return hashlib.sha256(listing.encode()).hexdigest()
 
     @property
-    def size(self) -> int | None:
-        """Bytes of the file; known when ``chunks`` is exhausted."""
-        if isinstance(self._table, ParquetList):
-            return self._table.stat.size if self._table.stat else None
-        return self._content.size
+    def size(self) -> int:
+        """Bytes of the files read so far."""
+        return sum(file.size for file in self.files)
 
     def chunks(self) -> Iterator[pl.DataFrame]:
         """Frames of ``row_number``, ``agreed`` and one text column per key (blank is ``""``).
 
+        Row numbers run through all files; ``files`` says where each begins.
+
         Raises:
-            ListRowError: A row is broken; it names the first.
-            ListUnreadableError: The file is damaged.
+            ListRowError: A row is broken; the error names the first, and the row within its file.
+            ListHeaderError: The files have different columns.
+            ListUnreadableError: A file is damaged.
             ListChangedError: A Parquet file changed while it was read.
         """
-        places = {place for column in self.columns.places.values() for place in column}
         done = 0
-        for cells in self._table.chunks(sorted(places | self.consent.places)):
-            frame = cells.select(
-                (pl.int_range(pl.len(), dtype=pl.Int64) + done + 1).alias(ROW_NUMBER),
-                self.consent.agreed.alias(AGREED),
-                *(_first_value(key, column) for key, column in self.columns.places.items()),
+        for name, url in zip(self._names, self._urls, strict=True):
+            file = self._first if url == self._urls[0] else self._next(url)
+            rows_before = done
+            for frame in file.chunks(rows_before):
+                done += frame.height
+                yield frame
+            self.files.append(
+                FileRead(
+                    name=name,
+                    rows_before=rows_before,
+                    rows=done - rows_before,
+                    size=file.size or 0,
+                    fingerprint=file.fingerprint,
+                    encoding=file.encoding,
+                )
             )
-            done += frame.height
-            yield frame
-        if isinstance(self._table, ParquetList) and stat_list(self.url) != self._table.stat:
-            raise ListChangedError(self.url, "", "the list changed while it was read")
+
+    def _open(self, url: str) -> ListFile:
+        return ListFile(url, self._mapping, encoding=self._encoding, consent=self._consent)
+
+    def _next(self, url: str) -> ListFile:
+        file = self._open(url)
+        if (file.columns.headers, file.consent.headers) != (
+            self.columns.headers,
+            self.consent.headers,
+        ):
+            fault = (
+                f"the columns that are read differ from those of {self._names[0]}; "
+                "write all files of a list with the same columns"
+            )
+            raise ListHeaderError(url, "header", fault)
+        return file
 
 
-def _first_value(key: str, places: tuple[int, ...]) -> pl.Expr:
-    *others, last = (pl.col(str(place)) for place in places)
-    value = last
-    for other in reversed(others):
-        value = pl.when(~is_blank(other)).then(other).otherwise(value)
-    return value.alias(key)
+def _short_names(urls: Sequence[str]) -> list[str]:
+    names = [without_credentials(url) for url in urls]
+    # Characters, because commonpath() drops the second slash of a URL.
+    shared = os.path.commonprefix([name[: name.rfind("/") + 1] for name in names])  # noqa: RUF071
+    return [name[shared.rfind("/") + 1 :] for name in names]
+
+
+def _existing_files(url: str) -> tuple[str, ...]:
+    try:
+        files = list_files(url)
+    except OSError as error:
+        fault = f"cannot be opened: {error.strerror or type(error).__name__}"
+        raise ListUnreadableError(url, "", fault) from None
+    if not files:
+        raise ListMissingError(url, "", "there is no such file")
+    return files

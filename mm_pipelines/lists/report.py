@@ -7,7 +7,7 @@ import polars as pl
 
 from mm_pipelines.identity import IDENTIFIERS, is_blank
 from mm_pipelines.lists.consent import ConsentColumns, ConsentSetting
-from mm_pipelines.lists.reading import AGREED, ROW_NUMBER, CustomerList
+from mm_pipelines.lists.reading import AGREED, ROW_NUMBER, CustomerList, FileRead
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,9 @@ class ListReport:
 
     Attributes:
         url: The list.
-        fingerprint: SHA-256 of the file's bytes.
-        size: Bytes.
+        fingerprint: See `CustomerList.fingerprint`.
+        size: Bytes of all files.
+        files: Its files in the order of reading.
         rows: Data rows.
         rows_without_consent: Rows that are rejected because their person did not agree.
         rows_with_identifier: Of the other rows, those in which EMAIL or PHONE is not blank.
@@ -34,7 +35,8 @@ class ListReport:
 
     url: str
     fingerprint: str
-    size: int | None
+    size: int
+    files: tuple[FileRead, ...]
     rows: int
     rows_without_consent: int
     rows_with_identifier: int
@@ -73,6 +75,7 @@ def inspect_list(
         url=url,
         fingerprint=reading.fingerprint,
         size=reading.size,
+        files=tuple(reading.files),
         rows=counts.rows,
         rows_without_consent=counts.without_consent,
         rows_with_identifier=counts.with_identifier,

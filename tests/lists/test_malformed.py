@@ -201,9 +201,9 @@ def test_a_list_that_is_not_there_is_missing(tmp_path: Path) -> None:
             inspect_list(str(tmp_path / name))
 
 
-def test_a_folder_is_no_list(tmp_path: Path) -> None:
+def test_an_empty_folder_is_no_list(tmp_path: Path) -> None:
     (tmp_path / "l.csv").mkdir()
-    with pytest.raises(ListUnreadableError, match="cannot be opened"):
+    with pytest.raises(ListMissingError, match="there is no such file"):
         inspect_list(str(tmp_path / "l.csv"))
 
 
