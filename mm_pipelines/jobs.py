@@ -56,7 +56,11 @@ def remove_expired_data(
     """Remove hashed files and processed events that are older than settings.retention_days."""
     before = datetime.now(UTC) - timedelta(days=CONFIG.settings.retention_days)
     removed = remove_expired(
-        database.get(), storage.get(), before=before, acknowledged_fields=ACKNOWLEDGED_FIELDS
+        database.get(),
+        storage.get(),
+        before=before,
+        acknowledged_fields=ACKNOWLEDGED_FIELDS,
+        page_ids=[page.page_id for page in CONFIG.pages.values()],
     )
     context.log.info(f"{removed.files:,} files and {removed.events:,} events removed")
 

@@ -13,14 +13,20 @@ CONFIG = load_config(config_path())
 
 AUDIENCE = dg.StaticPartitionsDefinition(list(CONFIG.audiences))
 PAGE = dg.StaticPartitionsDefinition(list(CONFIG.pages))
-# One more day than has ended: today's list has its partition while today lasts.
-DAY = dg.DailyPartitionsDefinition(
-    start_date=datetime.combine(CONFIG.start_date, time()),
-    timezone=CONFIG.timezone,
-    end_offset=1,
-)
+
+
+def _days_since(first: date) -> dg.DailyPartitionsDefinition:
+    # The offset adds the current day: its list has a partition before the day has ended.
+    start = datetime.combine(first, time())
+    return dg.DailyPartitionsDefinition(start_date=start, timezone=CONFIG.timezone, end_offset=1)
+
+
+DAY = _days_since(CONFIG.start_date)
+# Consent has no start date: with one in the future, a Page has partitions of the last days. Several
+# days, because a run may start after the midnight that follows its request.
+FIRST_PAGE_DAY = min(CONFIG.start_date, datetime.now(CONFIG.zone).date() - timedelta(days=7))
 AUDIENCE_BY_DAY = dg.MultiPartitionsDefinition({"audience": AUDIENCE, "day": DAY})
-PAGE_BY_DAY = dg.MultiPartitionsDefinition({"page": PAGE, "day": DAY})
+PAGE_BY_DAY = dg.MultiPartitionsDefinition({"page": PAGE, "day": _days_since(FIRST_PAGE_DAY)})
 
 
 @dataclass(frozen=True)

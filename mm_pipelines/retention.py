@@ -36,6 +36,7 @@ def remove_expired(
     *,
     before: datetime,
     acknowledged_fields: Collection[str],
+    page_ids: Collection[str],
 ) -> Removed:
     """Remove files and events that are older than ``before`` and no longer needed.
 
@@ -45,11 +46,12 @@ def remove_expired(
         before: Newer files and events stay.
         acknowledged_fields: The webhook fields that an asset acknowledges; their pending events
             stay.
+        page_ids: The Pages of mm.yaml; pending events of other Pages do not stay.
     """
     storage.clear_scratch(datetime.now(UTC) - _LONGEST_WRITE)
     return Removed(
         files=_files(database, storage, before),
-        events=_events(database, before, acknowledged_fields),
+        events=_events(database, before, acknowledged_fields, page_ids),
     )
 
 
@@ -72,7 +74,12 @@ def _files(database: Database, storage: Storage, before: datetime) -> int:
     return removed
 
 
-def _events(database: Database, before: datetime, acknowledged_fields: Collection[str]) -> int:
+def _events(
+    database: Database,
+    before: datetime,
+    acknowledged_fields: Collection[str],
+    page_ids: Collection[str],
+) -> int:
     removed = 0
     while True:
         with database.transaction() as connection:
@@ -80,6 +87,7 @@ def _events(database: Database, before: datetime, acknowledged_fields: Collectio
                 connection,
                 before=before,
                 acknowledged_fields=acknowledged_fields,
+                page_ids=page_ids,
                 limit=_EVENTS_PER_TRANSACTION,
             )
         removed += found

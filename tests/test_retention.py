@@ -3,6 +3,7 @@
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from sqlalchemy import text
@@ -40,6 +41,9 @@ select '1', 'members/1/old.parquet', 1, min(id) from delta
 """
 
 
+SCOPE: Any = {"acknowledged_fields": ["messages"], "page_ids": ["1"]}
+
+
 def publish(storage: Storage, path: str, changed_at: datetime) -> None:
     storage.replace(path, lambda file: file.touch())
     os.utime(storage.url(path), (changed_at.timestamp(),) * 2)
@@ -52,12 +56,8 @@ def test_old_files_and_events_go_and_the_rest_stays(database: Database, storage:
     with database.transaction() as connection:
         connection.execute(text(EVENTS), {"long_ago": LONG_AGO, "now": NOW})
 
-    assert remove_expired(
-        database, storage, before=BEFORE, acknowledged_fields=["messages"]
-    ) == Removed(files=1, events=2)
-    assert remove_expired(
-        database, storage, before=BEFORE, acknowledged_fields=["messages"]
-    ) == Removed(files=0, events=0)
+    assert remove_expired(database, storage, before=BEFORE, **SCOPE) == Removed(files=1, events=2)
+    assert remove_expired(database, storage, before=BEFORE, **SCOPE) == Removed(files=0, events=0)
 
     assert not storage.exists("hashed_payload/acme/old.parquet")
     assert storage.exists("hashed_payload/acme/new.parquet")
@@ -78,10 +78,7 @@ def test_a_file_that_a_delivery_or_a_membership_stands_on_stays(
         publish(storage, path, LONG_AGO)
     with database.transaction() as connection:
         connection.execute(text(DELTAS))
-    assert (
-        remove_expired(database, storage, before=BEFORE, acknowledged_fields=["messages"]).files
-        == 1
-    )
+    assert remove_expired(database, storage, before=BEFORE, **SCOPE).files == 1
     assert storage.exists("deltas/1/unfinished.parquet")
     assert storage.exists("members/1/old.parquet")
 
@@ -95,10 +92,7 @@ def test_a_payload_that_was_never_delivered_stays(database: Database, storage: S
                 "('acme', '2026-08-01', 'x', 'hashed_payload/acme/waiting.parquet', 1)"
             )
         )
-    assert (
-        remove_expired(database, storage, before=BEFORE, acknowledged_fields=["messages"]).files
-        == 0
-    )
+    assert remove_expired(database, storage, before=BEFORE, **SCOPE).files == 0
 
 
 def test_publishing_again_renews_a_file(storage: Storage) -> None:
@@ -115,7 +109,7 @@ def test_what_a_killed_process_left_in_the_storage_goes_after_a_day(
     for name, changed_at in ((".scratch-dead", LONG_AGO), (".scratch-alive", datetime.now(UTC))):
         (root / name).mkdir(parents=True)
         os.utime(root / name, (changed_at.timestamp(),) * 2)
-    remove_expired(database, storage, before=BEFORE, acknowledged_fields=["messages"])
+    remove_expired(database, storage, before=BEFORE, **SCOPE)
     assert [folder.name for folder in root.iterdir()] == [".scratch-alive"]
 
 

@@ -35,28 +35,19 @@ def optin_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult:
     """Request one run per asset and Page with something to do."""
-    notes: list[str] = []
     with database.get().transaction() as connection:
-        due = [*_events(connection, notes), *_people_to_ask(connection)]
+        due = [*_events(connection), *_people_to_ask(connection)]
     work = [
         PendingWork(asset, key, last_materialized(context.instance, asset, key), asked_at)
         for asset, key, asked_at in due
     ]
-    outcome = build_run_requests(context.instance, work)
-    outcome.notes += notes
-    return outcome.result(context)
+    return build_run_requests(context.instance, work).result(context)
 
 
-def _events(connection: Connection, notes: list[str]) -> Iterator[tuple[str, str, datetime]]:
+def _events(connection: Connection) -> Iterator[tuple[str, str, datetime]]:
     for asset, fields in _ACKNOWLEDGED_BY.items():
-        for pending in page_event.pages_pending(connection, fields):
-            if pending.page_id in _PAGE_KEYS:
-                yield asset, _PAGE_KEYS[pending.page_id], pending.newest_at
-            else:
-                notes.append(
-                    f"{pending.events} events for {asset} are kept of page_id {pending.page_id}, "
-                    "which mm.yaml does not have: add the Page, or unsubscribe it"
-                )
+        for pending in page_event.pages_pending(connection, list(_PAGE_KEYS), fields):
+            yield asset, _PAGE_KEYS[pending.page_id], pending.newest_at
 
 
 def _people_to_ask(connection: Connection) -> Iterator[tuple[str, str, datetime]]:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from mm_pipelines.consent import audience_cleanup, opt_out_requests, unsubscribe_list
 from mm_pipelines.lists.location import list_url, stat_list
-from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
+from mm_pipelines.partitions import CONFIG, FIRST_PAGE_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests, last_materialized
 from mm_pipelines.storage import without_credentials
@@ -49,7 +49,6 @@ def unsubscribe_sensor(
             "unsubscribes", partition.key, _tried_since(context.instance, partition, changes)
         )
         for partition, changes in due.items()
-        if PAGE_BY_DAY.has_partition_key(partition.key)
     ]
     pulls = [
         PendingWork(
@@ -104,7 +103,7 @@ def _changed_lists(
     connection: Connection, page: str, today: date, log: logging.Logger
 ) -> Iterator[tuple[PageDay, datetime | None]]:
     configured = CONFIG.pages[page]
-    first = max(today - timedelta(days=DAYS_WATCHED - 1), CONFIG.start_date)
+    first = max(today - timedelta(days=DAYS_WATCHED - 1), FIRST_PAGE_DAY)
     known = unsubscribe_list.marks(connection, configured.page_id, first)
     for number in range((today - first).days + 1):
         day = first + timedelta(days=number)

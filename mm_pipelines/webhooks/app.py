@@ -19,6 +19,7 @@ from mm_pipelines.webhooks import signature
 from mm_pipelines.webhooks.envelope import NotAnEventError, parse
 from mm_pipelines.webhooks.metrics import CONTENT_TYPE, ReceiverMetrics
 from mm_pipelines.webhooks.store import EventStore, NotStorableError, StoreUnavailableError
+from mm_pipelines.webhooks.webhook_event import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class Receiver:
             events = parse(body)
             count = len(events)
             await self._store.save(events)
+            self._metrics.events_unreadable.inc(sum(event.field == UNREADABLE for event in events))
             status, reason = 200, "stored"
         except _RequestRefusedError as refused:
             status, reason = refused.status, str(refused)

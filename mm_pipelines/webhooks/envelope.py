@@ -6,21 +6,22 @@ The changes form is ``{"object", "entry": [{"id", "time", "changes": [{"field", 
 bare objects are accepted too.
 """
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from mm_pipelines.webhooks.privacy import redact_message_text
-from mm_pipelines.webhooks.webhook_event import MESSAGES, OPTINS, WebhookEvent
+from mm_pipelines.webhooks.privacy import redact_message_text, without_texts
+from mm_pipelines.webhooks.webhook_event import MESSAGES, OPTINS, UNREADABLE, WebhookEvent
 
 MAX_DEPTH = 64
 """Deepest nesting of a body; Meta's own events have about ten levels."""
 
 _SECONDS_BELOW = 10**11  # larger values are milliseconds (docs/graph-api.md#q3-timestamp-unit)
 _IDS_BELOW = 10**20
-_MESSAGING_LISTS = ("messaging", "standby")
+_MOST_UNREADABLE = 1_000
 _ADDRESS = frozenset({"sender", "recipient", "timestamp"})
 # The subscribed field for each key of a messaging item.
 _FIELD_OF_KIND = {
@@ -43,16 +44,21 @@ class NotAnEventError(ValueError):
 
 
 def parse(body: bytes) -> list[WebhookEvent]:
-    """The events of one POST, in their order.
+    """Parse the events of one POST, in their order.
 
-    Whole numbers of any size are kept exactly: Meta's ids are beyond 2^53.
+    Whole numbers of any size are kept exactly, because Meta's ids exceed 2^53. An item that cannot
+    be read becomes an event of the field `UNREADABLE`, so that it does not reject the other ones;
+    its payload has the item's structure without its texts.
 
     Raises:
         NotAnEventError: The body is not JSON, not an envelope, or contains no event.
     """
     events = list(_events(_decode(body)))
-    if not events:
-        raise NotAnEventError("the envelope holds no event")
+    unreadable = sum(event.field == UNREADABLE for event in events)
+    if unreadable == len(events):
+        raise NotAnEventError("the envelope contains no readable event")
+    if unreadable > _MOST_UNREADABLE:
+        raise NotAnEventError(f"more than {_MOST_UNREADABLE:,} events are unreadable")
     return events
 
 
@@ -77,17 +83,58 @@ def _events(document: Mapping[str, Any]) -> Iterator[WebhookEvent]:
     object_ = document.get("object")
     if object_ is not None and not isinstance(object_, str):
         raise NotAnEventError("object is not text")
-    for entry in _objects(document["entry"]):
-        time = entry.get("time")
-        page_id = _id(entry.get("id")) if object_ == "page" else None
-        for change in _objects(entry.get("changes", [])):
-            name = _field(change.get("field"))
-            yield _event(object_, name, change.get("value"), page_id, time)
-        for name in _list(entry.get("changed_fields", [])):
-            yield _event(object_, _field(name), {}, page_id, time)
-        for key in _MESSAGING_LISTS:
-            for item in _objects(entry.get(key, [])):
-                yield _event(object_, _kind(item), item, page_id, time)
+    if not isinstance(document["entry"], list):
+        raise NotAnEventError("entry is not a list")
+    for entry in document["entry"]:
+        yield from _entry_events(object_, entry)
+
+
+def _entry_events(object_: str | None, entry: Any) -> Iterator[WebhookEvent]:
+    if not isinstance(entry, dict):
+        yield _unreadable_event(object_, entry, None, None)
+        return
+    time = entry.get("time")
+    page_id = _id(entry.get("id")) if object_ == "page" else None
+    for key, read in _READERS.items():
+        items = entry.get(key, [])
+        if not isinstance(items, list):
+            yield _unreadable_event(object_, {key: items}, page_id, time)
+            continue
+        for item in items:
+            try:
+                name, value = read(item)
+            except NotAnEventError:
+                yield _unreadable_event(object_, item, page_id, time)
+            else:
+                yield _event(object_, name, value, page_id, time)
+
+
+def _change(item: Any) -> tuple[str, Any]:
+    change = _object(item)
+    return _field(change.get("field")), change.get("value")
+
+
+def _changed_field(item: Any) -> tuple[str, Any]:
+    return _field(item), {}
+
+
+def _messaging(item: Any) -> tuple[str, Any]:
+    return _kind(_object(item)), item
+
+
+_READERS: Mapping[str, Callable[[Any], tuple[str, Any]]] = {
+    "changes": _change,
+    "changed_fields": _changed_field,
+    "messaging": _messaging,
+    "standby": _messaging,
+}
+
+
+def _unreadable_event(
+    object_: str | None, item: Any, page_id: str | None, time: Any
+) -> WebhookEvent:
+    event = _event(object_, UNREADABLE, item, page_id, time)
+    return dataclasses.replace(event, payload=_json(without_texts(item)))
 
 
 def _bare_event(document: Mapping[str, Any]) -> WebhookEvent:
@@ -129,7 +176,7 @@ def _kind(item: Mapping[str, Any]) -> str:
             return _FIELD_OF_KIND[key]
     unknown = [key for key in item if key not in _ADDRESS]
     if not unknown:
-        raise NotAnEventError("a messaging item says nothing")
+        raise NotAnEventError("a messaging item has no content")
     return _field(unknown[0])
 
 
@@ -192,16 +239,9 @@ def _time(value: Any) -> datetime | None:
         return None
 
 
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    for item in _list(value):
-        if not isinstance(item, dict):
-            raise NotAnEventError("an entry or event is not a JSON object")
-        yield item
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise NotAnEventError("a list of entries or events is none")
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise NotAnEventError("an event is not a JSON object")
     return value
 
 

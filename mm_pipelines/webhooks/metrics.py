@@ -33,6 +33,11 @@ class ReceiverMetrics:
             "Redelivered events, which are stored once.",
             registry=self._registry,
         )
+        self.events_unreadable = Counter(
+            "mm_webhook_events_unreadable_total",
+            "Items that could not be read; stored under the field unreadable.",
+            registry=self._registry,
+        )
         self.commit_posts = Histogram(
             "mm_webhook_commit_posts",
             "POST requests that shared one commit.",

@@ -18,17 +18,20 @@ limit :limit
 for update
 """)
 
-# Returns one row per Page with pending events.
+# Returns one row per given Page with pending events. One index lookup per field and Page, so that
+# neither a backlog nor events of other Pages cost anything.
 _PAGES = text("""
-select pending.page_id, pending.events, newest.received_at as newest_at
-from (
-    select page_id, count(*) as events, max(id) as newest_id
-    from mm.webhook_event
-    where processed_at is null and field = any(:fields) and page_id is not null
-    group by page_id
-) as pending
-join mm.webhook_event as newest on newest.id = pending.newest_id
-order by pending.page_id
+select page.page_id, max(newest.received_at) as newest_at
+from unnest(cast(:page_ids as text[])) as page (page_id)
+cross join unnest(cast(:fields as text[])) as subscribed (field)
+cross join lateral (
+    select received_at from mm.webhook_event
+    where processed_at is null and field = subscribed.field and page_id = page.page_id
+    order by field, page_id, id desc
+    limit 1
+) as newest
+group by page.page_id
+order by page.page_id
 """)
 
 
@@ -50,10 +53,9 @@ class PageEvent:
 
 @dataclass(frozen=True)
 class PendingPage:
-    """The number of pending events of a Page, and when the newest was received."""
+    """A Page with pending events, and when the newest was received."""
 
     page_id: str
-    events: int
     newest_at: datetime
 
 
@@ -74,7 +76,9 @@ def pending(
     ]
 
 
-def pages_pending(connection: Connection, fields: Sequence[str]) -> list[PendingPage]:
-    """Return the Pages with pending events of these fields."""
-    rows = connection.execute(_PAGES, {"fields": list(fields)})
+def pages_pending(
+    connection: Connection, page_ids: Sequence[str], fields: Sequence[str]
+) -> list[PendingPage]:
+    """Return those of the Pages that have pending events of these fields."""
+    rows = connection.execute(_PAGES, {"page_ids": list(page_ids), "fields": list(fields)})
     return [PendingPage(**row._asdict()) for row in rows]

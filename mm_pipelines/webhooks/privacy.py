@@ -1,5 +1,6 @@
 """Removes what people wrote (docs/decisions/0009-no-raw-personal-data-on-disk.md)."""
 
+import re
 from typing import Any
 
 from mm_pipelines.webhooks.webhook_event import OPTINS, UPLOAD_STATUS
@@ -19,6 +20,7 @@ _KEPT_OF_CONVERSATION = ("sender", "recipient", "timestamp", "timezone")
 _KEPT_OF_PERSON = ("id", "timezone")
 # Fields that contain only values of Meta or ours.
 _FIELDS_WITHOUT_TEXT = frozenset({UPLOAD_STATUS, OPTINS})
+_KEY = re.compile(r"[A-Za-z0-9_]{1,64}")
 _TEXT_KEYS = frozenset({"text", "attachments", "quick_reply", "caption", "story"})
 
 
@@ -55,4 +57,18 @@ def _without_text(value: Any) -> Any:
         }
     if isinstance(value, list):
         return [_without_text(item) for item in value]
+    return value
+
+
+def without_texts(value: Any) -> Any:
+    """Return the structure of a value without its texts; digits and simple keys stay."""
+    if isinstance(value, dict):
+        return {
+            key if _KEY.fullmatch(key) else "<key>": without_texts(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [without_texts(item) for item in value]
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        return f"<text of {len(value):,} characters>"
     return value

@@ -14,6 +14,8 @@ from sqlalchemy import Connection, text
 UPLOAD_STATUS = "marketing_messages_subscriber_upload_status"
 OPTINS = "messaging_optins"
 MESSAGES = "messages"
+UNREADABLE = "unreadable"
+"""The field of an item that the receiver could not read; its payload contains no text."""
 
 # Adds events in their order; events that are already stored are skipped.
 _INSERT = text("""
@@ -51,7 +53,8 @@ delete from mm.webhook_event
 where id in (
     select id from mm.webhook_event as event
     where (processed_at < :before
-           or processed_at is null and received_at < :before and field <> all (:acknowledged))
+           or processed_at is null and received_at < :before
+              and (field <> all (:acknowledged) or page_id <> all (:page_ids)))
       and not exists (select 1 from mm.upload_batch where reported_event_id = event.id)
     limit :limit
 )
@@ -143,19 +146,30 @@ def forget(
     *,
     before: datetime,
     acknowledged_fields: Collection[str],
+    page_ids: Collection[str],
     limit: int = 10_000,
 ) -> int:
-    """Remove events processed before a time, but none that a match status was computed from.
+    """Remove events processed before a time, except those that a match status was computed from.
 
-    Events of fields that no asset acknowledges are never processed; they go by their age.
+    Events of other fields and other Pages are never processed; they are removed by age.
+
+    Args:
+        connection: In the caller's transaction.
+        before: Newer events stay.
+        acknowledged_fields: The fields that an asset acknowledges.
+        page_ids: The Pages of mm.yaml.
+        limit: The most events to remove.
 
     Returns:
-        How many were removed: at most ``limit``, so call it until it is fewer.
+        The number of removed events; call it again while it equals ``limit``.
     """
-    return connection.execute(
-        _FORGET,
-        {"before": before, "acknowledged": list(acknowledged_fields), "limit": limit},
-    ).rowcount
+    values = {
+        "before": before,
+        "acknowledged": list(acknowledged_fields),
+        "page_ids": list(page_ids),
+        "limit": limit,
+    }
+    return connection.execute(_FORGET, values).rowcount
 
 
 def counts(connection: Connection) -> list[FieldCounts]:

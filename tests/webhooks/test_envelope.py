@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mm_pipelines.webhooks.envelope import NotAnEventError, parse
-from mm_pipelines.webhooks.webhook_event import WebhookEvent
+from mm_pipelines.webhooks.webhook_event import UNREADABLE, WebhookEvent
 from tests.webhooks.meta import (
     AD_ACCOUNT_ID,
     CUSTOM_AUDIENCE_ID,
@@ -213,6 +213,43 @@ def test_an_opt_in_is_kept_whole() -> None:
 def test_an_event_does_not_show_its_contents() -> None:
     event = only(messaging(item(optin={"notification_messages_token": "SECRET"})))
     assert "SECRET" not in repr(event)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"value": {"message": {"text": "SECRET words"}}},
+        {"field": " ", "value": "SECRET words"},
+        {"field": 7, "value": {"SECRET words": 1}},
+        "SECRET words",
+        None,
+    ],
+)
+def test_one_odd_item_rejects_none_of_the_others(odd: Any) -> None:
+    document = changes(*({"n": number} for number in range(999)), field="some_field")
+    document["entry"][0]["changes"].insert(500, odd)
+    events = parse(body(document))
+    (unreadable,) = [event for event in events if event.field == UNREADABLE]
+    assert len(events) == 1000
+    assert "SECRET" not in unreadable.payload
+    assert unreadable.page_id == str(PAGE_ID)
+
+
+@pytest.mark.parametrize("key", ["changes", "messaging", "changed_fields"])
+def test_a_list_that_is_null_rejects_no_other_event(key: str) -> None:
+    document = changes({"n": 1}, field="some_field")
+    document["entry"].append({"id": str(PAGE_ID), "time": 1, key: None})
+    document["entry"].append("no entry")
+    assert [event.field for event in parse(body(document))] == [
+        "some_field",
+        UNREADABLE,
+        UNREADABLE,
+    ]
+
+
+def test_a_body_of_odd_items_alone_is_refused() -> None:
+    with pytest.raises(NotAnEventError, match="no readable event"):
+        parse(body({"object": "page", "entry": [{"id": "1", "changes": None}]}))
 
 
 json_values = st.recursive(

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from mm_pipelines.warehouse.database import Database
-from mm_pipelines.webhooks import webhook_event
-from tests.match_status.ledger import MONDAY, Ledger
+from mm_pipelines.webhooks import page_event, webhook_event
+from tests.match_status.ledger import MONDAY, PAGE_ID, Ledger
 
 A_DAY_AGO = datetime.now(UTC) - timedelta(days=1)
 
@@ -27,6 +28,7 @@ def forget(ledger: Ledger, limit: int = 10_000) -> int:
             connection,
             before=A_DAY_AGO,
             acknowledged_fields=[webhook_event.UPLOAD_STATUS],
+            page_ids=[PAGE_ID],
             limit=limit,
         )
 
@@ -83,3 +85,42 @@ def test_events_are_counted_by_field(ledger: Ledger) -> None:
         (counted,) = webhook_event.counts(connection)
     assert (counted.field, counted.events, counted.pending) == (webhook_event.UPLOAD_STATUS, 2, 1)
     assert counted.last_received_at > A_DAY_AGO
+
+
+def test_pending_events_of_a_page_that_mm_yaml_does_not_name_are_removed_by_age(
+    ledger: Ledger,
+) -> None:
+    ledger.execute(
+        "insert into mm.webhook_event (dedupe_key, field, page_id, payload, received_at) values "
+        "('a', 'messages', '999', '{}', now() - interval '1 year'), "
+        "('b', 'messages', '999', '{}', now()), "
+        f"('c', 'messages', '{PAGE_ID}', '{{}}', now() - interval '1 year')"
+    )
+    with ledger.database.transaction() as connection:
+        removed = webhook_event.forget(
+            connection, before=A_DAY_AGO, acknowledged_fields=["messages"], page_ids=[PAGE_ID]
+        )
+        kept = connection.execute(text("select dedupe_key from mm.webhook_event order by 1"))
+        assert (removed, [row.dedupe_key for row in kept]) == (1, ["b", "c"])
+
+
+def test_pending_pages_are_found_without_reading_the_events_of_other_pages(
+    ledger: Ledger,
+) -> None:
+    ledger.execute(
+        "insert into mm.webhook_event (dedupe_key, field, page_id, payload) "
+        "select 'x' || n, 'messages', '999', '{}' from generate_series(1, 50000) n"
+    )
+    ledger.execute(
+        "insert into mm.webhook_event (dedupe_key, field, page_id, payload) values "
+        f"('mine', 'messages', '{PAGE_ID}', '{{}}')"
+    )
+    ledger.execute("analyze mm.webhook_event")
+    with ledger.database.transaction() as connection:
+        pages = page_event.pages_pending(connection, [PAGE_ID, "1"], ["messages", "standby"])
+        assert [page.page_id for page in pages] == [PAGE_ID]
+        plan = connection.execute(
+            text(f"explain (analyze, buffers, format text) {page_event._PAGES.text}"),
+            {"page_ids": [PAGE_ID, "1"], "fields": ["messages", "standby"]},
+        )
+        assert "Seq Scan on webhook_event" not in "\n".join(plan.scalars())
