@@ -18,6 +18,7 @@ from mm_pipelines.schedules import (
     token_refresh_schedule,
 )
 from mm_pipelines.sensors import (
+    alert_sensor,
     customer_list_sensor,
     deferred_work_sensor,
     optin_sensor,
@@ -42,6 +43,7 @@ defs = dg.Definitions(
         unsubscribe_sensor,
         optin_sensor,
         customer_list_sensor,
+        alert_sensor,
     ],
     resources={
         "database": DatabaseResource(url=dg.EnvVar("MM_DATABASE_URL")),

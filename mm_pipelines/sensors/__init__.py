@@ -1,5 +1,6 @@
 """The sensors read what is due and request runs. The requested assets acknowledge it."""
 
+from mm_pipelines.sensors.alerts import alert_sensor
 from mm_pipelines.sensors.customer_list import customer_list_sensor
 from mm_pipelines.sensors.deferred_work import deferred_work_sensor
 from mm_pipelines.sensors.optin import optin_sensor
@@ -7,6 +8,7 @@ from mm_pipelines.sensors.unsubscribe import unsubscribe_sensor
 from mm_pipelines.sensors.upload_status import upload_status_sensor
 
 __all__ = [
+    "alert_sensor",
     "customer_list_sensor",
     "deferred_work_sensor",
     "optin_sensor",
