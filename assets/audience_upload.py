@@ -1,4 +1,4 @@
-"""A day's people delivered to Meta."""
+"""Uploads a day's people to Meta."""
 
 import time
 from collections.abc import Iterator
@@ -30,7 +30,11 @@ LEDGER_COLUMNS = dg.TableSchema(
         dg.TableColumn("batch_seq", "integer", description="From 1 within the session"),
         dg.TableColumn("row_count", "integer", description="People in the batch"),
         dg.TableColumn("content_sha256", "text", description="What makes it this batch"),
-        dg.TableColumn("status", "text", description="sent, acknowledged or superseded"),
+        dg.TableColumn(
+            "status",
+            "text",
+            description="sent, acknowledged, superseded, abandoned, refused, rejected",
+        ),
         dg.TableColumn("num_received", "bigint", description="Meta's count, per session"),
         dg.TableColumn("num_invalid_entries", "bigint", description="Meta's count"),
         dg.TableColumn("acknowledged_at", "timestamptz"),
@@ -39,7 +43,7 @@ LEDGER_COLUMNS = dg.TableSchema(
 
 
 class UploadConfig(dg.Config):
-    """How this one run is to be different."""
+    """Options of one run."""
 
     dry_run: bool = Field(
         default=False, description="Do all but send: count what would be sent, change nothing."
@@ -80,11 +84,11 @@ def audience_upload(
     graph_api: GraphApiResource,
     suppression: SuppressionResource,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-    """The day's people delivered to the Custom Audience, batch by batch, each batch once.
+    """Uploads the day's new people to the Custom Audience. No acknowledged batch is sent again.
 
-    Who is new is frozen as a file before the first of it is sent, and every batch is a slice of
-    that file in a ledger: a run that died is run again and sends only what was not acknowledged.
-    People who asked to leave since the list was hashed are left out.
+    The new people are frozen as a file before the first batch is sent, and every batch is a slice
+    of that file in a ledger, so a rerun sends only what was not acknowledged. People who opted out
+    since the list was hashed are left out. Rows that Meta refuses are isolated.
     """
     partition = AudienceDay.of(context)
     plan = upload_plan(partition, accept_removals=config.accept_removals)
@@ -134,7 +138,7 @@ def audience_upload(
 
 
 def upload_plan(partition: AudienceDay, *, accept_removals: bool = False) -> UploadPlan:
-    """What mm.yaml says of delivering a partition."""
+    """How to deliver a partition, by mm.yaml."""
     return UploadPlan(
         spec=audience_spec(partition.audience),
         day=partition.day,
@@ -146,7 +150,7 @@ def upload_plan(partition: AudienceDay, *, accept_removals: bool = False) -> Upl
 
 
 def sending() -> Sending:
-    """What mm.yaml says of sending batches."""
+    """How to send batches, by mm.yaml."""
     settings = CONFIG.settings
     return Sending(
         batch_size=settings.batch_size,
@@ -164,6 +168,7 @@ def _metadata(summary: UploadSummary, seconds: float) -> dict[str, dg.MetadataVa
         "removed_people": dg.MetadataValue.int(summary.removed_people),
         "batches": dg.MetadataValue.int(summary.batches),
         "invalid_entries": dg.MetadataValue.int(summary.invalid_entries),
+        "refused_rows": dg.MetadataValue.int(summary.refused_rows),
         "people_in_audience": dg.MetadataValue.int(summary.people_in_audience),
         "seconds": dg.MetadataValue.float(round(seconds, 2)),
         "rows_per_second": dg.MetadataValue.float(round(summary.rows / max(seconds, 0.001), 1)),

@@ -6,6 +6,7 @@ What a command needs is imported when it runs: `mm --help` should not wait for a
 import typer
 
 from mm_pipelines.cli import (
+    audiences,
     configuration,
     database,
     demo,
@@ -15,6 +16,7 @@ from mm_pipelines.cli import (
     stack,
     tokens,
     unsubscribe,
+    uploads,
     webhooks,
 )
 from mm_pipelines.cli.output import Commands
@@ -32,8 +34,9 @@ app.command("env")(stack.env)
 app.command("sandbox")(sandbox.sandbox)
 app.command("doctor")(doctor.doctor)
 app.command("status")(known.status)
-app.command("audiences")(known.audiences)
 app.command("unsubscribe")(unsubscribe.unsubscribe)
+app.add_typer(audiences.app, name="audiences")
+app.add_typer(uploads.app, name="uploads")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(database.app, name="db")

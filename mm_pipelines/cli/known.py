@@ -1,4 +1,4 @@
-"""`mm status` and `mm audiences`: what is known."""
+"""`mm status`: what is known."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -37,13 +37,3 @@ def status(as_json: AsJson = False) -> None:
         typer.secho(name, bold=True)
         show(rows, as_json=False, empty=empty[name])
         typer.echo("")
-
-
-def audiences(as_json: AsJson = False) -> None:
-    """Show the Custom Audiences at Meta."""
-    from mm_pipelines.local.environment import Environment
-    from mm_pipelines.report import overview
-
-    with open_database(Environment.resolve()) as database, database.transaction() as connection:
-        rows = overview.audiences(connection)
-    show(rows, as_json=as_json, empty="No Custom Audience was made yet.")

@@ -24,17 +24,20 @@ class Commands(TyperGroup):
         from sqlalchemy.exc import OperationalError
 
         from mm_pipelines.config import ConfigError
+        from mm_pipelines.delivery.errors import DeliveryError
         from mm_pipelines.graph_api.errors import GraphApiError
         from mm_pipelines.local.errors import LocalError
-        from mm_pipelines.warehouse.database import DatabaseUrlError
+        from mm_pipelines.warehouse.database import DatabaseUrlError, LockTakenError
 
         try:
             return super().invoke(ctx)
         except (
             ConfigError,
             DatabaseUrlError,
+            DeliveryError,
             GraphApiError,
             LocalError,
+            LockTakenError,
         ) as error:
             fail(str(error))
         except OperationalError as error:

@@ -1,10 +1,10 @@
-"""The Custom Audience of an audience: found or created once, and the same ever after."""
+"""The Custom Audience of an audience: found or created once, and recorded."""
 
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from mm_pipelines.delivery.errors import AudienceMismatchError
+from mm_pipelines.delivery.errors import AudienceKeyTakenError, AudienceMismatchError
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.custom_audiences import find_or_create_custom_audience
 from mm_pipelines.warehouse.database import Database, HeldLock
@@ -12,6 +12,12 @@ from mm_pipelines.warehouse.database import Database, HeldLock
 _FIND = text("""
 select audience, custom_audience_id, page_id, ad_account_id, name
 from mm.custom_audience where audience = :audience
+""")
+
+# Returns the Custom Audience with an id, or no row.
+_FIND_BY_ID = text("""
+select audience, custom_audience_id, page_id, ad_account_id, name
+from mm.custom_audience where custom_audience_id = :custom_audience_id
 """)
 
 _RECORD = text("""
@@ -54,8 +60,14 @@ def find(connection: Connection, audience: str) -> CustomAudience | None:
     return CustomAudience(**row._asdict()) if row else None
 
 
+def find_by_id(connection: Connection, custom_audience_id: str) -> CustomAudience | None:
+    """The Custom Audience recorded with an id, whichever key it has."""
+    row = connection.execute(_FIND_BY_ID, {"custom_audience_id": custom_audience_id}).one_or_none()
+    return CustomAudience(**row._asdict()) if row else None
+
+
 def record(connection: Connection, custom_audience: CustomAudience) -> None:
-    """Record what was found or created; another one takes the place of the former."""
+    """Record what was found or created; it replaces the former record of the key."""
     connection.execute(_RECORD, vars(custom_audience))
 
 
@@ -72,7 +84,7 @@ def all_recorded(connection: Connection) -> list[CustomAudience]:
 
 @dataclass(frozen=True)
 class AudienceSpec:
-    """What mm.yaml says of an audience, as far as Meta must know it."""
+    """An audience in mm.yaml, as far as Meta needs it."""
 
     audience: str
     page_id: str
@@ -86,7 +98,7 @@ def find_or_create(
 ) -> tuple[CustomAudience, bool]:
     """The audience's Custom Audience, and whether it was created at Meta just now.
 
-    It is looked for in ``mm.custom_audience``, then at Meta by its name and Page, so that a run
+    It is searched in ``mm.custom_audience``, then at Meta by its name and Page, so that a run
     that died between creating and recording does not lead to a second one; only then is it
     created.
 
@@ -94,11 +106,12 @@ def find_or_create(
         lock: The audience's.
         database: Where it is recorded.
         client: With the token of the ad account.
-        spec: What mm.yaml says of it.
+        spec: The audience in mm.yaml.
 
     Raises:
         LockLostError: The lock is not held any more.
         AudienceMismatchError: It is recorded for another Page or ad account than mm.yaml has.
+        AudienceKeyTakenError: It is recorded for another key of mm.yaml.
         GraphApiError: As `graph_api.custom_audiences.find_or_create_custom_audience`.
     """
     with database.transaction() as connection:
@@ -122,6 +135,14 @@ def find_or_create(
         name=spec.name,
     )
     with database.transaction() as connection:
+        other = find_by_id(connection, custom_audience_id)
+        if other is not None:
+            raise AudienceKeyTakenError(
+                f"{spec.audience}: the Custom Audience {custom_audience_id} ({spec.name}) is "
+                f"recorded for the key {other.audience}. If you renamed the key, run "
+                f"`mm audiences adopt {spec.audience} {custom_audience_id}`; if you want both "
+                "audiences, give one of them another name in mm.yaml"
+            )
         record(connection, found)
     return found, created
 

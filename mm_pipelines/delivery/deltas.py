@@ -63,6 +63,8 @@ where custom_audience_id = :custom_audience_id and origin = 'payload'
 
 _COMPLETE = text("update mm.upload_delta set completed_at = now() where id = :id")
 
+_NOTE_FAILURE = text("update mm.upload_delta set last_failure = :reason where id = :id")
+
 _CLOSE = text("""
 update mm.upload_delta set closed_at = now(), outcome = :outcome, close_reason = :reason
 where id = :id and completed_at is null and closed_at is null
@@ -207,6 +209,11 @@ def complete(connection: Connection, delta: Delta) -> None:
 def close(connection: Connection, delta: Delta, outcome: Outcome, reason: str) -> None:
     """End a delta that is not delivered whole; its acknowledged slices stay members."""
     connection.execute(_CLOSE, {"id": delta.id, "outcome": outcome, "reason": reason})
+
+
+def note_failure(connection: Connection, delta: Delta, reason: str) -> None:
+    """Record why a delta is not finished yet."""
+    connection.execute(_NOTE_FAILURE, {"id": delta.id, "reason": reason})
 
 
 def still_due(connection: Connection, custom_audience_id: str) -> list[Delta]:

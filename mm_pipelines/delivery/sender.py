@@ -33,7 +33,7 @@ from mm_pipelines.delivery.refusals import (
     RequestRefusedError,
 )
 from mm_pipelines.graph_api.client import GraphApiClient
-from mm_pipelines.graph_api.errors import NotFoundError, PermanentError
+from mm_pipelines.graph_api.errors import GraphApiError, NotFoundError, PermanentError
 from mm_pipelines.graph_api.users import UploadSession, add_users, in_session, remove_users
 from mm_pipelines.payload import quarantine
 from mm_pipelines.storage import Storage
@@ -151,6 +151,10 @@ class Sender:
                 f"`mm audiences forget {delta.audience}` and materialize audience_upload again; a "
                 "new Custom Audience is then created"
             ) from None
+        except (GraphApiError, RowsNotReceivedError) as error:
+            with self._database.transaction() as connection:
+                deltas.note_failure(connection, delta, str(error))
+            raise
         with self._database.transaction() as connection:
             deltas.complete(connection, delta)
 

@@ -149,6 +149,10 @@ def test_what_is_known_begins_empty_and_is_json_on_request(home: Path) -> None:
     }
     assert json.loads(mm("audiences", "--json").stdout) == []
     assert "No Custom Audience" in mm("audiences").stdout
+    assert json.loads(mm("uploads", "--json").stdout) == []
+    assert "no open delivery" in mm("uploads", "abandon", "acme_newsletter").stdout
+    assert "bound to no Custom Audience" in mm("audiences", "forget", "acme_newsletter").stdout
+    assert "has no audience 'acme'" in mm("audiences", "adopt", "acme", "1").stderr
     assert not EmbeddedPostgres(home).is_running(), "a command left its server behind"
 
 

@@ -11,6 +11,7 @@ alter table mm.upload_delta
     add column closed_at timestamptz,
     add column outcome text check (outcome in ('refused', 'abandoned', 'continued')),
     add column close_reason text,
+    add column last_failure text,
     add column continued_by bigint references mm.upload_delta (id),
     add column left_out bigint not null default 0
 """

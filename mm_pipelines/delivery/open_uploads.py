@@ -1,0 +1,96 @@
+"""Lists deliveries that did not end, and closes them on a person's request."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection, text
+
+from mm_pipelines.delivery import deltas, ledger
+from mm_pipelines.delivery.deltas import Delta
+from mm_pipelines.storage import Storage
+from mm_pipelines.warehouse.database import Database
+
+# Returns every delta that is open, or whose undelivered people are due again, oldest first.
+_NOT_DELIVERED = text("""
+select delta.audience, delta.day, delta.operation, delta.custom_audience_id,
+       case when delta.closed_at is null then 'open' else delta.outcome end as state,
+       delta.created_at as since, delta.row_count as people,
+       coalesce((
+           select sum(row_count) from (
+               select row_count, delta_id, status from mm.upload_batch
+               union all select row_count, delta_id, status from mm.removal_batch
+           ) as batch
+           where batch.delta_id = delta.id and batch.status = 'acknowledged'
+       ), 0)::bigint as acknowledged,
+       coalesce(delta.close_reason, delta.last_failure) as why
+from mm.upload_delta as delta
+where delta.completed_at is null and delta.continued_by is null
+order by delta.id
+""")
+
+# Returns the open deltas of a key, those of a former Custom Audience included.
+_OPEN_IDS = text("""
+select id from mm.upload_delta
+where audience = :audience and completed_at is null and closed_at is null
+order by id
+""")
+
+_UNCOUNT = text("update mm.upload_batch set new_people = 0 where delta_id = :id")
+
+REASON = "abandoned with `mm uploads abandon`"
+
+
+@dataclass(frozen=True)
+class OpenUpload:
+    """A delivery that did not reach everyone.
+
+    Attributes:
+        operation: ``add`` or ``remove``.
+        state: ``open``, or how it was closed: ``refused``, ``abandoned``.
+        since: When it began.
+        people: Rows of the delta.
+        acknowledged: How many of them Meta acknowledged.
+        why: The last failure, or the reason why it was closed.
+    """
+
+    audience: str
+    day: date
+    operation: str
+    custom_audience_id: str
+    state: str
+    since: datetime
+    people: int
+    acknowledged: int
+    why: str | None
+
+
+def not_delivered(connection: Connection) -> list[OpenUpload]:
+    """The deliveries that are open, or whose undelivered people are due again, oldest first."""
+    return [OpenUpload(**row._asdict()) for row in connection.execute(_NOT_DELIVERED)]
+
+
+def abandon(database: Database, storage: Storage, audience: str) -> list[Delta]:
+    """Close the open deliveries of an audience; what was acknowledged stays.
+
+    Undelivered people of an upload become part of the audience's next one. If the file that names
+    them is lost, only the day's list can bring them back.
+
+    Returns:
+        The deltas that were closed.
+
+    Raises:
+        LockTakenError: A run is delivering to the audience.
+    """
+    with database.lock(f"audience:{audience}"), database.transaction() as connection:
+        ids = set(connection.scalars(_OPEN_IDS, {"audience": audience}))
+        closed = [delta for delta in deltas.all_open(connection) if delta.id in ids]
+        for delta in closed:
+            deltas.close(connection, delta, "abandoned", REASON)
+            ledger.abandon_sent(connection, delta)
+            if delta.operation == "remove":
+                deltas.continue_in(connection, delta, delta)
+            elif not storage.exists(delta.path):
+                # Its people are unknown: they are counted when they are sent again.
+                connection.execute(_UNCOUNT, {"id": delta.id})
+                deltas.continue_in(connection, delta, delta)
+    return closed

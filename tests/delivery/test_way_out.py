@@ -1,0 +1,129 @@
+"""A delivery that cannot go on names the command that helps, and the command helps."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from mm_pipelines.delivery import audience_keys, deltas
+from mm_pipelines.delivery.errors import (
+    AudienceDeletedError,
+    AudienceKeyTakenError,
+    AudienceMismatchError,
+    DeltaFileMissingError,
+)
+from mm_pipelines.delivery.ledger import people_acknowledged
+from mm_pipelines.delivery.open_uploads import abandon, not_delivered
+from mm_pipelines.graph_api.errors import TokenError
+from mm_pipelines.warehouse.database import LockTakenError
+from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
+
+TOMORROW = DAY + timedelta(days=1)
+CROWD = people(5000)
+RENAMED = replace(SPEC, audience="acme_news")
+
+
+def fail_on_third_batch(desk: Desk) -> None:
+    """Leave an upload open, two of its five batches acknowledged."""
+    desk.publish(CROWD)
+    desk.sandbox.post(
+        "faults", path="*/users", nth=3, times=None, error={"code": 190, "status": 401}
+    )
+    with pytest.raises(TokenError):
+        desk.upload()
+    desk.sandbox.clear_faults()
+
+
+def test_an_open_upload_is_listed_with_its_last_failure(desk: Desk) -> None:
+    fail_on_third_batch(desk)
+    with desk.database.transaction() as connection:
+        (upload,) = not_delivered(connection)
+    assert (upload.state, upload.people, upload.acknowledged) == ("open", 5000, 2000)
+    assert upload.why is not None
+    assert "code 190" in upload.why
+    assert TOKEN not in upload.why
+
+
+def test_people_of_an_abandoned_upload_are_part_of_the_next_one(desk: Desk) -> None:
+    fail_on_third_batch(desk)
+    (closed,) = abandon(desk.database, desk.storage, SPEC.audience)
+    assert closed.day == DAY
+    desk.publish(people(10, start=9000), day=TOMORROW)
+
+    summary = desk.upload(day=TOMORROW)
+
+    assert desk.sandbox.members() == keys([*CROWD, *people(10, start=9000)])
+    assert (summary.rows, summary.people_in_audience) == (3010, 5010)
+    with desk.database.transaction() as connection:
+        assert not_delivered(connection) == []
+
+
+def test_an_upload_that_is_running_is_not_abandoned(desk: Desk) -> None:
+    fail_on_third_batch(desk)
+    with desk.database.lock(f"audience:{SPEC.audience}"), pytest.raises(LockTakenError):
+        abandon(desk.database, desk.storage, SPEC.audience)
+
+
+def test_a_lost_delta_file_names_the_command_and_the_next_upload_delivers_everyone(
+    desk: Desk,
+) -> None:
+    fail_on_third_batch(desk)
+    with desk.database.transaction() as connection:
+        (lost,) = deltas.all_open(connection)
+    desk.storage.delete(lost.path)
+    desk.publish([*CROWD, *people(1, start=9000)])
+    with pytest.raises(DeltaFileMissingError, match="mm uploads abandon acme_newsletter"):
+        desk.upload()
+
+    abandon(desk.database, desk.storage, SPEC.audience)
+    summary = desk.upload()
+
+    assert desk.sandbox.members() == keys([*CROWD, *people(1, start=9000)])
+    assert summary.people_in_audience == 5001
+
+
+def test_a_deleted_audience_names_the_command_and_a_new_one_gets_everyone(desk: Desk) -> None:
+    desk.publish(people(300))
+    desk.upload()
+    deleted = desk.sandbox.audience_id()
+    with desk.client() as client:
+        client.request("DELETE", deleted, lambda answer: answer.document())
+    desk.publish(people(400), day=TOMORROW)
+    with pytest.raises(AudienceDeletedError, match="mm audiences forget acme_newsletter"):
+        desk.upload(day=TOMORROW)
+
+    audience_keys.forget(desk.database, SPEC.audience)
+    summary = desk.upload(day=TOMORROW)
+
+    assert summary.created
+    assert summary.people_in_audience == 400
+    found = desk.sandbox.get(f"audiences/{summary.custom_audience.custom_audience_id}/members")
+    assert set(found["keys"]) == keys(people(400))
+
+
+def test_a_renamed_key_names_the_command_and_keeps_its_history(desk: Desk) -> None:
+    desk.publish(people(300))
+    desk.upload()
+    custom_audience_id = desk.sandbox.audience_id()
+    desk.publish(people(301), audience=RENAMED.audience, day=TOMORROW)
+    with pytest.raises(
+        AudienceKeyTakenError, match=f"mm audiences adopt acme_news {custom_audience_id}"
+    ):
+        desk.upload(spec=RENAMED, day=TOMORROW)
+
+    with desk.client() as client:
+        audience_keys.adopt(desk.database, client, RENAMED, custom_audience_id)
+    summary = desk.upload(spec=RENAMED, day=TOMORROW)
+
+    assert summary.rows == 1
+    with desk.database.transaction() as connection:
+        assert people_acknowledged(connection, RENAMED.audience) == 301
+        assert people_acknowledged(connection, SPEC.audience) == 0
+
+
+def test_an_audience_of_another_page_is_not_adopted(desk: Desk) -> None:
+    desk.publish(people(300))
+    desk.upload()
+    other = replace(RENAMED, page_id="245252525235234")
+    with desk.client() as client, pytest.raises(AudienceMismatchError, match="245252525235234"):
+        audience_keys.adopt(desk.database, client, other, desk.sandbox.audience_id())
