@@ -22,6 +22,7 @@ from mm_pipelines.sensors import (
     customer_list_sensor,
     deferred_work_sensor,
     optin_sensor,
+    sender_file_sensor,
     unsubscribe_sensor,
     upload_status_sensor,
 )
@@ -39,6 +40,7 @@ defs = dg.Definitions(
     ],
     sensors=[
         deferred_work_sensor,
+        sender_file_sensor,
         upload_status_sensor,
         unsubscribe_sensor,
         optin_sensor,

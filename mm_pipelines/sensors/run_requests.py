@@ -78,14 +78,22 @@ class TickOutcome:
     notes: list[str] = field(default_factory=list)
 
     def result(
-        self, context: dg.SensorEvaluationContext, cursor: str | None = None
+        self,
+        context: dg.SensorEvaluationContext,
+        *,
+        cursor: str | None = None,
+        evaluations: Sequence[dg.AssetCheckEvaluation] = (),
     ) -> dg.SensorResult:
         """The tick's result. The notes become log lines or, without requests, its skip message."""
         for note in self.notes:
             context.log.info(note)
-        if self.requests:
-            return dg.SensorResult(run_requests=self.requests, cursor=cursor)
-        return dg.SensorResult(skip_reason="; ".join(self.notes) or "No work is due", cursor=cursor)
+        reason = "; ".join(self.notes) or "No work is due"
+        return dg.SensorResult(
+            run_requests=self.requests or None,
+            skip_reason=None if self.requests else reason,
+            cursor=cursor,
+            asset_events=evaluations,
+        )
 
 
 def build_run_requests(instance: dg.DagsterInstance, due: Sequence[PendingWork]) -> TickOutcome:

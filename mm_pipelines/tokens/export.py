@@ -1,4 +1,4 @@
-"""Sendable tokens as a file for whatever sends: CSV or Parquet, whole or not at all.
+"""Sendable tokens as a file for the sender, CSV or Parquet, published atomically.
 
 Both formats hold the same rows in the same order, by Page and token, so that two files can be
 compared line by line. CSV has times in ISO 8601 and audience ids with spaces between; Parquet has
@@ -9,7 +9,6 @@ import json
 import tempfile
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Final
@@ -19,6 +18,7 @@ import polars as pl
 from psycopg2 import sql
 
 from mm_pipelines.storage import Storage
+from mm_pipelines.tokens import sender_file
 from mm_pipelines.warehouse.database import Database
 
 COLUMNS = (
@@ -89,7 +89,8 @@ class Manifest:
         format: of the file.
         columns: in their order.
         page_id: the Page's id at Meta.
-        written_at: when it was written; eligibility is judged as of this time.
+        written_at: the time of the tokens' state, by which eligibility was decided.
+        valid_until: when to stop using the file if no newer one has been published.
         previous: the file before, kept until the next one comes, for those still reading it.
     """
 
@@ -100,6 +101,7 @@ class Manifest:
     columns: tuple[str, ...]
     page_id: str
     written_at: str
+    valid_until: str
     previous: str | None
 
 
@@ -132,9 +134,9 @@ def publish_sendable(
 ) -> Manifest:
     """Publish a Page's sendable tokens as `sendable_tokens/{page}/{sha256}.{format}`.
 
-    The manifest beside it, `latest.json`, is replaced when the file is there, so that whoever
-    follows it finds a whole file. The file before stays one turn longer; older ones go, since
-    nobody should send by them.
+    The manifest beside it, `latest.json`, is replaced after the file is complete, so that a reader
+    always finds a whole file. The previous file is kept for readers that still use it; older files
+    are deleted. Publishing is recorded with the changes that the file contains (`sender_file`).
     """
     folder = f"sendable_tokens/{page}"
     latest = f"{folder}/latest.json"
@@ -145,7 +147,8 @@ def publish_sendable(
         nonlocal rows
         rows = _write(database, page_id, scratch, file_format)
 
-    written_at = datetime.now(UTC).isoformat(timespec="seconds")
+    with database.transaction() as connection:
+        snapshot = sender_file.begin(connection, page_id)
     published = storage.publish(folder, f".{file_format.value}", write)
     unchanged = published.path == before.get("path")
     manifest = Manifest(
@@ -155,11 +158,14 @@ def publish_sendable(
         format=file_format,
         columns=COLUMNS,
         page_id=page_id,
-        written_at=written_at,
+        written_at=snapshot.as_of.isoformat(timespec="seconds"),
+        valid_until=snapshot.valid_until.isoformat(timespec="seconds"),
         previous=before.get("previous") if unchanged else before.get("path"),
     )
     content = json.dumps(asdict(manifest), indent=2) + "\n"
     storage.replace(latest, lambda scratch: _write_text(scratch, content))
+    with database.transaction() as connection:
+        sender_file.record(connection, snapshot, path=manifest.path, rows=rows)
     outdated = before.get("previous")
     if outdated and outdated not in (manifest.path, manifest.previous):
         storage.delete(outdated)

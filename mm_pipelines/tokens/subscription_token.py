@@ -167,6 +167,9 @@ from token_difference
 where fate in ('changed', 'returned') and expires_at is distinct from old_expires_at
 """
 
+# The sender's file lacks these differences until it is published again.
+_NOTE_CHANGE = "insert into mm.sendable_change (page_id, reason) values ($1, 'pull')"
+
 _TIDY = text("vacuum (analyze, skip_locked) mm.subscription_token")
 
 _FINISH_PULL = """
@@ -301,6 +304,9 @@ class Staging:
         )
         if pull is not None:
             self._finish(pull, merged)
+        if merged.appeared or d.changed or d.returned or d.vanished:
+            with self._connection.cursor() as cursor:
+                cursor.execute(_NOTE_CHANGE, (page_id,))
         self._connection.commit()
         return merged
 

@@ -6,6 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from mm_pipelines.tokens import sender_file
+
 # Serializes the merges of one Page, by pulls and by webhooks.
 _LOCK = text("""
 select pg_advisory_xact_lock(hashtextextended('subscription_token:' || :page_id, 0))
@@ -123,3 +125,4 @@ def merge(connection: Connection, page_id: str, tokens: Sequence[GrantedToken]) 
     )
     columns = {name: [getattr(token, name) for token in tokens] for name in names}
     connection.execute(_MERGE, {**columns, "page_id": page_id})
+    sender_file.note_change(connection, page_id, "tokens")
