@@ -35,6 +35,24 @@ class LockLostError(LockTakenError):
     """PostgreSQL ended the session that held the lock; another session may hold it now."""
 
 
+# libpq waits for ever by default. These bound the wait for a connection, and for a server that does
+# not acknowledge what is sent or disappeared. In seconds; the last one in milliseconds.
+_BOUNDS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+
+# The same bounds for the server, which then frees the locks of a client that disappeared.
+_BOUND_THE_SERVER = text("""
+select set_config('tcp_keepalives_idle', '30', false),
+       set_config('tcp_keepalives_interval', '10', false),
+       set_config('tcp_keepalives_count', '3', false),
+       set_config('tcp_user_timeout', '60000', false)
+""")
+
 # libpq also accepts these as options of the URL.
 _SECRET_OPTIONS = frozenset({"password", "sslpassword"})
 
@@ -142,8 +160,13 @@ class Database:
     @property
     def _settings(self) -> dict[str, Any]:
         options = {} if "options" in self._url.query else {"options": "-c timezone=UTC"}
-        # Parameters are customer data, so exceptions and logs must not contain them.
-        return {"hide_parameters": True, "connect_args": options}
+        # Parameters are customers' data: they stay out of exceptions and logs.
+        return {"hide_parameters": True, "connect_args": options | self._bounds}
+
+    @property
+    def _bounds(self) -> dict[str, str]:
+        """The bounds of waiting that the URL does not set itself."""
+        return {name: value for name, value in _BOUNDS.items() if name not in self._url.query}
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -159,7 +182,8 @@ class Database:
         """
         from adbc_driver_postgresql import dbapi  # most runs never need this native library
 
-        with without_values(), dbapi.connect(self.url) as connection:
+        url = self._url.update_query_dict(self._bounds).render_as_string(hide_password=False)
+        with without_values(), dbapi.connect(url) as connection:
             yield connection
 
     @contextmanager
@@ -184,6 +208,7 @@ class Database:
         with engine.connect() as connection:
             # The lock belongs to the session, so it outlives this transaction.
             with connection.begin():
+                connection.execute(_BOUND_THE_SERVER)
                 if wait:
                     connection.execute(text("select pg_advisory_lock(:key)"), {"key": key})
                 elif not connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": key}):

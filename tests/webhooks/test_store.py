@@ -1,11 +1,15 @@
 """Commits shared by many requests, in the face of faults."""
 
 import asyncio
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, make_url, text
 
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.metrics import ReceiverMetrics
@@ -24,10 +28,18 @@ def stored(database: Database) -> int:
 
 @asynccontextmanager
 async def writing(
-    database: Database, *, answer_seconds: float = 30, waiting_events: int = 200_000
+    database: Database,
+    *,
+    answer_seconds: float = 30,
+    waiting_events: int = 200_000,
+    hang_seconds: float = 8,
 ) -> AsyncIterator[Callable[[list[WebhookEvent]], Awaitable[None]]]:
     store = EventStore(
-        database, ReceiverMetrics(), answer_seconds=answer_seconds, waiting_events=waiting_events
+        database,
+        ReceiverMetrics(),
+        answer_seconds=answer_seconds,
+        waiting_events=waiting_events,
+        hang_seconds=hang_seconds,
     )
     store.start()
     try:
@@ -150,3 +162,88 @@ def test_a_flood_is_turned_away_before_it_fills_the_memory(database: Database) -
 
     refused = [isinstance(outcome, StoreUnavailableError) for outcome in asyncio.run(flood())]
     assert refused == [False] * 10 + [True] * 20
+
+
+class SilentProxy:
+    """Forwards TCP connections to PostgreSQL until it is silenced, then only accepts bytes."""
+
+    def __init__(self, database: Database) -> None:
+        self._target = server_address(database)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._forwarding: list[threading.Event] = []
+        self._sockets = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+        port = self._listener.getsockname()[1]
+        url = make_url(database.url).set(host="127.0.0.1", port=port)
+        self.url = url.difference_update_query(["host", "port"]).render_as_string(False)
+
+    def silence(self) -> None:
+        """The connections of now never answer again; new ones do."""
+        for forwarding in self._forwarding:
+            forwarding.clear()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            server = socket.socket(self._target[0], socket.SOCK_STREAM)
+            server.connect(self._target[1])
+            self._sockets += [client, server]
+            forwarding = threading.Event()
+            forwarding.set()
+            self._forwarding.append(forwarding)
+            for ends in ((client, server), (server, client)):
+                threading.Thread(
+                    target=self._forward, args=(*ends, forwarding), daemon=True
+                ).start()
+
+    def _forward(
+        self, source: socket.socket, sink: socket.socket, forwarding: threading.Event
+    ) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if forwarding.is_set():
+                    sink.sendall(data)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for end in self._sockets:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+def server_address(database: Database) -> tuple[int, Any]:
+    """The family and address of the server's socket."""
+    url = make_url(database.url)
+    host, port = str(url.query.get("host") or url.host), url.query.get("port") or url.port or 5432
+    if host.startswith("/"):
+        return socket.AF_UNIX, f"{host}/.s.PGSQL.{port}"
+    return socket.AF_INET, (host, int(str(port)))
+
+
+def test_a_silent_connection_is_replaced(database: Database) -> None:
+    proxy = SilentProxy(database)
+    behind = Database(proxy.url)
+
+    async def post_around_the_silence() -> float:
+        async with writing(behind, answer_seconds=0.5, hang_seconds=1) as save:
+            await save([event(1)])
+            proxy.silence()
+            begun = time.monotonic()
+            with pytest.raises(StoreUnavailableError):
+                await save([])  # what /readyz does
+            while True:
+                try:
+                    await save([event(2)])
+                except StoreUnavailableError:
+                    assert time.monotonic() - begun < 15
+                else:
+                    return time.monotonic() - begun
+
+    asyncio.run(post_around_the_silence())
+    behind.dispose()
+    proxy.close()
+    assert stored(database) == 2
