@@ -110,7 +110,7 @@ def test_an_address_that_cannot_be_read_is_one_sentence_without_the_password(
     monkeypatch.setenv("MM_DATABASE_URL", "postgresql://mm:pass@word:1@db.example/mm")
     refused = mm(*command)
     assert refused.exit_code == 1
-    assert "MM_DATABASE_URL is not a postgresql:// address" in refused.stderr
+    assert "is not a postgresql:// address" in refused.stderr
     assert "word:1" not in refused.output
     assert "1@db" not in refused.output
 
@@ -126,9 +126,9 @@ def test_config_check_names_every_fault_at_once(
     refused = mm("config", "check")
     assert refused.exit_code == 1
     assert refused.stderr.count("there is no page 'acne'") == 2
-    assert "MM_DATABASE_URL names mysql, not PostgreSQL" in refused.stderr
-    assert "MM_GRAPH_API_URL: is no http:// or https:// address" in refused.stderr
-    assert "4 faults to mend" in refused.stderr
+    assert "MM_DATABASE_URL: names mysql, not PostgreSQL" in refused.stderr
+    assert "MM_GRAPH_API_URL: is not an http:// or https:// address" in refused.stderr
+    assert "4 faults found" in refused.stderr
 
 
 def test_config_check_names_the_variables_that_are_missing(home: Path) -> None:
