@@ -4,8 +4,9 @@ import dagster as dg
 
 from mm_pipelines.graph_api.custom_audiences import MATCH_FLOOR
 from mm_pipelines.graph_api.redaction import redact
-from mm_pipelines.lists import ListError, ListReport, inspect_list
+from mm_pipelines.lists import ListError, ListReport, inspect_list, registry
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
+from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.storage import without_credentials
 
 _FILES_SHOWN = 100
@@ -29,20 +30,29 @@ _FILES_SHOWN = 100
         ),
     ],
 )
-def customer_list(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def customer_list(
+    context: dg.AssetExecutionContext, database: DatabaseResource
+) -> dg.MaterializeResult:
     """The day's customer list, validated in its place. It is never copied.
 
-    The data version is the fingerprint of the list's bytes. `hashed_payload` compares it with the
-    bytes that it reads.
+    The data version is the fingerprint of the list's bytes. `mm.customer_list` keeps it for
+    `hashed_payload`, which compares it with the bytes that it reads.
     """
     partition = AudienceDay.of(context)
-    source = CONFIG.audiences[partition.audience].source
+    audience = CONFIG.audiences[partition.audience]
+    source = audience.source
     try:
         report = inspect_list(
-            partition.list_url, source.columns, encoding=source.encoding, consent=source.consent
+            partition.list_url,
+            source.columns,
+            encoding=source.encoding,
+            consent=source.consent,
+            default_country=audience.default_country,
         )
     except ListError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
+    with database.get().transaction() as connection:
+        registry.record(connection, partition.audience, partition.day, report)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.fingerprint),
         metadata=_metadata(report),
@@ -62,6 +72,7 @@ def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
         "bytes": dg.MetadataValue.int(report.size),
         "files": _files(report),
         "format": dg.MetadataValue.text(_format(report)),
+        "phones_disputed": dg.MetadataValue.int(report.phone_spellings.disputed.total()),
         "consent": dg.MetadataValue.text(_consent(report)),
         "rows_without_consent": dg.MetadataValue.int(report.rows_without_consent),
         "rows_with_identifier": dg.MetadataValue.int(report.rows_with_identifier),

@@ -1,13 +1,16 @@
-"""A day's list made into an immutable file of hashed people."""
+"""Hashes a day's list into an immutable file."""
 
 import dagster as dg
 
 from mm_pipelines.assets.customer_list import customer_list
 from mm_pipelines.identity import KEYS
 from mm_pipelines.lists import ListError
+from mm_pipelines.lists import registry as lists
+from mm_pipelines.lists.registry import ValidatedList
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.payload import HashedPayload, build_hashed_payload, quarantine
 from mm_pipelines.payload import registry as payloads
+from mm_pipelines.payload.rules import rules_version
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
@@ -24,7 +27,7 @@ def _column_schema(keys: tuple[str, ...]) -> dg.TableSchema:
                 dg.TableColumn(
                     key,
                     "text",
-                    description="normalised" if key in NOT_HASHED else "normalised, SHA-256 in hex",
+                    description="normalized" if key in NOT_HASHED else "normalized, SHA-256 in hex",
                 )
                 for key in keys
             ),
@@ -36,6 +39,7 @@ def _column_schema(keys: tuple[str, ...]) -> dg.TableSchema:
 @dg.asset(
     partitions_def=AUDIENCE_BY_DAY,
     deps=[customer_list],
+    code_version=rules_version(),
     group_name="lists",
     owners=["team:audience"],
     kinds={"polars", "parquet"},
@@ -44,7 +48,9 @@ def _column_schema(keys: tuple[str, ...]) -> dg.TableSchema:
         dg.AssetCheckSpec(
             "no_row_lost",
             asset="hashed_payload",
-            description="Accepted, merged, rejected and suppressed rows add up to the rows read.",
+            description="Accepted, merged, rejected and suppressed rows add up to the rows read. "
+            "Otherwise the payload is not uploaded.",
+            blocking=True,
         )
     ],
 )
@@ -54,13 +60,13 @@ def hashed_payload(
     storage: StorageResource,
     suppression: SuppressionResource,
 ) -> dg.MaterializeResult:
-    """One row a person: values normalised and SHA-256 hashed, in an immutable Parquet file.
+    """One row per person: values normalized and SHA-256 hashed, in an immutable Parquet file.
 
-    Rows that can match nobody are in `mm.rejected_row` by number and reasons; people who asked to
-    be left alone are left out.
+    Rejected rows are in `mm.rejected_row` by number and reasons. Opted-out people are excluded.
     """
     partition = AudienceDay.of(context)
     audience = CONFIG.audiences[partition.audience]
+    validated = _validated_list(database, partition)
     try:
         payload = build_hashed_payload(
             partition.list_url,
@@ -70,7 +76,8 @@ def hashed_payload(
             encoding=audience.source.encoding,
             consent=audience.source.consent,
             default_country=audience.default_country,
-            expected_fingerprint=_validated_fingerprint(context),
+            phone_convention=validated.phone_convention,
+            expected_fingerprint=validated.fingerprint,
             suppression=_suppression(database, suppression),
         )
     except (ListError, SuppressionKeyError) as error:
@@ -91,6 +98,7 @@ def hashed_payload(
                 sha256=payload.sha256,
                 path=payload.path,
                 rows=payload.accepted,
+                no_row_lost=payload.no_row_lost,
             ),
         )
     return dg.MaterializeResult(
@@ -100,20 +108,16 @@ def hashed_payload(
     )
 
 
-def _validated_fingerprint(context: dg.AssetExecutionContext) -> str:
-    validated = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(customer_list.key, asset_partitions=[context.partition_key]), limit=1
-    ).records
-    materialization = validated[0].asset_materialization if validated else None
-    tags = (materialization.tags if materialization else None) or {}
-    fingerprint = tags.get("dagster/data_version")
-    if fingerprint is None:
+def _validated_list(database: DatabaseResource, partition: AudienceDay) -> ValidatedList:
+    with database.get().transaction() as connection:
+        validated = lists.validated(connection, partition.audience, partition.day)
+    if validated is None:
         raise dg.Failure(
-            f"customer_list has not validated {context.partition_key} yet; materialise it first, "
-            "or run the job daily_upload, which does both",
+            f"customer_list has not validated {partition.key} yet. Materialize it first, "
+            "or run the job daily_upload, which does both.",
             allow_retries=False,
         )
-    return str(fingerprint)
+    return validated
 
 
 def _suppression(database: DatabaseResource, resource: SuppressionResource) -> SuppressionList:
@@ -152,12 +156,11 @@ def _metadata(payload: HashedPayload) -> dict[str, dg.MetadataValue]:
 
 
 def _no_row_lost(payload: HashedPayload) -> dg.AssetCheckResult:
-    told = payload.accepted + payload.merged + payload.rejected + payload.suppressed
     return dg.AssetCheckResult(
         check_name="no_row_lost",
-        passed=told == payload.read,
+        passed=payload.no_row_lost,
         description=f"All {payload.read:,} rows are accounted for."
-        if told == payload.read
-        else f"{payload.read:,} rows were read and {told:,} are accounted for: a fault of ours; "
-        "do not upload this payload, and report it.",
+        if payload.no_row_lost
+        else f"{payload.read:,} rows were read and {payload.accounted_for:,} are accounted for. "
+        "This is a defect of the software. The payload is not uploaded. Report it.",
     )

@@ -2,6 +2,7 @@
 
     DeliveryError
     ├── PayloadMissingError          there is no hashed payload of that day
+    ├── PayloadIncompleteError       rows of the list are unaccounted for in the payload
     ├── PayloadUnreadableError       its file is missing from the storage, or lacks a column
     │   └── DeltaFileMissingError    the file of an open delta is missing from the storage
     ├── AudienceMismatchError        mm.yaml names another Page or ad account than was recorded
@@ -21,6 +22,10 @@ class DeliveryError(Exception):
 
 class PayloadMissingError(DeliveryError):
     """There is no hashed payload to deliver."""
+
+
+class PayloadIncompleteError(DeliveryError):
+    """Rows of the list are unaccounted for in the payload: its check ``no_row_lost`` failed."""
 
 
 class PayloadUnreadableError(DeliveryError):

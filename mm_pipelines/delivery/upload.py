@@ -19,7 +19,11 @@ from mm_pipelines.delivery.anti_join import IDENTITY
 from mm_pipelines.delivery.custom_audience import AudienceSpec, CustomAudience, find_or_create
 from mm_pipelines.delivery.delta_file import DeltaFile
 from mm_pipelines.delivery.deltas import NewDelta
-from mm_pipelines.delivery.errors import PayloadMissingError, TooManyRemovalsError
+from mm_pipelines.delivery.errors import (
+    PayloadIncompleteError,
+    PayloadMissingError,
+    TooManyRemovalsError,
+)
 from mm_pipelines.delivery.membership import Change
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.sender import Sender, Sending
@@ -290,6 +294,12 @@ def _payload(database: Database, plan: UploadPlan) -> HashedPayload:
         raise PayloadMissingError(
             f"{plan.spec.audience}, {plan.day}: there is no hashed payload of this partition; "
             "materialize hashed_payload first"
+        )
+    if not payload.no_row_lost:
+        raise PayloadIncompleteError(
+            f"{plan.spec.audience}, {plan.day}: rows of the list are unaccounted for in the hashed "
+            "payload (check no_row_lost), so it is not uploaded. Materialize hashed_payload again; "
+            "if the check still fails, report it"
         )
     return payload
 

@@ -1,11 +1,13 @@
 """A list validated in place: what it is and what it holds, without a value of any row."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 
-from mm_pipelines.identity import IDENTIFIERS, is_blank
+from mm_pipelines.concurrent import ordered_map
+from mm_pipelines.identity import IDENTIFIERS, PhoneSpellings, count_phone_spellings, is_blank
 from mm_pipelines.lists.consent import ConsentColumns, ConsentSetting
 from mm_pipelines.lists.reading import AGREED, ROW_NUMBER, CustomerList, FileRead
 
@@ -31,6 +33,7 @@ class ListReport:
         unrecognized: Headers that belong to no key; they are not read.
         consent: The columns that record consent.
         filled: Schema key to the number of rows in which it is not blank.
+        phone_spellings: How the list writes bare phone numbers.
     """
 
     url: str
@@ -49,6 +52,7 @@ class ListReport:
     unrecognized: tuple[str, ...]
     consent: ConsentColumns
     filled: dict[str, int]
+    phone_spellings: PhoneSpellings
 
     def share(self, key: str) -> float:
         """The share of rows in which a key is not blank; 0 for a list without rows."""
@@ -61,16 +65,25 @@ def inspect_list(
     *,
     encoding: str | None = None,
     consent: ConsentSetting = None,
+    default_country: str | None = None,
 ) -> ListReport:
     """Read a list to its end and report what it contains, in bounded memory.
+
+    Args:
+        url: A local path or an fsspec URL, of a file, a folder or a glob.
+        columns: ``source.columns`` of mm.yaml.
+        encoding: ``source.encoding`` of mm.yaml.
+        consent: ``source.consent`` of mm.yaml.
+        default_country: Alpha-2 code of rows without a COUNTRY.
 
     Raises:
         ListError: The list cannot be used. The error names the first fault.
     """
     reading = CustomerList(url, columns, encoding=encoding, consent=consent)
     counts = _Counts(reading.columns.places)
-    for chunk in reading.chunks():
-        counts.add(chunk)
+    count = partial(count_phone_spellings, default_country=default_country)
+    for spellings in ordered_map(count, counts.count_each(reading.chunks())):
+        counts.phone_spellings += spellings
     return ListReport(
         url=url,
         fingerprint=reading.fingerprint,
@@ -90,6 +103,7 @@ def inspect_list(
         ),
         consent=reading.consent,
         filled=counts.filled,
+        phone_spellings=counts.phone_spellings,
     )
 
 
@@ -99,9 +113,16 @@ class _Counts:
     def __init__(self, keys: Iterable[str]) -> None:
         self.rows = self.without_consent = self.with_identifier = 0
         self.filled = dict.fromkeys(keys, 0)
+        self.phone_spellings = PhoneSpellings()
         self._identifiers = [key for key in IDENTIFIERS if key in self.filled]
 
-    def add(self, chunk: pl.DataFrame) -> None:
+    def count_each(self, chunks: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Yield the chunks and add what they contain."""
+        for chunk in chunks:
+            self._add(chunk)
+            yield chunk
+
+    def _add(self, chunk: pl.DataFrame) -> None:
         present = chunk.select(AGREED, ~is_blank(pl.exclude(ROW_NUMBER, AGREED)))
         identified = pl.any_horizontal(self._identifiers) & pl.col(AGREED)
         self.rows += chunk.height

@@ -7,16 +7,18 @@ from sqlalchemy import Connection, text
 
 # Makes a payload current; the same content again changes nothing.
 _RECORD = text("""
-insert into mm.hashed_payload (audience, day, sha256, path, rows)
-values (:audience, :day, :sha256, :path, :rows)
+insert into mm.hashed_payload (audience, day, sha256, path, rows, no_row_lost)
+values (:audience, :day, :sha256, :path, :rows, :no_row_lost)
 on conflict (audience, day) do update
-set sha256 = excluded.sha256, path = excluded.path, rows = excluded.rows, created_at = now()
+set sha256 = excluded.sha256, path = excluded.path, rows = excluded.rows,
+    no_row_lost = excluded.no_row_lost, created_at = now()
 where hashed_payload.sha256 <> excluded.sha256
+   or hashed_payload.no_row_lost <> excluded.no_row_lost
 """)
 
 # Returns the current payload of a partition.
 _CURRENT = text("""
-select sha256, path, rows, created_at from mm.hashed_payload
+select sha256, path, rows, no_row_lost, created_at from mm.hashed_payload
 where audience = :audience and day = :day
 """)
 
@@ -36,6 +38,8 @@ class HashedPayload:
     """An immutable Parquet file: columns of schema keys and ``row_number``, one row per person.
 
     Attributes:
+        no_row_lost: Whether every row of the list is accounted for. If not, the payload must not
+            be uploaded.
         created_at: When it was first recorded; None before.
     """
 
@@ -44,6 +48,7 @@ class HashedPayload:
     sha256: str
     path: str
     rows: int
+    no_row_lost: bool = True
     created_at: datetime | None = None
 
 
@@ -57,6 +62,7 @@ def record(connection: Connection, payload: HashedPayload) -> None:
             "sha256": payload.sha256,
             "path": payload.path,
             "rows": payload.rows,
+            "no_row_lost": payload.no_row_lost,
         },
     )
 

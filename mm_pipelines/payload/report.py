@@ -98,6 +98,16 @@ class HashedPayload:
     rejected_rows: RejectedRows = field(compare=False)
 
     @property
+    def accounted_for(self) -> int:
+        """The rows that are accepted, merged, rejected or suppressed."""
+        return self.accepted + self.merged + self.rejected + self.suppressed
+
+    @property
+    def no_row_lost(self) -> bool:
+        """Whether every row of the list is accounted for."""
+        return self.accounted_for == self.read
+
+    @property
     def rejection_reasons(self) -> dict[str, int]:
         """The number of rejected rows for each reason; a row can have several reasons."""
         return self.rejected_rows.counts()

@@ -1,5 +1,6 @@
 """A day's list through `customer_list` and `hashed_payload`, as Dagster runs them."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from mm_pipelines.assets.customer_list import customer_list
 from mm_pipelines.assets.hashed_payload import hashed_payload
 from mm_pipelines.partitions import CONFIG
+from mm_pipelines.payload.rules import rules_version
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
@@ -176,6 +178,7 @@ def test_a_range_of_partitions_in_one_run_is_refused_clearly(
     result = dg.materialize(
         [customer_list],
         instance=instance,
+        resources=resources,
         tags={
             "dagster/asset_partition_range_start": "acme_newsletter|2026-11-18",
             "dagster/asset_partition_range_end": "acme_newsletter|2026-11-20",
@@ -223,3 +226,44 @@ def test_a_list_that_records_no_consent_is_accepted_with_a_warning(
     _, check = run(instance, resources, customer_list).get_asset_check_evaluations()
     assert check.check_name == "consent_recorded"
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+
+
+def test_a_validated_list_is_recorded_with_its_phone_convention(
+    the_list: Path,
+    instance: dg.DagsterInstance,
+    resources: dict[str, object],
+    database: Database,
+) -> None:
+    """German mobiles with trunk prefix missing: the bare 4915112345678 is then a national one."""
+    numbers = ["4915112345678", "15112345679", "15112345680"]
+    the_list.write_text("phone,country\n" + "".join(f"{number},DE\n" for number in numbers))
+    for _ in range(2):
+        result = run(instance, resources, customer_list, hashed_payload)
+    listed, hashed = result.get_asset_materialization_events()
+    assert listed.materialization.metadata["phones_disputed"].value == 1
+    with database.transaction() as connection:
+        [row] = connection.execute(text("select * from mm.customer_list")).all()
+    assert (row.audience, row.day.isoformat(), row.rows) == ("acme_newsletter", "2026-11-20", 3)
+    assert row.fingerprint == hashlib.sha256(the_list.read_bytes()).hexdigest()
+    assert row.columns == {"PHONE": ["phone"], "COUNTRY": ["country"]}
+    assert row.phone_convention == {"DE": "national"}
+    assert row.files == [
+        {
+            "name": "2026-11-20.csv",
+            "rows_before": 0,
+            "rows": 3,
+            "fingerprint": row.fingerprint,
+        }
+    ]
+    people = pl.read_parquet(str(hashed.materialization.metadata["dagster/uri"].value))
+    expected = hashlib.sha256(f"49{numbers[0]}".encode()).hexdigest()
+    assert people["PHONE"].to_list()[0] == expected
+
+
+def test_a_lost_row_stops_the_upload_of_the_run() -> None:
+    [spec] = hashed_payload.check_specs
+    assert (spec.name, spec.blocking) == ("no_row_lost", True)
+
+
+def test_a_payload_of_older_rules_is_stale() -> None:
+    assert hashed_payload.code_versions_by_key == {hashed_payload.key: rules_version()}

@@ -9,11 +9,13 @@ from sqlalchemy import text
 
 from mm_pipelines.delivery.errors import (
     AudienceMismatchError,
+    PayloadIncompleteError,
     PayloadMissingError,
     TooManyRemovalsError,
 )
 from mm_pipelines.delivery.upload import UploadPlan, preview
 from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.payload import registry
 from mm_pipelines.warehouse.database import LockTakenError
 from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
 
@@ -158,6 +160,18 @@ def test_removals_go_by_post_where_the_setting_says_so(desk: Desk) -> None:
 def test_without_a_payload_the_upload_names_the_asset_to_materialize(desk: Desk) -> None:
     with pytest.raises(PayloadMissingError, match="materialize hashed_payload first"):
         desk.upload(day=date(2026, 11, 1))
+
+
+def test_a_payload_with_lost_rows_is_not_uploaded(desk: Desk) -> None:
+    payload = desk.publish(people(100))
+    with desk.database.transaction() as connection:
+        registry.record(connection, replace(payload, no_row_lost=False))
+    with pytest.raises(PayloadIncompleteError, match="check no_row_lost"):
+        desk.upload()
+    assert desk.sandbox.batches() == []
+    with desk.database.transaction() as connection:
+        registry.record(connection, payload)
+    assert desk.upload().rows == 100
 
 
 def test_rows_that_meta_calls_invalid_are_known_by_their_number_in_the_source(desk: Desk) -> None:
