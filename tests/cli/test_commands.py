@@ -191,6 +191,34 @@ def test_the_embedded_database_is_deleted_only_when_asked_twice(home: Path) -> N
     assert not data.exists()
 
 
+def test_a_backup_replaces_data_of_another_major_version(home: Path, tmp_path: Path) -> None:
+    file = str(tmp_path / "mm.dump")
+    assert mm("db", "upgrade").exit_code == 0
+    with EmbeddedPostgres(home).running() as url:
+        insert_token(url)
+    done = mm("db", "backup", file)
+    assert done.exit_code == 0, done.output
+    assert str(home / "suppression.key") in done.stdout
+    assert str(home / "storage") in done.stdout
+    data = EmbeddedPostgres(home).log.parent / "data"
+    (data / "PG_VERSION").write_text("9\n")
+    assert mm("db", "restore", file).exit_code == 1
+
+    restored = mm("db", "restore", "--replace", file)
+
+    assert restored.exit_code == 0, restored.output
+    assert "token-1" in mm("tokens", "export").stdout
+    (kept,) = data.parent.glob("data.replaced-*")
+    assert str(kept) in restored.stdout
+
+
+def insert_token(url: str) -> None:
+    connection = psycopg2.connect(url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(TOKEN, ["134141414124123", "token-1", None, None])
+    connection.close()
+
+
 def test_a_given_database_is_never_deleted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MM_DATABASE_URL", "postgresql://db.example/mm")
     refused = mm("db", "remove", "--yes")

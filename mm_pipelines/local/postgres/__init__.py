@@ -12,6 +12,7 @@ own code, because the wheel's own controller stops the server when the last proc
 """
 
 from mm_pipelines.local.postgres.errors import (
+    DumpError,
     PostgresError,
     PostgresLockedError,
     PostgresNotStartedError,
@@ -21,6 +22,7 @@ from mm_pipelines.local.postgres.errors import (
 from mm_pipelines.local.postgres.server import EmbeddedPostgres
 
 __all__ = [
+    "DumpError",
     "EmbeddedPostgres",
     "PostgresError",
     "PostgresLockedError",

@@ -10,6 +10,7 @@ from pathlib import Path
 from mm_pipelines.local.accounts import Account
 
 _PROGRAMS = ("postgres", "initdb", "pg_ctl")
+_CLIENTS = ("pg_dump", "pg_restore", "psql")
 
 
 def find_binaries(setting: Path | None, account: Account, copies: Path) -> Path | None:
@@ -37,24 +38,40 @@ def find_binaries(setting: Path | None, account: Account, copies: Path) -> Path 
     return next((directory for directory in _system() if _usable(directory, account)), None)
 
 
-def find_client(program: str, setting: Path | None) -> Path | None:
-    """A client program such as `pg_dump`, which runs under the caller's own account."""
-    wheel, on_path = _wheel(), shutil.which(program)
-    candidates = [directory / program for directory in (setting, wheel) if directory is not None]
-    candidates += [Path(on_path)] if on_path else []
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+def find_clients(major: str, setting: Path | None) -> Path | None:
+    """The directory of `pg_dump`, `pg_restore` and `psql` of one major version.
+
+    They run under the caller's own account.
+
+    Args:
+        major: The server's major version, such as `18`. Older programs refuse a newer server, and
+            newer ones write commands that an older server does not know.
+        setting: `MM_POSTGRES_BIN`, if set: tried first.
+    """
+    wheel, on_path = _wheel(), shutil.which("pg_dump")
+    candidates = [directory for directory in (setting, wheel) if directory is not None]
+    candidates += _debian()
+    candidates += [Path(on_path).parent] if on_path else []
+    return next(
+        (
+            directory
+            for directory in candidates
+            if all(major_version(directory, client) == major for client in _CLIENTS)
+        ),
+        None,
+    )
 
 
-def major_version(binaries: Path) -> str | None:
-    """The major version of these programs as PG_VERSION has it, such as `18`."""
+def major_version(binaries: Path, program: str = "postgres") -> str | None:
+    """The major version of a program as PG_VERSION has it, such as `18`; None without it."""
     try:
         shown = subprocess.run(
-            [binaries / "postgres", "--version"], capture_output=True, text=True, check=True
+            [binaries / program, "--version"], capture_output=True, text=True, check=True
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     # "postgres (PostgreSQL) 18.6", followed by the packager's remarks.
-    return shown.removeprefix("postgres (PostgreSQL) ").split(".")[0]
+    return shown.partition("(PostgreSQL) ")[2].split(".")[0]
 
 
 def _wheel() -> Path | None:
@@ -95,9 +112,13 @@ def _system() -> Iterator[Path]:
     found = shutil.which("postgres")
     if found is not None:
         yield Path(found).resolve().parent
-    # Debian keeps the server's programs out of the PATH, one directory per major version.
-    debian = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
-    yield from sorted(debian, key=lambda path: path.parent.name.zfill(3), reverse=True)
+    yield from _debian()
+
+
+def _debian() -> list[Path]:
+    """Debian keeps these programs out of the PATH, one directory per major version."""
+    found = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
+    return sorted(found, key=lambda path: path.parent.name.zfill(3), reverse=True)
 
 
 def _complete(directory: Path) -> bool:

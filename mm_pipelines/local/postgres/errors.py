@@ -21,3 +21,7 @@ class PostgresVersionError(PostgresStartError):
 
 class PostgresNotStartedError(PostgresError):
     """The server of this MM_HOME was never started, so it has no address yet."""
+
+
+class DumpError(PostgresError):
+    """A database cannot be backed up or restored; it is unchanged."""
