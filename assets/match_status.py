@@ -122,6 +122,7 @@ def _refresh(
             partition.day,
             overdue_after=timedelta(hours=CONFIG.settings.overdue_hours),
             run_id=run_id,
+            app_id=dg.EnvVar("MM_APP_ID").get_value(),
         )
 
 

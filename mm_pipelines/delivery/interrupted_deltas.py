@@ -18,7 +18,7 @@ select audience, day, last_active_at from (
         union all
         select delta_id, sent_at, acknowledged_at from mm.removal_batch
     ) as batch on batch.delta_id = delta.id
-    where delta.completed_at is null
+    where delta.completed_at is null and delta.closed_at is null
       and not exists (
           select from mm.deferred_work as deferred
           where deferred.asset = 'audience_upload'

@@ -29,6 +29,7 @@ _LOCK = text("select pg_advisory_xact_lock(hashtextextended('batch_report:' || :
 _UNASSIGNED = text(f"""
 select id, value_key, coalesce(object, '') as object, received_at,
        payload ->> 'num_rows' as num_rows,
+       coalesce(payload ->> 'app_id' <> cast(:app_id as text), false) as is_of_another_app,
        exists (select from mm.upload_batch where reported_event_id = event.id) as is_assigned
 from mm.webhook_event as event
 where custom_audience_id = :custom_audience_id and field = '{UPLOAD_STATUS}'
@@ -111,22 +112,34 @@ class _Batch:
 
 
 def assign(
-    connection: Connection, audience: str, custom_audience_id: str, run_id: str
+    connection: Connection,
+    audience: str,
+    custom_audience_id: str,
+    run_id: str,
+    app_id: str | None = None,
 ) -> Assignment:
     """Assign all of an audience's waiting reports and acknowledge them, in this transaction.
 
-    A report that meets no batch is acknowledged too, as left over, and is tried again by later
-    runs: our own acknowledgement of the batch may follow it.
+    A report that matches no batch is acknowledged too, as left over, and later runs try it again:
+    our own acknowledgement of the batch may follow it. A report on another app's upload is
+    acknowledged and never takes a batch of ours.
+
+    Args:
+        connection: With the caller's transaction.
+        audience: The audience's key.
+        custom_audience_id: Its Custom Audience.
+        run_id: The run that acknowledges the reports.
+        app_id: Our app. None treats every report as ours.
     """
     connection.execute(_LOCK, {"audience": audience})
     whose = {"custom_audience_id": custom_audience_id}
-    events = connection.execute(_UNASSIGNED, whose).all()
+    events = connection.execute(_UNASSIGNED, {**whose, "app_id": app_id}).all()
     told_before = _told_before(connection, whose, events)
     free = _Unreported(connection, audience, custom_audience_id)
     pairs: list[tuple[_Batch, int]] = []
     left_over, settled = [], []
     for event in events:
-        if event.is_assigned or event.id in told_before:
+        if event.is_assigned or event.is_of_another_app or event.id in told_before:
             settled.append(event.id)
         elif batch := free.take(count_of(event.num_rows), event.received_at):
             pairs.append((batch, event.id))

@@ -91,7 +91,9 @@ from mm.webhook_event as event
 join mm.upload_batch as batch on batch.reported_event_id = event.id
 where batch.audience = :audience and event.custom_audience_id = :custom_audience_id
   and event.received_at <= :at
-order by coalesce(event.event_time, event.received_at) desc, event.id desc limit 1
+order by coalesce(event.event_time, event.received_at) desc,
+         batch.acknowledged_at desc, batch.session_id desc, batch.batch_seq desc
+limit 1
 """)
 
 _NEWEST_POLL = text("""
@@ -230,7 +232,13 @@ class _Batch:
 
 
 def refresh(
-    connection: Connection, audience: str, day: date, *, overdue_after: timedelta, run_id: str
+    connection: Connection,
+    audience: str,
+    day: date,
+    *,
+    overdue_after: timedelta,
+    run_id: str,
+    app_id: str | None = None,
 ) -> tuple[MatchStatus, Assignment]:
     """Assign the audience's waiting reports, then compute and store the partition's row.
 
@@ -240,7 +248,7 @@ def refresh(
     custom_audience_id = connection.scalar(_FIND_AUDIENCE, {"audience": audience})
     assignment = Assignment(assigned=0, repeated=0, left_over=0, days=frozenset())
     if custom_audience_id is not None:
-        assignment = assignments.assign(connection, audience, custom_audience_id, run_id)
+        assignment = assignments.assign(connection, audience, custom_audience_id, run_id, app_id)
     others = [other for other in assignment.days if other != day]
     connection.execute(_NOTE_DUE, {"audience": audience, "days": others})
     connection.execute(_DONE, {"audience": audience, "day": day})
@@ -267,9 +275,10 @@ def compute(
     deadline = min(unheard_of) + overdue_after if unheard_of else None
     is_overdue = deadline is not None and as_of >= deadline
     nothing_new = None if batches else connection.scalar(_EMPTY_DELTA, partition)
-    # The partition's newest report tells the bounds. A day that delivered nobody has those that
-    # were known by then, and while reports are overdue Meta's own answer is the best there is.
-    told = max(reports, key=lambda report: (report.told_at, report.at), default=None)
+    # The bounds are those of the partition's newest report. A day without new people has the bounds
+    # known by then, and while reports are overdue the newest poll is used. Meta's times are whole
+    # seconds: among reports of the same time, that of the latest batch counts.
+    told = max(reversed(reports), key=lambda report: report.told_at, default=None)
     heard_at = max((report.at for report in reports), default=None)
     at = heard_at or as_of
     if nothing_new is not None:

@@ -95,6 +95,7 @@ class Ledger:
         time: int | None = None,
         timestamp: int | None = None,
         custom_audience_id: str = CUSTOM_AUDIENCE_ID,
+        app_id: str | None = None,
     ) -> None:
         """A webhook about so many rows."""
         value = {
@@ -105,6 +106,8 @@ class Ledger:
             "approximate_count_upper_bound": upper,
             "batch_uploading_status": status,
         }
+        if app_id is not None:
+            value["app_id"] = int(app_id)
         if timestamp is not None:
             value["timestamp"] = timestamp
         change = {"field": webhook_event.UPLOAD_STATUS, "value": value}
@@ -129,11 +132,13 @@ class Ledger:
         with self.database.transaction() as connection:
             observations.record(connection, AUDIENCE, observation)
 
-    def refreshes(self, day: date = MONDAY) -> tuple[MatchStatus, Assignment]:
+    def refreshes(
+        self, day: date = MONDAY, app_id: str | None = None
+    ) -> tuple[MatchStatus, Assignment]:
         """The run of a day."""
         with self.database.transaction() as connection:
             return partition_status.refresh(
-                connection, AUDIENCE, day, overdue_after=OVERDUE_AFTER, run_id="run"
+                connection, AUDIENCE, day, overdue_after=OVERDUE_AFTER, run_id="run", app_id=app_id
             )
 
     def status(self, day: date = MONDAY) -> MatchStatus:

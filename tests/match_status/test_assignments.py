@@ -91,6 +91,25 @@ def test_a_left_over_report_is_not_for_a_batch_that_was_sent_later(ledger: Ledge
     assert ledger.status().status == "waiting"
 
 
+def test_a_report_on_another_apps_upload_never_takes_a_batch_of_ours(ledger: Ledger) -> None:
+    ledger.delivers(1000)
+    ledger.hears(1000, app_id="111")
+    _, assignment = ledger.refreshes(app_id="222")
+    assert reported(ledger) == [None]
+    assert (assignment.assigned, assignment.left_over) == (0, 0)
+    assert ledger.pending() == 0
+    ledger.hears(1000, app_id="222")
+    ledger.refreshes(app_id="222")
+    assert reported(ledger) != [None]
+
+
+def test_without_our_app_id_every_report_counts(ledger: Ledger) -> None:
+    ledger.delivers(1000)
+    ledger.hears(1000, app_id="111")
+    _, assignment = ledger.refreshes()
+    assert assignment.assigned == 1
+
+
 def test_the_same_report_through_the_other_object_counts_once(ledger: Ledger) -> None:
     ledger.delivers(1000, MONDAY, hours_ago=2)
     ledger.delivers(1000, TUESDAY, hours_ago=1)

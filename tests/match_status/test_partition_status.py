@@ -172,6 +172,17 @@ def test_of_reports_out_of_order_the_latest_in_metas_time_tells_the_bounds(ledge
     assert (row.status, row.lower_bound, row.match_rate_lower) == ("complete", 800, 0.4)
 
 
+def test_of_reports_of_the_same_second_that_of_the_latest_batch_gives_the_bounds(
+    ledger: Ledger,
+) -> None:
+    ledger.delivers(10_000, hours_ago=2)
+    ledger.delivers(2_000, hours_ago=1)
+    ledger.hears(2_000, lower=7_306, upper=8_000, time=1763000000)
+    ledger.hears(10_000, lower=5_787, upper=6_397, time=1763000000)
+    status = ledger.status()
+    assert (status.lower_bound, status.upper_bound) == (7_306, 8_000)
+
+
 def test_an_unknown_bound_is_no_number(ledger: Ledger) -> None:
     ledger.delivers(1000)
     ledger.hears(1000, lower=-1, upper=-1)
