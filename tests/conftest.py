@@ -16,7 +16,7 @@ from mm_pipelines.local.postgres import EmbeddedPostgres
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.migrate import upgrade
-from tests.homes import reachable_home
+from tests.temporary_home import reachable_home
 
 # How long an example takes says nothing on a machine that is shared.
 settings.register_profile("unhurried", deadline=None)

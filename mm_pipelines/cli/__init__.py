@@ -11,9 +11,9 @@ from mm_pipelines.cli import (
     database,
     demo,
     doctor,
-    known,
     sandbox,
     stack,
+    status,
     tokens,
     unsubscribe,
     uploads,
@@ -33,7 +33,7 @@ app.command("demo")(demo.demo)
 app.command("env")(stack.env)
 app.command("sandbox")(sandbox.sandbox)
 app.command("doctor")(doctor.doctor)
-app.command("status")(known.status)
+app.command("status")(status.status)
 app.command("unsubscribe")(unsubscribe.unsubscribe)
 app.add_typer(audiences.app, name="audiences")
 app.add_typer(uploads.app, name="uploads")

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from mm_pipelines.cli.graph import Tokens
-from mm_pipelines.cli.installation import open_database
+from mm_pipelines.cli.access_tokens import Tokens
+from mm_pipelines.cli.embedded_database import open_database
 from mm_pipelines.cli.output import fail, show
 
 app = typer.Typer(help="Custom Audiences at Meta.")

@@ -102,7 +102,7 @@ def _replace_unreadable_data(postgres: EmbeddedPostgres) -> None:
 
 @app.command()
 def url() -> None:
-    """Print the address of the database in use, its password masked."""
+    """Print the database's URL with its password masked."""
     from mm_pipelines.local.environment import Environment
     from mm_pipelines.warehouse.database import Database
 
@@ -121,9 +121,9 @@ def stop() -> None:
 
 @app.command()
 def remove(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete the embedded server with all that is in it, wherever its data lie."""
+    """Delete the embedded server and all its data."""
     from mm_pipelines.local.environment import Environment
 
     environment = Environment.resolve()

@@ -1,4 +1,4 @@
-"""`mm doctor`: is everything in order, seen from here? One line for each thing looked at."""
+"""`mm doctor`: checks the installation and its access to Meta, one line per check."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mm_pipelines.cli.graph import Tokens, ad_accounts
-from mm_pipelines.cli.installation import open_database
+from mm_pipelines.cli.access_tokens import Tokens, ad_accounts
+from mm_pipelines.cli.embedded_database import open_database
 from mm_pipelines.cli.output import show
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ _EXPIRES_SOON = timedelta(days=7)
 _PROBE = "doctor/probe.txt"
 
 
-class _Ailment(Exception):
-    """A thing is not in order; the message says what to do."""
+class _CheckError(Exception):
+    """A check failed. The message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     subject: str
     ok: bool
@@ -43,9 +43,9 @@ class Finding:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Look at tokens, API version, webhook subscriptions, database and storage.
+    """Check tokens, API version, webhook subscriptions, database and storage.
 
-    Ends with status 1 if anything is not in order.
+    The exit code is 1 if a check fails.
     """
     from mm_pipelines.local.environment import Environment
 
@@ -86,7 +86,7 @@ def _look(subject: str, examine: Callable[[], str]) -> Finding:
 
     try:
         return Finding(subject, ok=True, detail=examine())
-    except (_Ailment, GraphApiError, PostgresError, ValueError, OSError) as error:
+    except (_CheckError, GraphApiError, PostgresError, ValueError, OSError) as error:
         return Finding(subject, ok=False, detail=str(error))
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or type(error).__name__
@@ -99,7 +99,9 @@ def _database(environment: Environment) -> str:
     with open_database(environment) as database:
         revision, newest = migrate.current(database), migrate.head()
         if revision != newest:
-            raise _Ailment(f"is at revision {revision}, this version needs {newest}: mm db upgrade")
+            raise _CheckError(
+                f"is at revision {revision}, this version needs {newest}: mm db upgrade"
+            )
         return f"{database.masked_url}, revision {revision}"
 
 
@@ -123,9 +125,9 @@ def _version(tokens: Tokens, environment: Environment) -> str:
         debug_token(client, _app_token(tokens))
         used = client.version_used
     if used is not None and used != environment.graph_api_version:
-        raise _Ailment(
+        raise _CheckError(
             f"{environment.graph_api_version} was answered as {used}: set MM_GRAPH_API_VERSION to "
-            "a version that lives"
+            "a version that Meta still supports"
         )
     return f"{environment.graph_api_url} answers as {used or environment.graph_api_version}"
 
@@ -136,14 +138,14 @@ def _token(tokens: Tokens, name: str, scopes: frozenset[str]) -> str:
     with tokens.client(_app_token(tokens)) as client:
         info = debug_token(client, _variable(tokens, name))
     if not info.is_valid:
-        raise _Ailment(f"is not valid ({info.error or 'no reason given'}): make a new one")
+        raise _CheckError(f"is not valid ({info.error or 'no reason given'}): create a new one")
     missing = scopes - info.scopes
     if missing:
-        raise _Ailment(f"lacks {', '.join(sorted(missing))}: grant it, and make a new token")
+        raise _CheckError(f"lacks {', '.join(sorted(missing))}: grant it, and create a new token")
     ends = [moment for moment in (info.expires_at, info.data_access_expires_at) if moment]
     if ends and min(ends) < datetime.now(UTC) + _EXPIRES_SOON:
-        raise _Ailment(f"expires at {min(ends):%Y-%m-%d %H:%M} UTC: make a new one")
-    until = f"until {min(ends):%Y-%m-%d}" if ends else "for ever"
+        raise _CheckError(f"expires at {min(ends):%Y-%m-%d %H:%M} UTC: create a new one")
+    until = f"until {min(ends):%Y-%m-%d}" if ends else "without expiry"
     return f"{info.kind or 'token'}, valid {until}, {', '.join(sorted(info.scopes))}"
 
 
@@ -181,7 +183,7 @@ def _page_webhooks(tokens: Tokens, page: Page) -> str:
 
 def _require_fields(missing: frozenset[str]) -> None:
     if missing:
-        raise _Ailment(f"not subscribed to {', '.join(sorted(missing))}: mm webhooks subscribe")
+        raise _CheckError(f"not subscribed to {', '.join(sorted(missing))}: mm webhooks subscribe")
 
 
 def _app_token(tokens: Tokens) -> str:
@@ -191,5 +193,5 @@ def _app_token(tokens: Tokens) -> str:
 def _variable(tokens: Tokens, name: str) -> str:
     value = tokens.get(name)
     if value is None:
-        raise _Ailment(f"{name} is not set")
+        raise _CheckError(f"{name} is not set")
     return value

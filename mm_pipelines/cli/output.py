@@ -1,4 +1,4 @@
-"""How commands speak: tables for people, JSON for programs, faults without a traceback."""
+"""The output of commands: tables, JSON, and errors without a traceback."""
 
 import json
 import sys
@@ -17,9 +17,9 @@ _WIDE = 1_000
 
 
 class Commands(TyperGroup):
-    """The `mm` command; an error that its author foresaw ends it with one message and status 1."""
+    """The `mm` command; an expected error ends it with one message and exit code 1."""
 
-    def invoke(self, ctx: Any) -> Any:  # Typer keeps the type of its context to itself
+    def invoke(self, ctx: Any) -> Any:  # Typer does not export the type
         """Run the command that the arguments name."""
         from sqlalchemy.exc import OperationalError
 
@@ -46,13 +46,13 @@ class Commands(TyperGroup):
 
 
 def fail(message: str) -> NoReturn:
-    """Say what is wrong, and end with status 1."""
+    """Print the error and exit with code 1."""
     typer.echo(f"mm: {message}", err=True)
     raise typer.Exit(1)
 
 
 def show(rows: Rows, *, as_json: bool, empty: str) -> None:
-    """Print rows as a table, or as a JSON array; `empty` is said where there is none."""
+    """Print rows as a table, or as a JSON array; `empty` is printed if there are none."""
     if as_json:
         typer.echo(encode(rows))
         return
@@ -65,7 +65,7 @@ def show(rows: Rows, *, as_json: bool, empty: str) -> None:
         table.add_column(name.replace("_", " "), justify="right" if right else "left")
     for row in rows:
         table.add_row(*(_readable(value) for value in row.values()))
-    # A pipe has no width of its own: whatever reads it gets every column whole.
+    # A pipe has no width, so that a reader gets every column in full.
     Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 

@@ -23,9 +23,9 @@ def sandbox(
     state: Annotated[
         Path | None, typer.Option(help="File to keep its state in; default: in memory.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Who is matched.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the matching.")] = None,
     match_rate: Annotated[float | None, typer.Option(help="Share of people matched.")] = None,
-    match_delay: Annotated[float | None, typer.Option(help="Seconds until a batch is.")] = None,
+    match_delay: Annotated[float | None, typer.Option(help="Seconds until a match.")] = None,
 ) -> None:
     """Start a local stand-in for the Graph API.
 

@@ -1,4 +1,4 @@
-"""`mm up` and `mm env`: the stack, and its state for plain `dagster` commands."""
+"""`mm up` and `mm env`: run the stack, or print its environment variables."""
 
 import shlex
 from typing import Annotated
@@ -10,14 +10,14 @@ from mm_pipelines.local.ports import HOST, RECEIVER_PORT, SANDBOX_PORT, UI_PORT,
 
 def up(
     sandbox: Annotated[
-        bool, typer.Option("--sandbox", help="Against a sandbox of the Graph API started here.")
+        bool, typer.Option("--sandbox", help="Use a sandbox instead of the Graph API.")
     ] = False,
     host: Annotated[str, typer.Option(help="Address that the servers listen on.")] = HOST,
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = UI_PORT,
     receiver_port: Annotated[int, typer.Option(help="Port of the receiver.")] = RECEIVER_PORT,
     sandbox_port: Annotated[int, typer.Option(help="Port of the sandbox.")] = SANDBOX_PORT,
 ) -> None:
-    """Start everything on this machine, and keep it running until Ctrl-C."""
+    """Run everything on this machine until Ctrl-C."""
     from mm_pipelines.local.environment import Environment
     from mm_pipelines.local.processes import Stopped
     from mm_pipelines.local.stack import Stack
@@ -47,10 +47,10 @@ def up(
 
 
 def env() -> None:
-    """Print the exports with which plain `dagster` commands work on the same state.
+    """Print the environment variables that `dagster` commands need.
 
-    Use it as: eval "$(mm env)". The embedded database is started if it does not run, and keeps
-    running; `mm db stop` ends it.
+    Use it as: eval "$(mm env)". The embedded database is started if needed and
+    keeps running; `mm db stop` stops it.
     """
     from mm_pipelines.local.environment import Environment
     from mm_pipelines.local.stack import prepare_dagster_home

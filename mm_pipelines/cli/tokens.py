@@ -1,4 +1,4 @@
-"""`mm tokens`: the tokens that may be messaged, for whoever sends."""
+"""`mm tokens`: exports the sendable tokens."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mm_pipelines.cli.installation import open_database
+from mm_pipelines.cli.embedded_database import open_database
 from mm_pipelines.cli.output import fail
 
 app = typer.Typer(no_args_is_help=True, help="Subscription tokens.")
@@ -25,7 +25,7 @@ def export(
     ] = None,
     page: Annotated[str | None, typer.Option(help="Only this Page, by its key.")] = None,
 ) -> None:
-    """Write the sendable tokens as CSV or Parquet; a file is readable by its owner alone."""
+    """Write the sendable tokens as CSV or Parquet. Only the file's owner can read it."""
     from mm_pipelines.local.environment import Environment
     from mm_pipelines.tokens.export import FileFormat, copy_sendable, export_sendable
 

@@ -1,4 +1,4 @@
-"""`mm unsubscribe`: somebody asks to leave a Page."""
+"""`mm unsubscribe`: records an opt-out from a Page."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mm_pipelines.cli.installation import open_database
+from mm_pipelines.cli.embedded_database import open_database
 from mm_pipelines.cli.output import fail
 
 
@@ -20,10 +20,10 @@ def unsubscribe(
     token: Annotated[str | None, typer.Option(help="Subscription token.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Record a request to leave; `unsubscribe_sensor` asks for the run that carries it out.
+    """Record an opt-out; `unsubscribe_sensor` requests the run that carries it out.
 
-    Whoever is named by PSID or token is not sendable any more when this command ends. A value given
-    as - is read from standard input, where neither the shell's history nor `ps` shows it.
+    A person named by PSID or token stops being sendable before this command ends. The value - is
+    read from standard input, so that neither the shell's history nor `ps` shows it.
     """
     from mm_pipelines.consent import opt_out_requests
     from mm_pipelines.consent.opt_out_requests import NewRequest
@@ -31,7 +31,7 @@ def unsubscribe(
 
     email, phone, psid, token = (_given(value) for value in (email, phone, psid, token))
     if not any(value and value.strip() for value in (email, phone, psid, token)):
-        fail("name somebody: --email, --phone, --psid or --token")
+        fail("name the person with --email, --phone, --psid or --token")
     named = NewRequest(phone=phone, email=email, psid=psid, subscriber_token=token)
     environment = Environment.resolve()
     pages = environment.config().pages
@@ -47,7 +47,7 @@ def unsubscribe(
     if as_json:
         typer.echo(json.dumps({"page": page, "recorded": 1, "open": waiting}))
     else:
-        typer.echo(f"recorded; {waiting:,} requests to leave {page} are open")
+        typer.echo(f"recorded; {waiting:,} opt-outs from {page} are open")
 
 
 def _given(value: str | None) -> str | None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mm_pipelines.cli.installation import open_database
+from mm_pipelines.cli.embedded_database import open_database
 from mm_pipelines.cli.output import show
 
 app = typer.Typer(help="Deliveries that did not reach everyone.")

@@ -1,16 +1,16 @@
-"""`mm webhooks`: the receiver, its subscriptions at Meta, and events offered again."""
+"""`mm webhooks`: the receiver, its subscriptions at Meta, and replaying events."""
 
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from mm_pipelines.cli.graph import Tokens
-from mm_pipelines.cli.installation import open_database
+from mm_pipelines.cli.access_tokens import Tokens
+from mm_pipelines.cli.embedded_database import open_database
 from mm_pipelines.cli.output import fail, show
 from mm_pipelines.local.ports import HOST, RECEIVER_PORT
 
-app = typer.Typer(help="Receive Meta's webhooks; see and make the subscriptions to them.")
+app = typer.Typer(help="Receive Meta's webhooks and manage the subscriptions.")
 
 
 @app.callback(invoke_without_command=True)
@@ -19,7 +19,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = HOST,
     port: Annotated[int, typer.Option(help="Port to listen on.")] = RECEIVER_PORT,
 ) -> None:
-    """Without a subcommand: run the receiver until it is stopped."""
+    """Without a subcommand: run the receiver until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
     from mm_pipelines.local.environment import Environment
@@ -46,9 +46,9 @@ def subscribe(
         str, typer.Option(help="Public https:// address of the receiver, ending in /webhooks.")
     ],
 ) -> None:
-    """Subscribe app and Pages to what this project lives by.
+    """Subscribe the app and the Pages to the webhook fields that mm_pipelines needs.
 
-    The receiver must be reachable there already: Meta calls it before it agrees.
+    The receiver must already be reachable: Meta calls it to verify the subscription.
     """
     from mm_pipelines.graph_api.subscriptions import PAGE_FIELDS, subscribe_app, subscribe_page
     from mm_pipelines.local.environment import Environment
@@ -81,7 +81,7 @@ def subscribe(
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Show the subscriptions at Meta: of the app, and of each Page."""
+    """Show the subscriptions of the app and of each Page at Meta."""
     from mm_pipelines.graph_api.subscriptions import app_subscriptions, page_subscriptions
     from mm_pipelines.local.environment import Environment
 
@@ -113,20 +113,21 @@ def status(
                 for subscribed in page_subscriptions(client, page.page_id)
                 if subscribed.app_id == app_id
             ]
-    show(rows, as_json=as_json, empty="Nothing is subscribed; see `mm webhooks subscribe`.")
+    show(rows, as_json=as_json, empty="Nothing is subscribed. Run `mm webhooks subscribe`.")
 
 
 @app.command()
 def replay(
     since: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="From then, UTC.")
+        datetime,
+        typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="Start time, UTC."),
     ],
     field: Annotated[str | None, typer.Option(help="Only this webhook field.")] = None,
 ) -> None:
-    """Offer events again that took effect already: the sensors take them up as if new."""
+    """Process stored events again. Every effect is idempotent."""
     from mm_pipelines.local.environment import Environment
     from mm_pipelines.webhooks import webhook_event
 
     with open_database(Environment.resolve()) as database, database.transaction() as connection:
         count = webhook_event.replay(connection, since=since.replace(tzinfo=UTC), only_field=field)
-    typer.echo(f"{count} events wait to take effect again")
+    typer.echo(f"{count} events will be processed again")

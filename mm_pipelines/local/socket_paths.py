@@ -33,7 +33,7 @@ def short_directory(directory: Path, account: Account) -> Path:
     """
     digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
     short = Path(tempfile.gettempdir()) / f"mm-{digest}"
-    # Everyone may write to the temporary directory: whoever owns `short` could listen on the socket
+    # Everyone may write to the temporary directory: the owner of `short` could listen on the socket
     # in our place and receive our connections.
     with contextlib.suppress(FileExistsError):
         short.mkdir(mode=0o700)

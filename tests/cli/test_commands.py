@@ -41,7 +41,7 @@ def exports(text: str) -> dict[str, str]:
     return dict(shlex.split(line)[0].split("=", 1) for line in lines)
 
 
-def test_a_command_that_does_not_exist_is_named() -> None:
+def test_an_unknown_command_is_named_in_the_error() -> None:
     refused = mm("sned")
     assert refused.exit_code == 2
     assert "sned" in refused.stderr
@@ -59,7 +59,7 @@ def test_help_loads_no_driver_and_no_frame_library() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_env_gives_what_plain_dagster_needs_on_the_same_state(home: Path) -> None:
+def test_env_prints_the_variables_that_dagster_needs(home: Path) -> None:
     done = mm("env")
     assert done.exit_code == 0, done.output
     variables = exports(done.stdout)
@@ -76,7 +76,7 @@ def test_env_gives_what_plain_dagster_needs_on_the_same_state(home: Path) -> Non
     connection.close()
 
 
-def test_env_twice_is_the_same(home: Path) -> None:
+def test_env_is_idempotent(home: Path) -> None:
     assert mm("env").stdout == mm("env").stdout
     key = home / "suppression.key"
     assert key.stat().st_mode & 0o777 == 0o600
@@ -104,7 +104,7 @@ def test_a_database_that_does_not_answer_is_one_sentence(
 
 
 @pytest.mark.parametrize("command", [("db", "url"), ("env",), ("status",), ("config", "check")])
-def test_an_address_that_cannot_be_read_is_one_sentence_without_the_password(
+def test_an_invalid_database_url_is_one_sentence_without_the_password(
     home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("MM_DATABASE_URL", "postgresql://mm:pass@word:1@db.example/mm")
@@ -138,7 +138,7 @@ def test_config_check_names_the_variables_that_are_missing(home: Path) -> None:
         assert f"{name}: is not set" in refused.stderr
 
 
-def test_what_is_known_begins_empty_and_is_json_on_request(home: Path) -> None:
+def test_the_status_of_a_new_installation_is_empty_and_available_as_json(home: Path) -> None:
     shown = mm("status", "--json")
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.stdout) == {
@@ -156,7 +156,7 @@ def test_what_is_known_begins_empty_and_is_json_on_request(home: Path) -> None:
     assert not EmbeddedPostgres(home).is_running(), "a command left its server behind"
 
 
-def test_only_sendable_tokens_are_exported_for_the_owners_eyes(home: Path, tmp_path: Path) -> None:
+def test_only_sendable_tokens_are_exported_to_a_private_file(home: Path, tmp_path: Path) -> None:
     assert mm("db", "upgrade").exit_code == 0
     with EmbeddedPostgres(home).running() as url:
         connection = psycopg2.connect(url)
@@ -182,7 +182,7 @@ def test_only_sendable_tokens_are_exported_for_the_owners_eyes(home: Path, tmp_p
         assert "known are acme, globex" in refused.stderr
 
 
-def test_the_embedded_database_is_deleted_only_when_asked_twice(home: Path) -> None:
+def test_the_embedded_database_is_deleted_only_after_confirmation(home: Path) -> None:
     assert mm("db", "upgrade").exit_code == 0
     data = home / "postgres"
     assert CliRunner().invoke(app, ["db", "remove"], input="n\n").exit_code == 1
@@ -219,7 +219,7 @@ def insert_token(url: str) -> None:
     connection.close()
 
 
-def test_a_given_database_is_never_deleted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_external_database_is_never_deleted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MM_DATABASE_URL", "postgresql://db.example/mm")
     refused = mm("db", "remove", "--yes")
     assert refused.exit_code == 1
@@ -232,6 +232,6 @@ def test_the_receiver_does_not_start_without_its_secret(home: Path) -> None:
     assert "MM_APP_SECRET is not set" in refused.stderr
 
 
-def test_a_time_that_is_none_is_refused_by_replay(home: Path) -> None:
+def test_replay_refuses_an_invalid_time(home: Path) -> None:
     assert mm("webhooks", "replay", "--since", "yesterday").exit_code == 2
     assert mm("webhooks", "replay", "--since", "2026-11-20").stdout.startswith("0 events")

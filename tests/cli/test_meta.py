@@ -105,9 +105,7 @@ def test_a_receiver_that_meta_cannot_reach_is_reported(meta: pytest.MonkeyPatch)
     assert "Callback verification failed" in refused.stderr
 
 
-def test_the_doctor_names_each_thing_that_is_not_in_order(
-    meta: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_doctor_reports_every_failed_check(meta: pytest.MonkeyPatch, tmp_path: Path) -> None:
     meta.setenv("ACME_PAGE_TOKEN", "a-token-that-was-revoked")
     meta.delenv("GLOBEX_PAGE_TOKEN")
     meta.setenv("MM_DATABASE_URL", "postgresql://127.0.0.1:1/mm")
@@ -121,7 +119,7 @@ def test_the_doctor_names_each_thing_that_is_not_in_order(
     assert found["token MM_SYSTEM_USER_TOKEN"][0]
 
 
-def test_the_doctor_looks_at_every_token_of_an_ad_account(
+def test_the_doctor_checks_every_token_of_an_ad_account(
     meta: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     samples = yaml.safe_load(SAMPLES.read_text())

@@ -1,4 +1,4 @@
-"""An installation of its own: `mm` run as a person runs it, in a home that nobody else has."""
+"""`mm` commands in an MM_HOME of their own."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import psutil
 
 
 class Installation:
-    """A home of its own, and `mm` commands run in it."""
+    """One MM_HOME, and the `mm` commands that use it."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -33,7 +33,7 @@ class Installation:
         )
 
     def processes(self) -> list[str]:
-        """What still runs of this home: every process that has it in its environment or command."""
+        """The processes that have this MM_HOME in their command, environment or directory."""
         found = []
         for process in psutil.process_iter():
             try:

@@ -89,7 +89,7 @@ order by batch.audience, event.event_time desc
 
 
 class Ledger:
-    """The database of a running stack, asked for counts only: nobody's data is shown."""
+    """The database of a running stack, asked for counts only: no personal data are shown."""
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.e2e.installation import Installation
-from tests.e2e.up import Up
+from tests.e2e.running_stack import RunningStack
 
 CHROMIUM = "/usr/bin/chromium"
 QUIET = [
@@ -24,14 +24,14 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def up(installation: Installation, ports: list[str]) -> Iterator[Up]:
-    up = Up(installation, ports)
+def up(installation: Installation, ports: list[str]) -> Iterator[RunningStack]:
+    up = RunningStack(installation, ports)
     yield up
     up.stop()
 
 
 @pytest.fixture
-def page(up: Up) -> Iterator[Page]:
+def page(up: RunningStack) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(
@@ -43,7 +43,7 @@ def page(up: Up) -> Iterator[Page]:
         browser.close()
 
 
-def test_a_person_finds_the_graph_and_uploads_a_day_by_hand(up: Up, page: Page) -> None:
+def test_a_user_sees_the_graph_and_uploads_one_day_in_the_ui(up: RunningStack, page: Page) -> None:
     page.goto("/asset-groups")
     for group in ("lists", "delivery", "status", "tokens", "people"):
         expect(page.get_by_text(group, exact=True).first).to_be_visible()

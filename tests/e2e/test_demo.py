@@ -17,7 +17,7 @@ def result_of(output: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_the_demo_ends_with_counts_that_agree_and_again_with_the_same(
+def test_the_demo_is_idempotent_and_its_counts_agree(
     installation: Installation,
 ) -> None:
     first = installation.mm("demo")

@@ -16,7 +16,7 @@ from mm_pipelines.webhooks.webhook_event import UPLOAD_STATUS
 from tests.e2e.installation import Installation
 from tests.e2e.ledger import Ledger
 from tests.e2e.lists import Lists
-from tests.e2e.up import Up
+from tests.e2e.running_stack import RunningStack
 from tests.e2e.writers import Writers
 
 VICTIMS = ["dagster-daemon", "code-server", "code location", "receiver", "run worker", "run worker"]
@@ -40,7 +40,7 @@ def lists(installation: Installation, tmp_path: Path) -> Lists:
 
 
 class Flow:
-    """The lists on their way through stacks that follow each other, as somebody restarts them."""
+    """The lists on their way through stacks that follow each other, restarted after each kill."""
 
     def __init__(
         self, installation: Installation, ports: list[str], lists: Lists, chance: random.Random
@@ -50,7 +50,7 @@ class Flow:
         self._installation = installation
         self._ports = ports
         self._chance = chance
-        self.up = Up(installation, ports)
+        self.up = RunningStack(installation, ports)
 
     def __enter__(self) -> Self:
         """The first stack runs."""
@@ -90,13 +90,13 @@ class Flow:
         self.up.kill(victim)
         assert self.up.end() == 1, f"the stack went on without its {victim}"
         assert self._installation.processes() == []
-        self.up = Up(self._installation, self._ports)
+        self.up = RunningStack(self._installation, self._ports)
 
-    def settle(self) -> None:
+    def finish(self) -> None:
         """Wait until nothing is to come any more.
 
         Dagster starts a killed run again twice. One that was killed once more is for a person to
-        launch, and that is done here: uploads are asked for again where Dagster has given up.
+        launch, and that is done here: uploads are requested again if Dagster has given up.
         """
         ledger = self.ledger()
         give_up = time.monotonic() + SETTLE_SECONDS
@@ -137,7 +137,7 @@ class Flow:
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_whatever_is_killed_every_event_takes_effect_exactly_once(
+def test_every_event_takes_effect_exactly_once_after_random_kills(
     installation: Installation, ports: list[str], lists: Lists, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -152,14 +152,14 @@ def test_whatever_is_killed_every_event_takes_effect_exactly_once(
                 flow.launch(partitions[life :: len(victims)])
                 flow.redeliver()
                 flow.kill(victim)
-        flow.settle()
+        flow.finish()
         is_right(flow, writers)
-        # Once more from the beginning, as whoever is unsure would: nothing is left to be doubled.
+        # Once more from the beginning, as an operator would: nothing is processed twice.
         ledger = flow.ledger()
         kept = ledger.kept()
         flow.redeliver()
         flow.launch(partitions)
-        flow.settle()
+        flow.finish()
         again = ledger.kept()
         ledger.close()
         assert [name for name, rows in kept.items() if rows != again[name]] == []

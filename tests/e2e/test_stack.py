@@ -9,15 +9,15 @@ import pytest
 
 from mm_pipelines.local.demo import JOB
 from tests.e2e.installation import Installation
-from tests.e2e.up import Up
+from tests.e2e.running_stack import RunningStack
 
 PARTITION = "acme_newsletter|2026-11-18"
 
 
-def test_the_stack_comes_up_answers_and_leaves_nothing_running(
+def test_the_stack_starts_answers_and_stops_completely(
     installation: Installation, ports: list[str]
 ) -> None:
-    up = Up(installation, ports)
+    up = RunningStack(installation, ports)
     assert set(up.children()) == {
         "sandbox",
         "receiver",
@@ -38,7 +38,7 @@ def test_the_stack_comes_up_answers_and_leaves_nothing_running(
     assert installation.processes() == []
 
 
-def test_a_port_that_is_taken_is_named_with_the_option_that_helps(
+def test_a_taken_port_is_reported_with_the_option_that_changes_it(
     installation: Installation, ports: list[str]
 ) -> None:
     with socket.socket() as taken:
@@ -51,7 +51,7 @@ def test_a_port_that_is_taken_is_named_with_the_option_that_helps(
     assert installation.processes() == []
 
 
-def test_the_real_graph_api_is_not_mixed_into_the_sandboxs_state(
+def test_the_real_graph_api_is_refused_in_a_home_of_the_sandbox(
     installation: Installation,
 ) -> None:
     assert not installation.home.exists()
@@ -78,10 +78,10 @@ def test_the_real_graph_api_is_not_mixed_into_the_sandboxs_state(
         "run worker",
     ],
 )
-def test_kill_any_one_process_and_up_again_loses_and_doubles_nothing(
+def test_killing_any_process_and_restarting_loses_and_duplicates_nothing(
     installation: Installation, ports: list[str], victim: str
 ) -> None:
-    up = Up(installation, ports)
+    up = RunningStack(installation, ports)
     ui = up.ui
     ui.launch_backfill(JOB, [PARTITION])
     give_up = time.monotonic() + 120
@@ -99,9 +99,9 @@ def test_kill_any_one_process_and_up_again_loses_and_doubles_nothing(
     else:
         assert up.end() == 1, "the stack went on without one of its parts"
         assert installation.processes() == []
-    again = Up(installation, ports)
+    again = RunningStack(installation, ports)
     again.wait_until_complete(PARTITION)
-    [row] = again.known()
+    [row] = again.partitions()
     assert row["uploaded"] == row["processed"] == row["people"] > 0
     [audience] = again.sandbox("audiences")
     assert audience["members"] == row["people"]

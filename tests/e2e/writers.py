@@ -52,7 +52,7 @@ class Writers(threading.Thread):
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let the last message be delivered, and no more; none, if there is nobody to hear it."""
+        """Let the last message be delivered, and no more; none, if no receiver runs."""
         self._is_over.set()
         if exception is not None:
             self._give_up_at = 0.0

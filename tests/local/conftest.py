@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mm_pipelines.local.postgres import EmbeddedPostgres
-from tests.homes import reachable_home
+from tests.temporary_home import reachable_home
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ SAMPLES = checkout_file("examples/mm.yaml")
 SANDBOX = "http://127.0.0.1:8090"
 
 
-def test_nothing_set_means_the_working_directory_and_the_real_graph_api(
+def test_the_defaults_are_the_working_directory_and_the_real_graph_api(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -60,7 +60,7 @@ def test_a_sandbox_gets_a_token_for_every_variable_that_mm_yaml_names(tmp_path: 
     assert (tmp_path / "sandbox.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_sandboxs_tokens_are_made_once_and_found_again_without_being_asked_for(
+def test_a_sandboxs_tokens_are_created_once_and_reused(
     tmp_path: Path,
 ) -> None:
     variables = {"MM_HOME": str(tmp_path)}
@@ -73,13 +73,13 @@ def test_a_sandboxs_tokens_are_made_once_and_found_again_without_being_asked_for
     assert found.graph_api_url == SANDBOX
 
 
-def test_what_is_given_goes_before_what_is_made(tmp_path: Path) -> None:
+def test_given_secrets_override_generated_ones(tmp_path: Path) -> None:
     variables = {"MM_HOME": str(tmp_path), "MM_APP_SECRET": "given"}
     environment = Environment.for_sandbox(SANDBOX, variables)
     assert "MM_APP_SECRET" not in environment.sandbox_secrets
 
 
-def test_a_home_of_the_sandbox_is_not_used_for_the_real_graph_api(tmp_path: Path) -> None:
+def test_a_home_of_the_sandbox_is_refused_for_the_real_graph_api(tmp_path: Path) -> None:
     variables = {"MM_HOME": str(tmp_path)}
     Environment.for_sandbox(SANDBOX, variables).record_sandbox()
     with pytest.raises(MixedStateError, match="add --sandbox, or set MM_HOME"):
@@ -148,6 +148,6 @@ def test_a_taken_port_is_named_and_another_one_found() -> None:
     assert len({others.ui, others.receiver, others.sandbox}) == 3
 
 
-def test_a_file_that_no_installation_has_is_named() -> None:
+def test_a_missing_project_file_is_named_in_the_error() -> None:
     with pytest.raises(MissingFileError, match="work in a checkout"):
         checkout_file("examples/nothing.yaml")

@@ -214,11 +214,11 @@ def test_a_long_or_odd_path_gets_a_short_socket_directory(home: Path, name: str)
     assert not socket.exists()
 
 
-def test_the_database_is_closed_to_other_accounts(running: EmbeddedPostgres) -> None:
+def test_other_accounts_cannot_open_the_database(running: EmbeddedPostgres) -> None:
     assert running.log.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_environment_of_the_caller_does_not_matter(
+def test_the_servers_settings_ignore_the_callers_pg_variables(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"PGPORT": "1", "PGHOST": "nowhere.invalid", "PGUSER": "x"}.items():
@@ -249,7 +249,7 @@ def test_a_named_directory_without_programs_is_refused_by_name(home: Path) -> No
         EmbeddedPostgres(home, binaries=Path("/nowhere")).start()
 
 
-def test_a_start_that_fails_says_what_the_server_said(server: EmbeddedPostgres) -> None:
+def test_a_failed_start_shows_the_servers_log(server: EmbeddedPostgres) -> None:
     server.start()
     server.stop()
     (data_of(server) / "postgresql.conf").write_text("nonsense\n")
@@ -257,7 +257,7 @@ def test_a_start_that_fails_says_what_the_server_said(server: EmbeddedPostgres) 
         server.start()
 
 
-def test_data_of_another_major_version_are_refused_with_the_way_to_move_them(
+def test_data_of_another_major_version_are_refused_with_the_migration_steps(
     server: EmbeddedPostgres,
 ) -> None:
     server.start()
@@ -293,7 +293,7 @@ def test_removing_deletes_the_data(server: EmbeddedPostgres) -> None:
     assert not server.is_running()
 
 
-def test_the_systems_postgresql_serves_when_it_is_named(home: Path) -> None:
+def test_mm_postgres_bin_selects_the_systems_postgresql(home: Path) -> None:
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not programs:
         pytest.skip("no PostgreSQL installed on this system")
@@ -307,7 +307,7 @@ def test_as_root_the_server_runs_under_an_unprivileged_account(running: Embedded
 
 
 @as_root
-def test_where_the_account_cannot_reach_the_home_the_data_lie_outside(home: Path) -> None:
+def test_data_are_stored_outside_a_home_that_the_account_cannot_reach(home: Path) -> None:
     closed = home.parent / "closed"
     closed.mkdir(mode=0o700)
     server = EmbeddedPostgres(closed / "home", durable=False)
@@ -327,7 +327,7 @@ def test_where_the_account_cannot_reach_the_home_the_data_lie_outside(home: Path
 
 
 @as_root
-def test_data_that_were_taken_away_are_not_silently_replaced(home: Path) -> None:
+def test_missing_data_are_not_silently_replaced_by_an_empty_database(home: Path) -> None:
     closed = home.parent / "closed"
     closed.mkdir(mode=0o700)
     server = EmbeddedPostgres(closed / "home", durable=False)

@@ -155,7 +155,7 @@ def test_a_child_that_never_gets_ready_is_reported_by_name(tmp_path: Path) -> No
         )
 
 
-def test_a_command_that_is_run_to_its_end_must_succeed(tmp_path: Path) -> None:
+def test_a_failed_command_is_an_error(tmp_path: Path) -> None:
     with ProcessGroup(tmp_path) as group:
         group.run("good", [PYTHON, "-c", "pass"], environment())
         group.check()
@@ -180,7 +180,7 @@ def test_a_signal_ends_everything_in_order(tmp_path: Path, number: signal.Signal
     assert not alive(grandchild)
 
 
-def test_what_a_killed_group_left_is_ended_by_the_next(tmp_path: Path) -> None:
+def test_the_next_group_ends_the_children_of_a_killed_group(tmp_path: Path) -> None:
     started = stack(tmp_path)
     grandchild = int(wait_for(tmp_path / "logs/sleeper.log")[0])
     started.kill()
@@ -190,7 +190,7 @@ def test_what_a_killed_group_left_is_ended_by_the_next(tmp_path: Path) -> None:
         assert not alive(grandchild)
 
 
-def test_what_a_killed_group_and_its_killed_child_left_is_ended_by_the_next(
+def test_the_next_group_ends_the_grandchildren_of_a_killed_group(
     tmp_path: Path,
 ) -> None:
     started = stack(tmp_path)
@@ -246,7 +246,7 @@ def test_the_record_of_an_older_version_ends_nothing(tmp_path: Path) -> None:
         pass
 
 
-def test_the_callers_signal_handlers_come_back(tmp_path: Path) -> None:
+def test_the_callers_signal_handlers_are_restored(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with ProcessGroup(tmp_path):
         assert signal.getsignal(signal.SIGTERM) is not before

@@ -1,4 +1,4 @@
-"""What most commands begin with: the environment, and the database running."""
+"""Opens the database for a command and starts the embedded server if needed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def open_database(environment: Environment) -> Iterator[Database]:
-    """The database; an embedded server runs at least as long as the block, up to date.
+    """The database for one block of code.
 
-    A database that MM_DATABASE_URL names is taken as it is: `mm db upgrade` and `mm up` change it.
+    The embedded server is started if it does not run, and migrated. A database that
+    MM_DATABASE_URL names is not migrated: `mm db upgrade` and `mm up` do that.
     """
     from mm_pipelines.warehouse.database import Database
     from mm_pipelines.warehouse.migrate import upgrade

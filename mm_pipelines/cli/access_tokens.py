@@ -1,4 +1,4 @@
-"""Clients of the Graph API for the commands that ask it something."""
+"""The access tokens of the environment, and Graph API clients that use them."""
 
 from __future__ import annotations
 

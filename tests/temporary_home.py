@@ -1,4 +1,4 @@
-"""Homes outside of pytest's own directory, which is closed to the embedded server's account."""
+"""An MM_HOME outside pytest's directory, which the embedded server's account cannot enter."""
 
 import shutil
 import tempfile

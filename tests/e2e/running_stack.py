@@ -15,27 +15,27 @@ from mm_pipelines.local.stack import LOCATION
 from tests.e2e.installation import Installation
 
 
-class Up:
+class RunningStack:
     """A running `mm up --sandbox`."""
 
     def __init__(self, installation: Installation, ports: list[str]) -> None:
         self.installation = installation
         self.ports = dict(zip(ports[::2], ports[1::2], strict=True))
         self.process = installation.begin("up", "--sandbox", *ports)
-        self.said = ""
+        self.output = ""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.said += line
+            self.output += line
             if line.startswith("Stop it with"):
                 return
-        raise AssertionError(f"mm up ended:\n{self.said}")
+        raise AssertionError(f"mm up ended:\n{self.output}")
 
     @property
     def ui(self) -> DagsterUi:
         return DagsterUi(f"http://127.0.0.1:{self.ports['--port']}", LOCATION)
 
     def children(self) -> dict[str, psutil.Process]:
-        """The parts that live, by their names."""
+        """The living parts by name."""
         record = json.loads((self.installation.home / "processes.json").read_text())
         living = {}
         for entry in record["leaders"]:
@@ -45,11 +45,11 @@ class Up:
         return living
 
     def run_workers(self) -> list[psutil.Process]:
-        """The processes that runs work in, the youngest last."""
+        """The processes of runs, the youngest last."""
         return sorted(self._below_the_code_server("multiprocessing.spawn"), key=_age)
 
     def kill(self, part: str) -> None:
-        """Kill a part of the stack outright; `code location` is what the code server works in."""
+        """Kill a part of the stack with SIGKILL; `code location` is a child of the code server."""
         if part == "code location":
             [process] = self._below_the_code_server(" api grpc ")
         elif part == "run worker":
@@ -89,13 +89,13 @@ class Up:
     def wait_until_complete(self, partition: str) -> None:
         give_up = time.monotonic() + 240
         while time.monotonic() < give_up:
-            states = {f"{row['audience']}|{row['day']}": row["status"] for row in self.known()}
+            states = {f"{row['audience']}|{row['day']}": row["status"] for row in self.partitions()}
             if states.get(partition) == "complete":
                 return
             time.sleep(2)
         raise AssertionError(f"{partition} is not complete: {states}")
 
-    def known(self) -> list[dict[str, Any]]:
+    def partitions(self) -> list[dict[str, Any]]:
         shown = self.installation.mm("status", "--json")
         assert shown.returncode == 0, shown.stderr
         rows: list[dict[str, Any]] = json.loads(shown.stdout)["partitions"]
