@@ -33,13 +33,36 @@ _LEADING_DIGITS = (3, 6, 8, 10)
 
 # Before the first digit or plus sign nothing counts, and trailing signs do not.
 _BEFORE = r"^[^+\x{FF0B}\p{Nd}]+"
-_BEHIND = r"[ \t,:!?'\"]+$"
+_BEHIND = r"[^#\p{L}\p{N}]+$"
 # The signs that libphonenumber takes for separators, but for x and ~, which can begin an extension.
 _OTHER_SEPARATORS = (
     r"[\[\]\x{2010}-\x{2015}\x{2212}\x{FF0D}\x{FF0F}\x{A0}\x{AD}\x{200B}\x{2060}"
     r"\x{3000}\x{FF08}\x{FF09}\x{FF3B}\x{FF3D}\x{FF0E}]"
 )
-_EXTENSION = r"(?i)[ \t,]*(?:e?xt(?:ension|n)?|x)[:.]?[ \t,\-]*[0-9]{1,9}$"
+# libphonenumber's patterns of extensions (_create_extn_pattern), in their order.
+_BEFORE_LABEL, _BEHIND_LABEL = r"[ \x{A0}\t,]*", r"[:.\x{FF0E}]?[ \x{A0}\t,\-]*"
+_EXPLICIT_LABEL = r"(?:e?xt(?:ensi(?:o\x{301}?|\x{F3}))?n?|\x{434}\x{43E}\x{431}|anexo)"
+_EXTENSION = (
+    r"(?i)(?:;ext=[0-9]{1,20}"
+    rf"|{_BEFORE_LABEL}{_EXPLICIT_LABEL}{_BEHIND_LABEL}[0-9]{{1,20}}#?"
+    rf"|{_BEFORE_LABEL}(?:[x#~]|int){_BEHIND_LABEL}[0-9]{{1,9}}#?"
+    r"|[\- ]+[0-9]{1,6}#"
+    rf"|[ \x{{A0}}\t]*(?:,{{2}}|;){_BEHIND_LABEL}[0-9]{{1,15}}#?"
+    rf"|[ \x{{A0}}\t]*,+{_BEHIND_LABEL}[0-9]{{1,9}}#?)$"
+)
+# Three letters or more are read as digits of a telephone's keypad, after three digits at least.
+_VANITY = r"^\+?[ ().\-/]*(?:[1-9]|0[ ().\-/]*[1-9])[ ().\-/]*[0-9][ ().\-/0-9A-Za-z]*$"
+_VANITY_DIGITS = r"^\+?(?:[ ().\-/]*[0-9]){3}"
+_VANITY_LETTERS = 3
+_KEYPAD = dict(zip("abcdefghijklmnopqrstuvwxyz", "22233344455566677778889999", strict=True))
+_KEYPAD |= {letter.upper(): digit for letter, digit in _KEYPAD.items()}
+# The first digit of the scripts that are common in lists; way 3 reads the others.
+_OTHER_ZEROS = (
+    0x660, 0x6F0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xE50, 0xED0,
+    0xF20, 0x1040, 0x17E0, 0x1810, 0xFF10,
+)  # fmt: skip
+_OTHER_DIGIT = r"[\p{Nd}--0-9]"
+_OTHER_DIGITS = {chr(zero + digit): str(digit) for zero in _OTHER_ZEROS for digit in range(10)}
 _DECIMAL_ZEROS = r"^([^0-9]*[0-9]+)\.0+([\s\"']*)$"
 _SCIENTIFIC = r"^[\s='\"+]*[0-9]+(?:[.,][0-9]+)?[eE]\+?[0-9]{1,3}[\s\"']*$"
 
@@ -174,23 +197,38 @@ def _without_decimal_zeros(cells: pl.DataFrame) -> pl.DataFrame:
 def _without_surroundings(cells: pl.DataFrame, forms: tuple[str, ...]) -> pl.DataFrame:
     """Way 2, and way 3 for what it leaves."""
     value = pl.col("value")
-    stripped = value.str.replace(_BEFORE, "").str.replace(_BEHIND, "").str.replace(_EXTENSION, "")
     length = value.str.len_bytes()
-    bare = cells.select(
-        # Removing signs must not make a text readable that was too long before.
-        pl.when(length <= _LONGEST_TEXT)
-        .then(stripped.str.replace_all(_OTHER_SEPARATORS, " "))
-        .otherwise(pl.lit(""))
-        .alias("value"),
-        "region",
-        # Without its first letters a hash could pass for a number.
-        perhaps_hashed=length >= HASH_DIGITS,
+    bare = (
+        cells.lazy()
+        .select(
+            # Removing signs must not make a text readable that was too long before.
+            pl.when(length <= _LONGEST_TEXT).then(value).otherwise(pl.lit("")),
+            "region",
+            # Without its first letters a hash could pass for a number.
+            perhaps_hashed=length >= HASH_DIGITS,
+            # libphonenumber drops such digits beside letters; way 3 reads these numbers.
+            other_digits=value.str.contains(_OTHER_DIGIT),
+        )
+        .with_columns(value.str.replace(_BEFORE, "").str.replace(_BEHIND, ""))
+        .with_columns(value.str.replace_many(_OTHER_DIGITS).str.replace(_EXTENSION, ""))
+        .with_columns(value.str.replace_all(_OTHER_SEPARATORS, " "))
+        .with_columns(
+            pl.when(_is_vanity(value) & ~pl.col("other_digits"))
+            .then(value.str.replace_many(_KEYPAD))
+            .otherwise(value)
+        )
+        .collect()
     )
     found, left = _by_shape(bare, forms)
     left |= bare["perhaps_hashed"]
     if not left.any():
         return found
     return _put_rows(found, left, _one_by_one(cells.filter(left), forms))
+
+
+def _is_vanity(value: pl.Expr) -> pl.Expr:
+    letters = value.str.count_matches("[A-Za-z]") >= _VANITY_LETTERS
+    return letters & value.str.contains(_VANITY) & value.str.contains(_VANITY_DIGITS)
 
 
 def _one_by_one(cells: pl.DataFrame, forms: tuple[str, ...]) -> pl.DataFrame:

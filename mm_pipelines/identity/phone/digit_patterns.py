@@ -150,6 +150,21 @@ def matches_all(node: Node, length: int) -> bool:
     return all(matches_all(derivative(node, digit), length - 1) for digit in DIGITS)
 
 
+@lru_cache(maxsize=100_000)
+def ignores_digits(node: Node) -> bool:
+    """Whether only the number of digits counts, whichever way through the pattern is taken."""
+    match node:
+        case Digit(among):
+            return len(among) == len(DIGITS)
+        case Sequence(first, rest):
+            return ignores_digits(first) and ignores_digits(rest)
+        case Choice(parts):
+            return all(ignores_digits(part) for part in parts)
+        case Group(inner):
+            return ignores_digits(inner)
+    return True
+
+
 @lru_cache(maxsize=2_000)
 def parse(pattern: str) -> Node:
     """Read a pattern.

@@ -6,7 +6,6 @@ digits could change the answer, ``UndecidedError`` is raised or None returned.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -23,7 +22,8 @@ _TYPES = (
     "premium_rate", "toll_free", "shared_cost", "voip", "personal_number", "pager", "uan",
     "voicemail", "fixed_line", "mobile",
 )  # fmt: skip
-_UNKNOWN_DIGIT = "?"
+_ANY_DIGIT = "0"
+_NEVER = re.compile(r"(?!)")
 
 
 class UndecidedError(Exception):
@@ -74,9 +74,10 @@ class Pattern:
         """
         node = patterns.derivative_by(self.node, shape.known)
         left = shape.length - len(shape.known)
-        if any(0 < length <= left for length in patterns.lengths(node)):
+        reaches_on = any(0 < length <= left for length in patterns.lengths(node))
+        if reaches_on and not patterns.ignores_digits(node):
             raise UndecidedError
-        return self.expression.match(shape.known + _UNKNOWN_DIGIT * left)
+        return self.expression.match(shape.known + _ANY_DIGIT * left)
 
     def matches(self, shape: Shape) -> bool | None:
         """Whether the expression matches all of the strings to their end; None if only some."""
@@ -113,7 +114,17 @@ class Plan:
         """Whether the strings are numbers of a known type, such as mobile."""
         if shape.length not in self.possible_with_local:
             return False
-        return _all_of(self.is_viable(shape), _any_of(type_.matches(shape) for type_ in self.types))
+        viable = self.is_viable(shape)
+        if viable is False:
+            return False
+        typed = self._any_type(shape.length).matches(shape)
+        return typed if viable or typed is False else None
+
+    @cache  # noqa: B019 - plans live as long as the process
+    def _any_type(self, length: int) -> Pattern:
+        """The pattern of all types that have numbers of a length."""
+        nodes = (type_.node for type_ in self.types if length in (type_.lengths or {length}))
+        return Pattern(_NEVER, patterns.choice(*nodes), frozenset())
 
 
 @cache
@@ -196,20 +207,4 @@ def _pattern(expression: str | None, lengths: tuple[int, ...] = ()) -> Pattern |
     return Pattern(re.compile(expression), patterns.parse(expression), frozenset(lengths))
 
 
-_NO_NUMBER = Pattern(re.compile(r"(?!)"), patterns.NOTHING, frozenset())
-
-
-def _all_of(*answers: bool | None) -> bool | None:
-    if False in answers:
-        return False
-    return None if None in answers else True
-
-
-def _any_of(answers: Iterator[bool | None]) -> bool | None:
-    result: bool | None = False
-    for answer in answers:
-        if answer:
-            return True
-        if answer is None:
-            result = None
-    return result
+_NO_NUMBER = Pattern(_NEVER, patterns.NOTHING, frozenset())

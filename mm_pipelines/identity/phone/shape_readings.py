@@ -7,6 +7,7 @@ keep a count of digits from the end and put known digits before them, or reject.
 change the outcome, the result is ``UNDECIDED``.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -281,11 +282,11 @@ def _without_national_prefix(shape: Shape, plan: Plan) -> Shape:
     match = plan.national_prefix.match(shape)
     if match is None or not match.end():
         return shape
-    rest = shape.without(match.end())
     groups = match.groups()
     if plan.transform_rule and groups and groups[-1] is not None:
-        inserted = match.expand(plan.transform_rule)
-        rest = Shape(inserted + rest.known, len(inserted) + rest.length, rest.kept)
+        rest = _transformed(shape, match, plan.transform_rule)
+    else:
+        rest = shape.without(match.end())
     viable = plan.is_viable(shape)
     if viable is False:
         return rest
@@ -295,3 +296,17 @@ def _without_national_prefix(shape: Shape, plan: Plan) -> Shape:
     if viable is True and still_viable is False:
         return shape
     raise UndecidedError
+
+
+def _transformed(shape: Shape, match: re.Match[str], rule: str) -> Shape:
+    """The strings with the matched prefix replaced, as ``re.sub`` does."""
+    # Every rule ends with a group, such as "9\\1".
+    inserted, group = rule[:-2], int(rule[-1])
+    if match.end(group) == match.end():
+        rest = shape.without(match.start(group))
+    elif match.end() <= len(shape.known):
+        inserted = match.expand(rule)
+        rest = shape.without(match.end())
+    else:
+        raise UndecidedError
+    return Shape(inserted + rest.known, len(inserted) + rest.length, rest.kept)
