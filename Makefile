@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYVERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
 LOCK := requirements/py$(PYVERSION).txt
 
-.PHONY: help demo test test-slow test-browser up bench docs lint types imports lock clean
+.PHONY: help demo test test-phones test-slow test-browser up bench docs lint types imports lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ imports: $(VENV)/.installed
 
 test: lint types imports ## lint, types, import contracts and tests
 	$(BIN)/pytest -n 2
+
+test-phones: $(VENV)/.installed ## phone numbers of every region, against libphonenumber
+	$(BIN)/pytest -m "slow or not slow" tests/identity/test_phone.py
 
 test-slow: $(VENV)/.installed ## crash, scale and soak trials
 	$(BIN)/pytest -m slow

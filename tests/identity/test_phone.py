@@ -284,9 +284,11 @@ def test_every_regions_mobiles_are_read_right_in_four_spellings(count: int) -> N
     wrong = []
     for region in REGIONS:
         country_code = str(phonenumbers.country_code_for_region(region))
-        trunk = phonenumbers.ndd_prefix_for_region(region, True) or ""
+        trunk = phonenumbers.ndd_prefix_for_region(region, True)
         national = sorted(_valid_numbers(region, count, chance))
-        prefixes = (f"+{country_code}", f"00{country_code}", country_code, trunk)
+        prefixes = [f"+{country_code}", f"00{country_code}", country_code]
+        if trunk:
+            prefixes.append(trunk)
         written = [prefix + number for prefix in prefixes for number in national]
         for cells, default in (
             ({"PHONE": written}, region),
@@ -295,7 +297,7 @@ def test_every_regions_mobiles_are_read_right_in_four_spellings(count: int) -> N
             got = normalize(pl.DataFrame(cells), default_country=default)["PHONE"]
             wrong += [
                 (region, value)
-                for value, number, form in zip(written, national * 4, got, strict=True)
+                for value, number, form in zip(written, national * len(prefixes), got, strict=True)
                 if form != country_code + number and _is_mobile(country_code + number)
             ]
     assert not wrong, wrong[:20]
