@@ -1,4 +1,4 @@
-"""Immutable Parquet files under one base URL, each published whole or not at all."""
+"""Publishes immutable Parquet files under one base URL, each completely or not at all."""
 
 import hashlib
 import os
@@ -18,21 +18,21 @@ from fsspec.core import url_to_fs
 
 _SCRATCH = ".scratch-"
 _BLOCK_BYTES = 1 << 20
-_LOOK_AGAIN_SECONDS = 0.005
+_POLL_SECONDS = 0.005
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]*@|\?.*$")
 
 
 def without_credentials(url: str) -> str:
-    """An address for people: without the user name, password or signature that it may carry.
+    """The address without a user name, password or signature, for messages.
 
-    A local path, in which the same signs mean nothing, is left as it is.
+    A local path is returned unchanged: the same characters have no meaning there.
     """
     return _CREDENTIALS.sub("", url) if "://" in url else url
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file's place in the storage, relative to its base, and the digest of its bytes."""
+    """A file's path below the base of the storage, and the digest of its bytes."""
 
     path: str
     sha256: str
@@ -50,10 +50,10 @@ class Storage:
         self._root = root.rstrip("/")
 
     def publish(self, folder: str, suffix: str, write: Callable[[Path], None]) -> Published:
-        """Write a file by its content's address: ``{folder}/{sha256}{suffix}``.
+        """Write a file under the digest of its content: ``{folder}/{sha256}{suffix}``.
 
-        ``write`` fills a local scratch file. The same address is the same content, so publishing
-        twice is publishing once; only the file's time is renewed, so that retention leaves it.
+        ``write`` fills a local scratch file. The same path always has the same content, so
+        publishing twice only renews the file's time, which protects it from retention.
         """
         with self._scratch() as scratch:
             local = Path(scratch) / f"file{suffix}"
@@ -66,7 +66,7 @@ class Storage:
         return Published(path=path, sha256=sha256)
 
     def replace(self, path: str, write: Callable[[Path], None]) -> None:
-        """Write the file at ``path``, replacing what was there in one step."""
+        """Write the file at ``path`` and replace an existing one atomically."""
         with self._scratch() as scratch:
             local = Path(scratch) / Path(path).name
             write(local)
@@ -93,15 +93,15 @@ class Storage:
         return modified_at.astimezone(UTC)
 
     def delete(self, path: str) -> None:
-        """Remove a published file; one that is not there is no error."""
+        """Remove a published file; a missing file is not an error."""
         if self.exists(path):
             self._filesystem.rm(f"{self._root}/{path}")
 
     def clear_scratch(self, before: datetime) -> int:
-        """Remove the scratch folders on the local disk that killed processes left before a time.
+        """Remove scratch folders on the local disk that killed processes left before a time.
 
         Returns:
-            How many there were.
+            The number of folders removed.
         """
         if not self._is_local:
             return 0
@@ -121,7 +121,7 @@ class Storage:
     def _put(self, local: Path, path: str) -> None:
         target = f"{self._root}/{path}"
         if not self._is_local:
-            # Object stores show an object when its upload is complete: atomic by nature.
+            # Object stores show an object only when its upload is complete.
             self._filesystem.put_file(str(local), target)
             return
         final = Path(target)
@@ -134,14 +134,14 @@ class Storage:
     def _scratch(self) -> tempfile.TemporaryDirectory[str]:
         if not self._is_local:
             return tempfile.TemporaryDirectory(prefix="mm-")
-        # Within the storage, because a rename is atomic only within one filesystem, and so that a
-        # file of gigabytes is written once.
+        # Within the storage, because a rename is atomic only within one file system, and a file of
+        # gigabytes is then written only once.
         Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self._root)
 
 
 def _sync(folder: Path) -> None:
-    """Bring a rename to the disk, so that no ledger refers to what a power failure took back."""
+    """Flush a rename to disk, so that a power failure cannot undo what the ledger refers to."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -150,10 +150,9 @@ def _sync(folder: Path) -> None:
 
 
 def _digest_while_written(path: Path, write: Callable[[Path], None]) -> str:
-    """SHA-256 of the file that ``write`` makes, which is read as it grows, on a core of its own.
+    """SHA-256 of the file that ``write`` makes. A second thread reads the file as it grows.
 
-    Files of ours are written from their beginning to their end; one that was put in the place of
-    the file begun with is read again.
+    ``write`` appends only. If it replaces the file instead, the new file is read again.
     """
     path.touch()
     written = Event()
@@ -173,10 +172,10 @@ def _follow(growing: BinaryIO, written: Event) -> str:
     digest = hashlib.sha256()
     finished = False
     while not finished:
-        # Asked before reading: what is written later is not the last of the file.
-        finished = written.wait(_LOOK_AGAIN_SECONDS)
+        # Checked before reading, because a write may come after the last read.
+        finished = written.wait(_POLL_SECONDS)
         while block := growing.read(_BLOCK_BYTES):
             digest.update(block)
-        # On its way to the disk already, so that the sync at the end has little left to wait for.
+        # Flushed as it grows, so that the final sync is short.
         os.fdatasync(growing.fileno())
     return digest.hexdigest()

@@ -1,8 +1,8 @@
 """CSV, TSV and TXT: rows of fields, in chunks, each row with exactly the header's fields.
 
-Polars reads the chunks. It fills short rows silently and says little of where a fault lies, so a
-chunk is only taken from it when the count of delimiters proves every row complete; any other chunk
-goes through Python's ``csv``, which tells the row.
+Polars reads the chunks. It fills short rows silently and does not report the row of a fault, so a
+chunk is accepted from it only if the count of delimiters proves that every row is complete.
+Python's ``csv`` reads every other chunk and reports the row.
 """
 
 import codecs
@@ -24,14 +24,14 @@ _BLANK_LINES = re.compile(rb"\n(?:[ \t]*\r?\n)+")
 
 
 class Delimited:
-    """The rows of one list of text.
+    """The rows of one delimited file.
 
     Args:
-        url: The list, for messages.
+        url: The file, for messages.
         blocks: UTF-8 text.
 
     Attributes:
-        delimiter: What stands between the fields.
+        delimiter: The character between the fields.
         header: The column names.
     """
 
@@ -45,7 +45,7 @@ class Delimited:
             # Excel's own line above the header.
             self._first, sample = self._first[len(declared[0].encode()) :], sample[declared.end() :]
         if not self._first.strip():
-            raise ListUnreadableError(url, "", "the list is empty; it has not even a header")
+            raise ListUnreadableError(url, "", "the list is empty; it has no header")
         self.delimiter = declared[1] if declared else sniff_delimiter(sample)
         self.header = self._take_header()
 
@@ -70,7 +70,7 @@ class Delimited:
             data = following
 
     def _take_header(self) -> list[str]:
-        # Decoded as far as the header goes; the block is a hundred thousand times as long.
+        # Decodes only the header; the block is a hundred thousand times as long.
         text = io.TextIOWrapper(io.BytesIO(self._first), encoding="utf-8", newline="")
         reader = csv.reader(text, delimiter=self.delimiter, strict=True)
         try:
@@ -88,20 +88,20 @@ class Delimited:
         return header
 
     def _fast(self, data: bytes, places: Sequence[int]) -> pl.DataFrame | None:
-        """The chunk as Polars reads it; None unless every row is certainly complete."""
+        """The chunk as Polars reads it; None unless every row is provably complete."""
         quoted, width = b'"' in data, len(self.header)
-        # Polars drops a mark at the beginning of what it reads, which here is no beginning.
+        # Polars drops a byte order mark at the start of its input, which is not the file's start.
         if b"\0" in data or data.startswith(codecs.BOM_UTF8):
             return None
         frame = self._complete(data, places, quoted=quoted)
         if (frame is None or width == 1) and not quoted:
-            # Blank lines are no rows, and seldom enough to look for them only now.
+            # Blank lines are not rows. They are rare, so they are removed only at this point.
             frame = self._complete(_BLANK_LINES.sub(b"\n", b"\n" + data)[1:], places, quoted=False)
         return frame
 
     def _complete(self, data: bytes, places: Sequence[int], *, quoted: bool) -> pl.DataFrame | None:
         try:
-            # Every column, also those not wanted: only then does Polars refuse rows with too many.
+            # All columns, because Polars refuses longer rows only if it reads every column.
             frame = pl.read_csv(
                 data,
                 has_header=False,
@@ -140,7 +140,7 @@ class Delimited:
                     fault = f"{_fields(len(fields))} where the header has {width}"
                     raise ListRowError(self._url, row(number), fault)
                 if any("\0" in field for field in fields):
-                    fault = "a zero byte, which no text holds"
+                    fault = "a zero byte, which is not text"
                     raise ListRowError(self._url, row(number), fault)
                 for column, place in zip(columns, places, strict=True):
                     column.append(fields[place])
@@ -155,7 +155,7 @@ class Delimited:
 
 
 def sniff_delimiter(sample: str) -> str:
-    """The sign that splits the sample's lines into the same number of fields, most fields first."""
+    """The character that splits most lines into the same number of fields, most fields first."""
     best, best_score = DELIMITERS[0], (0.0, 0)
     for delimiter in DELIMITERS:
         reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)
@@ -179,19 +179,19 @@ def sniff_delimiter(sample: str) -> str:
 
 
 def _whole_records(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Blocks that end where a record ends: at a line's end outside quotes."""
+    """Blocks that end where a record ends: at the end of a line outside quotes."""
     carry = b""
     for block in map(_with_newlines, blocks):
         end = _end_of_records(block, carry.count(b'"'))
         if end > 0:
-            # Joined as they are cut: a block is long enough for each copy of it to be felt.
+            # One copy instead of two: blocks are megabytes long.
             yield b"".join((carry, memoryview(block)[:end]))
             carry = block[end:]
             continue
         carry += block
         if len(carry) > _LONGEST_RECORDS:
-            # A quote that stands within a field, or one that is never closed: the exact reading
-            # knows the one and names the row of the other.
+            # A quote within a field, or one that is never closed. The exact reading accepts the
+            # first and reports the row of the second.
             end = carry.rfind(b"\n") + 1
             if end > 0:
                 yield carry[:end]
@@ -201,7 +201,7 @@ def _whole_records(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _end_of_records(data: bytes, quotes_before: int) -> int:
-    # Looked for before they are counted: most lists have none, and looking is eight times as fast.
+    # Searching is eight times as fast as counting, and most lists contain no quotes.
     quotes, end = quotes_before + (data.count(b'"') if b'"' in data else 0), len(data)
     for _ in range(_LINES_TRIED):
         line_end = data.rfind(b"\n", 0, end)
@@ -215,11 +215,11 @@ def _end_of_records(data: bytes, quotes_before: int) -> int:
 
 
 def _fills(data: bytes, frame: pl.DataFrame, delimiters: int) -> bool:
-    """Whether the fields, so many delimiters and the lines' ends make up the bytes.
+    """Whether the fields, that many delimiters and the line ends add up to the bytes.
 
-    No row has more delimiters or a longer end than is reckoned, so that the sum is only right if
-    every row has as many. Where it is not, as with ends of both kinds, it tells nothing. It is
-    asked first because counting delimiters would keep every other thread waiting.
+    No row has more delimiters or a longer end than assumed, so the sum is right only if every row
+    is complete. A wrong sum proves nothing, because line ends may be mixed. This comes before the
+    count of delimiters, because the count holds Python's lock and blocks the other threads.
     """
     if data.endswith(b"\r\n"):
         ends = 2 * frame.height
@@ -232,7 +232,7 @@ def _fills(data: bytes, frame: pl.DataFrame, delimiters: int) -> bool:
 
 
 def _with_newlines(block: bytes) -> bytes:
-    # Lists of old Macintosh programs end their lines with a carriage return alone.
+    # Old Macintosh programs end lines with a carriage return alone.
     return block.replace(b"\r", b"\n") if b"\r" in block and b"\n" not in block else block
 
 
@@ -248,7 +248,7 @@ def _fault(message: str) -> str:
     if "unexpected end" in message:
         return "a quoted field begins here and is never closed"
     if "expected after" in message:
-        return "there is text behind a closing quote"
+        return "there is text after a closing quote"
     if "larger than field limit" in message:
-        return "a field is longer than a million signs; a quote may never be closed"
+        return "a field is longer than a million characters; a quote may be unclosed"
     return "the row cannot be read"

@@ -1,7 +1,7 @@
-"""A list's text as UTF-8, whatever it was written in, without reading it twice.
+"""Converts a list's text to UTF-8 from its encoding, in one pass.
 
-A mark at the beginning or zeros among the first bytes tell UTF-16. All else begins as ASCII, which
-UTF-8 and Windows-1252 share: the first block that holds another byte decides between the two.
+A byte order mark or zeros among the first bytes show UTF-16. Any other text begins as ASCII, which
+UTF-8 and Windows-1252 share: the first block with another byte decides between the two.
 """
 
 import codecs
@@ -24,7 +24,7 @@ _MARKS = (
 _SAMPLE_BYTES = 4096
 _SOUND = re.compile(rb"[\xc2-\xf4][\x80-\xbf]+")
 
-#: Windows-1252 as browsers read it: the five bytes without a sign stay control characters.
+#: Windows-1252 as browsers read it: the five undefined bytes stay control characters.
 _WINDOWS_1252 = "".join(
     bytes([byte]).decode("cp1252", errors="ignore") or chr(byte) for byte in range(256)
 )
@@ -35,12 +35,12 @@ class Text:
 
     Args:
         url: The list, for messages.
-        read: Gives the list's blocks; called again only to tell the line of a fault.
+        read: Returns the list's blocks; called again only to find the line of a fault.
         declared: ``source.encoding`` of mm.yaml, which replaces the guess. A byte order mark
             still decides, because it is certain.
 
     Attributes:
-        encoding: ``ascii`` until a byte tells more, then ``utf-8``, ``windows-1252``,
+        encoding: ``ascii`` until a byte decides, then ``utf-8``, ``windows-1252``,
             ``utf-16-le``…
     """
 
@@ -54,7 +54,7 @@ class Text:
         """The text, in UTF-8, without a byte order mark.
 
         Raises:
-            ListUnreadableError: The bytes are not text of the encoding that they began in.
+            ListUnreadableError: The bytes are not text in the encoding that the list began in.
         """
         blocks = self._read()
         first, done = next(blocks, b""), 0
@@ -111,7 +111,7 @@ class Text:
             raise ListUnreadableError(self._url, place, fault) from None
 
     def _line_at(self, place: int) -> int:
-        # Counted only now: counting the lines of every list costs as much as hashing its bytes.
+        # Only after a fault: counting lines costs as much as hashing the bytes.
         line, left = 1, place
         for block in self._read():
             line += block.count(b"\n", 0, max(left, 0))
@@ -120,7 +120,7 @@ class Text:
 
 
 def _wide(sample: bytes) -> str | None:
-    # Text in Roman letters without a mark: every other byte is zero.
+    # Text in Latin letters without a byte order mark: every other byte is zero.
     even, odd = sample[0::2].count(0), sample[1::2].count(0)
     if odd > len(sample) // 4 and odd > even:
         return "utf-16-le"
@@ -130,7 +130,7 @@ def _wide(sample: bytes) -> str | None:
 
 
 def _is_utf8(block: bytes) -> bool:
-    # Polars checks ten times as fast as Python decodes, but does not tell the place.
+    # Polars checks ten times as fast as Python decodes, but does not report the position.
     with suppress(pl.exceptions.PolarsError):
         pl.Series([block]).cast(pl.String)
         return True
@@ -142,12 +142,12 @@ def _looks_like_utf8(block: bytes) -> bool:
         return True
     broken = block.decode(errors="replace").count("\ufffd")
     sound = len(_SOUND.findall(block))
-    # One damaged byte in a UTF-8 list is a fault to name, not another encoding.
+    # One damaged byte in a UTF-8 list is a fault to report, not another encoding.
     return sound > 10 * broken
 
 
 def _unfinished(block: bytes) -> bytes:
-    """The bytes at the end that may be the beginning of one UTF-8 sign."""
+    """The bytes at the end that may begin a UTF-8 character."""
     for length in range(1, min(4, len(block) + 1)):
         byte = block[-length]
         if byte >= 0xC0:

@@ -1,4 +1,4 @@
-"""NDJSON: one JSON object a line."""
+"""NDJSON: one JSON object per line."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -17,7 +17,7 @@ class NdJson:
     """The rows of one NDJSON list.
 
     Attributes:
-        header: The fields of the objects in the first chunk; none is expected to appear later.
+        header: The fields of the objects in the first chunk.
     """
 
     def __init__(self, url: str, blocks: Iterator[bytes]) -> None:
@@ -33,8 +33,8 @@ class NdJson:
         """The fields at ``places`` of the header, in frames of text without nulls.
 
         Raises:
-            ListRowError: A line is no JSON object.
-            ListHeaderError: A field that is known to hold a key appears only late in the list.
+            ListRowError: A line is not a JSON object.
+            ListHeaderError: A field of a schema key or of consent first appears in a later chunk.
         """
         names = [self.header[place] for place in places]
         known = set(self.header)
@@ -73,9 +73,9 @@ class NdJson:
             try:
                 value = orjson.loads(line)
             except orjson.JSONDecodeError:
-                raise ListRowError(self._url, row(number), "the line is no JSON") from None
+                raise ListRowError(self._url, row(number), "the line is not JSON") from None
             if not isinstance(value, dict):
-                fault = "the line is JSON, but no object"
+                fault = "the line is JSON, but not an object"
                 raise ListRowError(self._url, row(number), fault)
             yield value
 

@@ -1,4 +1,4 @@
-"""A list validated in place: what it is and what it holds, without a value of any row."""
+"""Validates a list in its place and reports what it contains, without any value."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from mm_pipelines.lists.reading import AGREED, ROW_NUMBER, CustomerList, FileRea
 
 @dataclass(frozen=True)
 class ListReport:
-    """What a list is.
+    """The form and the counts of a list.
 
     Attributes:
         url: The list.
@@ -25,9 +25,9 @@ class ListReport:
         rows_without_consent: Rows that are rejected because their person did not agree.
         rows_with_identifier: Of the other rows, those in which EMAIL or PHONE is not blank.
         format: ``csv``, ``tsv``, ``txt``, ``ndjson`` or ``parquet``.
-        gzipped: Whether the file is packed.
+        gzipped: Whether the file is compressed.
         encoding: ``ascii``, ``utf-8``, ``windows-1252``, ``utf-16-le``…; None for Parquet.
-        delimiter: What stands between the fields; None for NDJSON and Parquet.
+        delimiter: The character between the fields; None for NDJSON and Parquet.
         columns: Schema key to the headers that it is read from.
         alternatives: Keys that several columns map to, with the headers in order of precedence.
         unrecognized: Headers that belong to no key; they are not read.

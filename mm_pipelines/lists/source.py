@@ -1,4 +1,4 @@
-"""A list's bytes: read once, in blocks, fingerprinted as they are read, unpacked if gzipped."""
+"""Reads a file of a list once, in blocks, with its fingerprint, and decompresses gzip."""
 
 import hashlib
 import zlib
@@ -15,10 +15,10 @@ _FIRST_BLOCK_BYTES = 1 << 20
 
 
 class Bytes:
-    """The bytes of one list.
+    """The bytes of one file.
 
-    ``fingerprint`` is the SHA-256 of the file as it lies there (compressed, if it is), known when
-    the blocks have been read to the end.
+    ``fingerprint`` is the SHA-256 of the file as stored (compressed, if it is). It is complete when
+    all blocks are read.
     """
 
     def __init__(self, url: str) -> None:
@@ -35,15 +35,15 @@ class Bytes:
         """The content in blocks.
 
         Raises:
-            ListMissingError: There is no such file.
+            ListMissingError: The file does not exist.
             ListUnreadableError: The file cannot be read, or its gzip data are damaged.
         """
         raw = self.raw()
         return self._unpacked(raw) if self._url.lower().endswith(".gz") else raw
 
     def raw(self) -> Iterator[bytes]:
-        """The file's blocks as they lie there."""
-        # The first are small, so that those who work on them begin at once.
+        """The file's blocks as stored."""
+        # The first blocks are small, so that the worker threads start early.
         size = _FIRST_BLOCK_BYTES
         with open_binary(self._url) as file:
             while block := self._read(file, size):
@@ -65,15 +65,15 @@ class Bytes:
             rest = block
             while rest:
                 if finished:
-                    # gzip files may be several members in a row; zeros may follow as padding.
+                    # A gzip file may have several members and zeros as padding.
                     if not rest.strip(b"\0"):
                         break
                     unpacking, finished = zlib.decompressobj(wbits=31), False
                 try:
-                    # Bounded, because a small block can unpack to a thousand times its size.
+                    # Bounded, because a block can decompress to a thousand times its size.
                     content = unpacking.decompress(rest, BLOCK_BYTES)
                 except zlib.error:
-                    fault = "the gzip data are damaged; pack the list again"
+                    fault = "the gzip data are damaged; compress the list again"
                     raise ListUnreadableError(self._url, "", fault) from None
                 if content:
                     yield content
@@ -86,10 +86,10 @@ class Bytes:
 
 @contextmanager
 def open_binary(url: str) -> Iterator[BinaryIO]:
-    """A list's file, opened for reading.
+    """Open a file of a list for reading.
 
     Raises:
-        ListMissingError: There is no such file.
+        ListMissingError: The file does not exist.
         ListUnreadableError: It cannot be opened.
     """
     filesystem, path = url_to_fs(url)

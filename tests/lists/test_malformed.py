@@ -55,11 +55,11 @@ def _many(broken: bytes, before: int) -> bytes:
 PEOPLE = pl.DataFrame({"email": ["mary@example.com"] * 3})
 PACKED = gzip.compress(HEADER + GOOD * 500, mtime=0)
 ENDINGS = "the file's ending is none of .csv, .tsv, .txt, .ndjson (each also .gz) and .parquet"
-EMPTY = "the list is empty; it has not even a header"
+EMPTY = "the list is empty; it has no header"
 NO_NAMES = "the first line holds values, not column names; put a line of names above it"
 LATE_BYTE = "a byte that is not UTF-8, though the list began in UTF-8; save it as UTF-8"
 UNCLOSED = "a quoted field begins here and is never closed"
-BEHIND_QUOTE = "there is text behind a closing quote"
+BEHIND_QUOTE = "there is text after a closing quote"
 UNKNOWN = (
     "no column is recognized as EMAIL or PHONE ({} recognized); name them in mm.yaml under "
     "source.columns, or put a line of names above the values if there is none"
@@ -137,19 +137,19 @@ CORPUS = [
     Malformed("l.csv.gz", PACKED[:-12], ListUnreadableError, "",
               "the gzip data end too early; the file was not copied to its end"),
     Malformed("l.csv.gz", HEADER + GOOD, ListUnreadableError, "",
-              "the gzip data are damaged; pack the list again"),
+              "the gzip data are damaged; compress the list again"),
     Malformed("l.csv.gz", PACKED[:40] + b"\xff" * 20 + PACKED[60:], ListUnreadableError, "",
-              "the gzip data are damaged; pack the list again"),
+              "the gzip data are damaged; compress the list again"),
     Malformed("l.csv.gz", PACKED + b"trailing", ListUnreadableError, "",
-              "the gzip data are damaged; pack the list again"),
+              "the gzip data are damaged; compress the list again"),
     Malformed("l.ndjson", b'{"email": "a@b.co"}\nmary\n', ListRowError, "row 2",
-              "the line is no JSON"),
+              "the line is not JSON"),
     Malformed("l.ndjson", b'{"email": "a@b.co"}\n\n{"email": \n', ListRowError, "row 2",
-              "the line is no JSON"),
+              "the line is not JSON"),
     Malformed("l.ndjson", b'{"email": "a@b.co"}\n["a@b.co"]\n', ListRowError, "row 2",
-              "the line is JSON, but no object"),
+              "the line is JSON, but not an object"),
     Malformed("l.ndjson", b'[{"email": "a@b.co"}]\n', ListRowError, "row 1",
-              "the line is JSON, but no object"),
+              "the line is JSON, but not an object"),
     Malformed("l.ndjson", b'{"email": "a@b.co"}\n' * 60_000 + b'{"email": "", "phone": "1"}\n',
               ListHeaderError, "row 60,001",
               "the field 'phone' appears here for the first time; "
@@ -169,7 +169,7 @@ CORPUS = [
     Malformed("l.parquet", b"email\na@b.co\n", ListUnreadableError, "", CUT_PARQUET),
     Malformed("l.parquet", _parquet(PEOPLE)[:-20], ListUnreadableError, "", CUT_PARQUET),
     Malformed("l.csv", HEADER + GOOD + b"a@b.co,\0,Mary\n", ListRowError, "row 2",
-              "a zero byte, which no text holds"),
+              "a zero byte, which is not text"),
 ]  # fmt: skip
 
 
