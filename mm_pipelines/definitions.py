@@ -22,6 +22,7 @@ from mm_pipelines.sensors import (
     customer_list_sensor,
     deferred_work_sensor,
     optin_sensor,
+    removal_list_sensor,
     sender_file_sensor,
     unsubscribe_sensor,
     upload_status_sensor,
@@ -40,6 +41,7 @@ defs = dg.Definitions(
     ],
     sensors=[
         deferred_work_sensor,
+        removal_list_sensor,
         sender_file_sensor,
         upload_status_sensor,
         unsubscribe_sensor,

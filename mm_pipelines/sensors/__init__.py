@@ -1,7 +1,7 @@
 """The sensors read what is due and request runs. The requested assets acknowledge it."""
 
 from mm_pipelines.sensors.alerts import alert_sensor
-from mm_pipelines.sensors.customer_list import customer_list_sensor
+from mm_pipelines.sensors.customer_list import customer_list_sensor, removal_list_sensor
 from mm_pipelines.sensors.deferred_work import deferred_work_sensor
 from mm_pipelines.sensors.optin import optin_sensor
 from mm_pipelines.sensors.sender_file import sender_file_sensor
@@ -13,6 +13,7 @@ __all__ = [
     "customer_list_sensor",
     "deferred_work_sensor",
     "optin_sensor",
+    "removal_list_sensor",
     "sender_file_sensor",
     "unsubscribe_sensor",
     "upload_status_sensor",

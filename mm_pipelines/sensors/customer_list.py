@@ -1,38 +1,59 @@
-"""New and changed lists, seen by what the file system tells of them, never by reading them."""
+"""Requests uploads and removals when a list is new or has changed, without reading it.
+
+A list is done when the asset was materialized after the sensor saw the list in its present state.
+Until then the sensor requests it again, so a list whose run failed is not forgotten.
+"""
 
 import logging
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import dagster as dg
 from pydantic import BaseModel, Field, ValidationError
 
 from mm_pipelines.lists.location import stat_list
 from mm_pipelines.partitions import CONFIG, AudienceDay
+from mm_pipelines.sensors.run_requests import (
+    PendingWork,
+    build_run_requests,
+    last_materialized,
+)
 
 DAYS_WATCHED = 7
-"""Lists that change later are uploaded by a backfill, which a person asks for."""
+"""Days up to today whose lists are watched. Older lists are uploaded by a backfill."""
 
-_LISTS_A_TICK = 100
-_RUNS_A_TICK = 25
+_LISTS_PER_TICK = 100
+
+
+class SeenList(BaseModel):
+    """The state of one partition's lists.
+
+    Attributes:
+        mark: Changes when a list changes (size, time, ETag).
+        seen_at: When the sensor first saw this mark.
+        done: Whether the asset was materialized since.
+    """
+
+    mark: str
+    seen_at: datetime
+    done: bool = False
 
 
 class Seen(BaseModel):
-    """The sensor's cursor: the mark of each watched list, and the partition looked at last."""
+    """The sensor's cursor: the lists seen so far, and the partition examined last."""
 
-    marks: dict[str, str] = Field(default_factory=dict)
-    last_looked_at: str = ""
+    lists: dict[str, SeenList] = Field(default_factory=dict)
+    last_examined: str = ""
 
     @classmethod
-    def of(cls, cursor: str | None) -> "Seen":
-        """The cursor as it was stored; one that cannot be read begins anew.
+    def of(cls, cursor: str | None) -> Self:
+        """The stored cursor; one that cannot be read starts empty.
 
-        Beginning anew asks again for lists that were uploaded: their runs find nothing to do.
+        An empty cursor requests lists again that were uploaded. Their runs find nothing new.
         """
-        if not cursor:
-            return cls()
         try:
-            return cls.model_validate_json(cursor)
+            return cls.model_validate_json(cursor or "{}")
         except ValidationError:
             return cls()
 
@@ -40,38 +61,71 @@ class Seen(BaseModel):
 @dg.sensor(
     job_name="daily_upload",
     minimum_interval_seconds=60,
-    # Lists that are still being written when the sensor looks are the business of each site: it is
-    # switched on where they are put in place whole. The schedule runs without it.
+    # Off by default: the sensor cannot see whether a list is still being written. Turn it on where
+    # lists are put in place by a rename. The schedule works without it.
     default_status=dg.DefaultSensorStatus.STOPPED,
     description=(
-        f"A list of the last {DAYS_WATCHED} days that is new or has changed asks for daily_upload "
-        "of its partition."
+        f"Requests daily_upload for each list of the last {DAYS_WATCHED} days that is new or has "
+        "changed, until it is uploaded."
     ),
 )
 def customer_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Ask for the upload of each list that was not there before, or not like this."""
+    """Request the upload of each list that was not uploaded in its present state."""
+    return _evaluate(
+        context,
+        asset="audience_upload",
+        job="daily_upload",
+        urls_of=lambda partition: [partition.list_url],
+    )
+
+
+@dg.sensor(
+    asset_selection=dg.AssetSelection.assets("audience_removals"),
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        f"Requests audience_removals for each removal list of the last {DAYS_WATCHED} days that is "
+        "new or has changed, until its people are removed."
+    ),
+)
+def removal_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Request the removals of each list that was not carried out in its present state."""
+    return _evaluate(
+        context,
+        asset="audience_removals",
+        job=None,
+        urls_of=lambda partition: [url for _, url in partition.removal_lists],
+    )
+
+
+def _evaluate(
+    context: dg.SensorEvaluationContext,
+    *,
+    asset: str,
+    job: str | None,
+    urls_of: Callable[[AudienceDay], Sequence[str]],
+) -> dg.SensorResult:
     seen = Seen.of(context.cursor)
     watched = list(_watched(datetime.now(CONFIG.zone)))
-    keys = {partition.key for partition in watched}
-    marks = {key: mark for key, mark in seen.marks.items() if key in keys}
-    requests: list[dg.RunRequest] = []
-    last_looked_at = seen.last_looked_at
-    for partition in _from(watched, seen.last_looked_at)[:_LISTS_A_TICK]:
-        if len(requests) == _RUNS_A_TICK:
-            break
-        last_looked_at = partition.key
-        mark = _mark(partition, context.log)
-        if mark is None or mark == marks.get(partition.key):
-            continue
-        marks[partition.key] = mark
-        requests.append(
-            dg.RunRequest(run_key=f"{partition.key}:{mark}", partition_key=partition.key)
-        )
-    return dg.SensorResult(
-        run_requests=requests,
-        skip_reason=None if requests else f"No list of the last {DAYS_WATCHED} days has changed",
-        cursor=Seen(marks=marks, last_looked_at=last_looked_at).model_dump_json(),
-    )
+    keys = {str(partition.key) for partition in watched}
+    lists = {key: entry for key, entry in seen.lists.items() if key in keys}
+    examined = _from(watched, seen.last_examined)[:_LISTS_PER_TICK]
+    now = datetime.now(UTC)
+    for partition in examined:
+        mark = _mark(urls_of(partition), context.log)
+        key = str(partition.key)
+        if mark and (key not in lists or lists[key].mark != mark):
+            lists[key] = SeenList(mark=mark, seen_at=now)
+    due = []
+    for key, entry in lists.items():
+        if not entry.done:
+            done_at = last_materialized(context.instance, asset, key)
+            entry.done = done_at is not None and done_at > entry.seen_at
+        if not entry.done:
+            due.append(PendingWork(asset, key, entry.seen_at, newest_at=entry.seen_at, job=job))
+    last_examined = str(examined[-1].key) if examined else ""
+    cursor = Seen(lists=lists, last_examined=last_examined).model_dump_json()
+    return build_run_requests(context.instance, due).result(context, cursor=cursor)
 
 
 def _watched(now: datetime) -> Iterator[AudienceDay]:
@@ -81,18 +135,23 @@ def _watched(now: datetime) -> Iterator[AudienceDay]:
             yield from (AudienceDay(audience, day) for audience in CONFIG.audiences)
 
 
-def _from(watched: list[AudienceDay], last_looked_at: str) -> list[AudienceDay]:
-    """The partitions in the order of looking: on from where the last tick stopped."""
+def _from(watched: list[AudienceDay], last_examined: str) -> list[AudienceDay]:
+    """The partitions in the order of examination, starting after the last one examined."""
     keys = [str(partition.key) for partition in watched]
-    start = keys.index(last_looked_at) + 1 if last_looked_at in keys else 0
+    start = keys.index(last_examined) + 1 if last_examined in keys else 0
     return watched[start:] + watched[:start]
 
 
-def _mark(partition: AudienceDay, log: logging.Logger) -> str | None:
-    try:
-        stat = stat_list(partition.list_url)
-    except OSError as error:
-        # One place out of reach does not keep the other lists waiting.
-        log.warning(f"the list of {partition.key} cannot be looked at: {type(error).__name__}")
-        return None
-    return stat.mark if stat else None
+def _mark(urls: Sequence[str], log: logging.Logger) -> str | None:
+    """The combined mark of the lists that exist; None if there is none."""
+    marks = []
+    for url in urls:
+        try:
+            stat = stat_list(url)
+        except OSError as error:
+            # One unreachable store does not delay the other lists.
+            log.warning(f"a list's store is unreachable: {type(error).__name__}")
+            return None
+        if stat is not None:
+            marks.append(stat.mark)
+    return "\n".join(marks) or None

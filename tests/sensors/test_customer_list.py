@@ -1,16 +1,20 @@
-"""The sensor that watches for lists."""
+"""The sensors that watch for customer lists and removal lists."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import fsspec
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
 from mm_pipelines.definitions import defs
 from mm_pipelines.partitions import CONFIG, AudienceDay
-from mm_pipelines.sensors import customer_list_sensor
+from mm_pipelines.sensors import customer_list_sensor, removal_list_sensor
 from mm_pipelines.sensors.customer_list import DAYS_WATCHED
+from mm_pipelines.sensors.run_requests import REQUESTED_FOR_TAG, wait_after
+from tests.runs import ended_earlier
 
 TODAY = datetime.now(CONFIG.zone).date()
 
@@ -39,9 +43,13 @@ def put(lists: Path, content: str, *, audience: str = "acme_newsletter", days_ag
     return str(partition.key)
 
 
-def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
+def tick(
+    instance: dg.DagsterInstance,
+    cursor: str | None = None,
+    sensor: dg.SensorDefinition = customer_list_sensor,
+) -> dg.SensorResult:
     with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
-        result = customer_list_sensor(context)
+        result = sensor(context)
     assert isinstance(result, dg.SensorResult)
     return result
 
@@ -50,14 +58,61 @@ def keys(result: dg.SensorResult) -> list[str | None]:
     return [request.partition_key for request in result.run_requests or []]
 
 
-def test_a_new_list_asks_for_its_partition_once(lists: Path, instance: dg.DagsterInstance) -> None:
+def materialize(instance: dg.DagsterInstance, asset: str, key: str) -> None:
+    """The asset did its work for a partition."""
+    instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=key))
+
+
+def test_a_new_list_is_requested_until_it_is_uploaded(
+    lists: Path, instance: dg.DagsterInstance
+) -> None:
     key = put(lists, "email\n")
     first = tick(instance)
     assert keys(first) == [key]
-    assert keys(tick(instance, first.cursor)) == []
+    again = tick(instance, first.cursor)
+    assert [request.run_key for request in again.run_requests or []] == [
+        request.run_key for request in first.run_requests or []
+    ]
+    materialize(instance, "audience_upload", key)
+    assert keys(tick(instance, again.cursor)) == []
 
 
-def test_a_changed_list_asks_again_under_another_key(
+def test_a_list_whose_run_failed_is_requested_again_with_another_key(
+    lists: Path, instance: dg.DagsterInstance
+) -> None:
+    key = put(lists, "email\n")
+    first = tick(instance)
+    create_run_for_test(
+        instance,
+        job_name="daily_upload",
+        status=dg.DagsterRunStatus.FAILURE,
+        tags={REQUESTED_FOR_TAG: "audience_upload", "dagster/partition": key},
+    )
+    waiting = tick(instance, first.cursor)
+    assert keys(waiting) == []
+    assert "next attempt at" in str(waiting.skip_reason)
+    ended_earlier(instance, wait_after(1))
+    (request,) = tick(instance, waiting.cursor).run_requests or []
+    assert str(request.run_key).endswith("attempt-2")
+
+
+def test_a_removal_list_that_comes_late_is_requested_until_it_is_carried_out(
+    instance: dg.DagsterInstance,
+) -> None:
+    day = TODAY - timedelta(days=2)
+    with fsspec.open(f"memory://removals/acme_newsletter/{day}.csv", "wt") as file:
+        file.write("email\n")
+    try:
+        first = tick(instance, sensor=removal_list_sensor)
+        key = f"acme_newsletter|{day}"
+        assert keys(first) == [key]
+        materialize(instance, "audience_removals", key)
+        assert keys(tick(instance, first.cursor, sensor=removal_list_sensor)) == []
+    finally:
+        fsspec.filesystem("memory").rm("/removals", recursive=True)
+
+
+def test_a_changed_list_is_requested_with_another_key(
     lists: Path, instance: dg.DagsterInstance
 ) -> None:
     key = put(lists, "email\n")
@@ -69,7 +124,7 @@ def test_a_changed_list_asks_again_under_another_key(
     assert len(run_keys) == 2
 
 
-def test_without_lists_nothing_is_asked_and_the_reason_told(
+def test_without_lists_the_tick_is_skipped_with_a_reason(
     lists: Path, instance: dg.DagsterInstance
 ) -> None:
     result = tick(instance)
@@ -78,21 +133,21 @@ def test_without_lists_nothing_is_asked_and_the_reason_told(
 
 
 @pytest.mark.parametrize("cursor", ["", "no json", "[]", '{"marks": 7}', '{"other": 1}'])
-def test_a_cursor_that_cannot_be_read_begins_anew(
+def test_a_cursor_that_cannot_be_read_starts_empty(
     lists: Path, instance: dg.DagsterInstance, cursor: str
 ) -> None:
     key = put(lists, "email\n")
     assert keys(tick(instance, cursor)) == [key]
 
 
-def test_lists_from_before_the_watched_days_are_left_alone(
+def test_lists_older_than_the_watched_days_are_ignored(
     lists: Path, instance: dg.DagsterInstance
 ) -> None:
     put(lists, "email\n", days_ago=DAYS_WATCHED)
     assert keys(tick(instance)) == []
 
 
-def test_a_list_that_cannot_be_looked_at_does_not_hold_up_the_others(
+def test_an_unreachable_list_does_not_delay_the_others(
     lists: Path, instance: dg.DagsterInstance
 ) -> None:
     key = put(lists, "email\n")
@@ -108,7 +163,7 @@ def test_a_folder_is_no_list(lists: Path, instance: dg.DagsterInstance) -> None:
 
 # Dagster names its own tags of multi-partition keys so.
 @pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning")
-def test_dagster_accepts_what_is_asked_for(lists: Path, instance: dg.DagsterInstance) -> None:
+def test_dagster_accepts_the_requests(lists: Path, instance: dg.DagsterInstance) -> None:
     key = put(lists, "email\n")
     with dg.build_sensor_context(
         instance=instance, repository_def=defs.get_repository_def()
