@@ -14,9 +14,14 @@ from mm_pipelines.tokens.listing import as_listed
 from mm_pipelines.tokens.subscription_token import staging
 from mm_pipelines.warehouse.database import Database
 
+# A webhook brought the token: it contains less than the listing.
+_LITTLE_KNOWN = (
+    "(details_asked_at is null and (created_at is null or source = 'opt_in' and reoptin is null))"
+)
+
 # First those that a webhook brought, of which little is known; then those about to expire, which
 # may have been renewed; then those that changed. None twice a day.
-_WORTH_ASKING = text("""
+_WORTH_ASKING = text(f"""
 select token
 from mm.subscription_token as known
 left join (
@@ -28,12 +33,12 @@ left join (
 where page_id = :page_id and gone_at is null and recipient_id is not null
     and coalesce(details_asked_at < now() - interval '1 day', true)
     and (
-        (created_at is null and details_asked_at is null)
+        {_LITTLE_KNOWN}
         or expires_at between now() and now() + interval '7 days'
         or event.happened_at > coalesce(details_asked_at, '-infinity')
     )
 order by
-    (created_at is null and details_asked_at is null) desc,
+    {_LITTLE_KNOWN} desc,
     (expires_at between now() and now() + interval '7 days') is true desc,
     expires_at,
     token

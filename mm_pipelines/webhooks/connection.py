@@ -1,8 +1,8 @@
-"""A connection to the receiver: headers of bounded size must arrive in bounded time.
+"""Closes a connection whose headers do not arrive in time.
 
-uvicorn bounds the size (in its h11 protocol only, which is why that one is used) and the time
-between requests, but not how long a sender may take over the headers: a thousand half-sent
-requests would hold a thousand connections for ever.
+uvicorn limits the size of headers (in its h11 protocol, which is why that one is used) and the time
+between requests, but not the time for the headers: a thousand incomplete requests would hold a
+thousand connections.
 """
 
 import asyncio
@@ -12,39 +12,39 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class BoundedConnection(H11Protocol):
-    """uvicorn's HTTP/1.1, closed when a request's headers are not there in time."""
+    """uvicorn's HTTP/1.1 protocol with a time limit for the headers."""
 
     header_seconds: float
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first request is awaited from here on."""
+        """Start the time limit of the first request."""
         super().connection_made(transport)
-        self._await_headers()
+        self._start_limit()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request: either its headers are complete by now, or they are awaited."""
+        """Restart or end the time limit, depending on whether the headers are complete."""
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
-            self._await_headers()
+            self._start_limit()
         else:
-            self._stop_awaiting()
+            self._end_limit()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is awaited any more."""
-        self._stop_awaiting()
+        """End the time limit."""
+        self._end_limit()
         super().connection_lost(exc)
 
-    def _await_headers(self) -> None:
+    def _start_limit(self) -> None:
         if self._deadline is None:
             self._deadline = self.loop.call_later(self.header_seconds, self.transport.close)
 
-    def _stop_awaiting(self) -> None:
+    def _end_limit(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
 
 def connections(header_seconds: float) -> type[BoundedConnection]:
-    """The class of connections that wait so long for a request's headers."""
+    """Return the protocol class with this time limit for headers."""
     return type("BoundedConnection", (BoundedConnection,), {"header_seconds": header_seconds})

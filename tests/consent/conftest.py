@@ -1,4 +1,4 @@
-"""A sandbox and a receiver over real HTTP, and a Page whose people join and leave."""
+"""A sandbox and a receiver over real HTTP, and a Page whose people opt in and out."""
 
 from collections.abc import Iterator
 

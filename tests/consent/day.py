@@ -38,7 +38,7 @@ SENDING = Sending(batch_size=500)
 
 
 def main(database_url: str, storage_url: str, sandbox: str, lists: str, day_text: str) -> None:
-    """Do the day's work; run it again, and it goes on where it was left."""
+    """Do the day's work; a second run resumes where the first stopped."""
     database, storage, day = (
         Database(database_url),
         Storage(storage_url),
@@ -48,7 +48,7 @@ def main(database_url: str, storage_url: str, sandbox: str, lists: str, day_text
     with GraphApiClient(
         "EAAtoken", base_url=sandbox, retries=RetryPolicy(attempts=4, first_wait=0.01)
     ) as client:
-        # The list is hashed before anybody's leaving of that day is known: it is stale.
+        # The list is hashed before the day's opt-outs are known, so it is stale.
         for audience in AUDIENCES:
             hash_list(database, storage, f"{lists}/customers.csv", audience, day)
         summary = OptOutSummary()
@@ -98,7 +98,7 @@ def upload_plan(audience: str, day: date) -> UploadPlan:
 
 
 def clean(database: Database, storage: Storage, client: GraphApiClient, day: date) -> None:
-    """Sweep until no audience is left to look through."""
+    """Clean up until no audience is due."""
     while True:
         with database.transaction() as connection:
             due = audience_cleanup.due(connection)

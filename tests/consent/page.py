@@ -1,4 +1,4 @@
-"""What the tests share: a Page, the people on it, and what is known of them."""
+"""A Page in the sandbox and in the database."""
 
 import json
 from dataclasses import dataclass, field
@@ -73,7 +73,7 @@ class Page:
             pull_tokens(client, self.database, PAGE_ID, removal_share=1.0)
 
     def request(self, source: RequestSource = "command", /, **named: Any) -> None:
-        """Somebody asks to leave."""
+        """Store an opt-out request."""
         with self.database.transaction() as connection:
             opt_out_requests.receive(connection, PAGE_ID, [NewRequest(**named)], source)
 

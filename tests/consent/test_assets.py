@@ -1,4 +1,4 @@
-"""The assets and sensors of people who leave and join, as Dagster runs them."""
+"""The consent assets and sensors, as Dagster runs them."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -43,11 +43,11 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 def run(
     page: Page, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
-    """Materialise one partition of one asset."""
+    """Materialize one partition of one asset."""
     monkeypatch.setenv("ACME_PAGE_TOKEN", "EAApage")
     monkeypatch.setenv("MM_SYSTEM_USER_TOKEN", "EAAsystemuser")
 
-    def materialise(asset: dg.AssetsDefinition, partition: str) -> dg.ExecuteInProcessResult:
+    def materialize(asset: dg.AssetsDefinition, partition: str) -> dg.ExecuteInProcessResult:
         return dg.materialize(
             [asset],
             partition_key=partition,
@@ -61,7 +61,7 @@ def run(
             },
         )
 
-    return materialise
+    return materialize
 
 
 def asked_for(
@@ -87,7 +87,7 @@ def failed_checks(result: dg.ExecuteInProcessResult) -> set[str]:
     return {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
 
 
-def test_a_request_is_asked_for_carried_out_and_followed_by_a_pull(
+def test_an_opt_out_is_requested_carried_out_and_followed_by_a_pull(
     page: Page, instance: dg.DagsterInstance, run: Run
 ) -> None:
     assert asked_for(page, instance, unsubscribe_sensor) == set()
@@ -101,7 +101,7 @@ def test_a_request_is_asked_for_carried_out_and_followed_by_a_pull(
     assert asked_for(page, instance, unsubscribe_sensor) == set()
 
 
-def test_a_stale_payload_uploaded_after_somebody_left_is_made_good(
+def test_an_opted_out_person_in_a_stale_payload_is_removed_after_its_upload(
     page: Page, instance: dg.DagsterInstance, run: Run, tmp_path: Path
 ) -> None:
     storage = Storage(str(tmp_path / "storage"))
@@ -124,7 +124,7 @@ def test_a_stale_payload_uploaded_after_somebody_left_is_made_good(
     assert asked_for(page, instance, unsubscribe_sensor) == set()
 
 
-def test_who_left_after_the_list_was_hashed_is_not_uploaded(
+def test_a_person_who_opted_out_after_hashing_is_not_uploaded(
     page: Page, run: Run, tmp_path: Path
 ) -> None:
     storage = Storage(str(tmp_path / "storage"))
@@ -136,7 +136,7 @@ def test_who_left_after_the_list_was_hashed_is_not_uploaded(
         path.write_text("email,first_name\n" + "\n".join(people) + "\n")
         hash_list(page.database, storage, str(path), "acme_newsletter", TODAY)
 
-    def materialised() -> dict[str, object]:
+    def materialized() -> dict[str, object]:
         result = run(audience_upload, partition)
         assert result.success
         *_, event = result.asset_materializations_for_node("audience_upload")
@@ -145,13 +145,13 @@ def test_who_left_after_the_list_was_hashed_is_not_uploaded(
     hash_people(0, 20)
     page.request("table", email="person7@example.com")
     assert run(unsubscribes, PARTITION).success
-    first = materialised()
+    first = materialized()
     assert (first["new_people"], first["left_out_people"]) == (19, 1)
 
     hash_people(0, 30)
     page.request("table", email="person25@example.com")
     assert run(unsubscribes, PARTITION).success
-    second = materialised()
+    second = materialized()
     assert (second["new_people"], second["left_out_people"]) == (9, 1)
 
     gone = [hashlib.sha256(f"person{n}@example.com".encode()).hexdigest() for n in (7, 25)]
@@ -161,13 +161,13 @@ def test_who_left_after_the_list_was_hashed_is_not_uploaded(
 
 
 def members(page: Page) -> list[str]:
-    """Who stands in the one audience at the sandbox."""
+    """The members of the only audience in the sandbox."""
     (audience,) = httpx.get(f"{page.url}/_sandbox/audiences", timeout=60).json()
     url = f"{page.url}/_sandbox/audiences/{audience['audience_id']}/members"
     return list(httpx.get(url, timeout=60).json()["keys"])
 
 
-def test_a_list_is_asked_for_until_it_was_read(
+def test_a_list_is_requested_until_it_is_read(
     page: Page, instance: dg.DagsterInstance, run: Run, tmp_path: Path
 ) -> None:
     folder = CONFIG.directory / "unsubscribes" / "acme"
@@ -187,7 +187,7 @@ def test_a_list_is_asked_for_until_it_was_read(
         folder.parent.rmdir()
 
 
-def test_what_failed_again_and_again_does_not_set_aside_who_asks_later(
+def test_earlier_failures_do_not_delay_a_new_opt_out(
     page: Page, instance: dg.DagsterInstance
 ) -> None:
     page.request("table", email="mary@example.com")
@@ -197,7 +197,7 @@ def test_what_failed_again_and_again_does_not_set_aside_who_asks_later(
     assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
 
 
-def test_who_writes_after_opt_in_requests_were_set_aside_is_asked_all_the_same(
+def test_a_new_message_resumes_paused_opt_in_requests(
     page: Page, instance: dg.DagsterInstance
 ) -> None:
     page.act("message")
@@ -211,7 +211,7 @@ def test_who_writes_after_opt_in_requests_were_set_aside_is_asked_all_the_same(
 
 
 @pytest.mark.parametrize("asset", ["conversations", "messaging_optins"])
-def test_events_that_come_after_their_asset_was_set_aside_are_taken_in_all_the_same(
+def test_a_new_event_resumes_its_paused_asset(
     page: Page, instance: dg.DagsterInstance, asset: str
 ) -> None:
     def happens(number: int) -> None:
@@ -228,7 +228,7 @@ def test_events_that_come_after_their_asset_was_set_aside_are_taken_in_all_the_s
     assert asked_for(page, instance, optin_sensor) == {(asset, "acme")}
 
 
-def test_what_a_person_made_work_is_no_longer_set_aside(
+def test_a_run_that_succeeds_by_hand_ends_the_pause(
     page: Page, instance: dg.DagsterInstance, run: Run
 ) -> None:
     page.act("message")
@@ -247,7 +247,7 @@ def test_a_sensor_claims_nothing(page: Page, instance: dg.DagsterInstance) -> No
         assert asked_for(page, instance, unsubscribe_sensor) == {("unsubscribes", PARTITION)}
 
 
-def test_a_page_that_nobody_configured_is_told_of_and_keeps_nobody_waiting(
+def test_opt_outs_of_an_unknown_page_are_reported_and_delay_no_others(
     page: Page, instance: dg.DagsterInstance
 ) -> None:
     with page.database.transaction() as connection:
@@ -269,7 +269,7 @@ def test_a_refused_page_token_fails_the_run_after_the_suppression(page: Page, ru
     assert "EAApage" not in shown
 
 
-def test_people_who_cannot_be_carried_out_are_shown_by_a_check(page: Page, run: Run) -> None:
+def test_unusable_opt_outs_fail_a_check(page: Page, run: Run) -> None:
     page.request("table", email="nobody")
     assert failed_checks(run(unsubscribes, PARTITION)) == {"no_request_rejected"}
 
@@ -296,7 +296,7 @@ def test_people_in_messenger_go_from_message_to_token_to_stop(
     assert page.sendable() == set()
 
 
-def test_an_event_that_nobody_understands_is_shown_by_a_check(page: Page, run: Run) -> None:
+def test_an_unknown_event_fails_a_check(page: Page, run: Run) -> None:
     page.store(optin_event(1, "5551", "8123", datetime.now(UTC), "PAUSE"))
     assert failed_checks(run(messaging_optins, "acme")) == {"every_event_recognized"}
 

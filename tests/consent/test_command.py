@@ -36,7 +36,7 @@ def test_an_address_may_be_said_on_standard_input(page: Page) -> None:
     assert "name somebody" in mm("--page", "acme", "--email", "-", said="").stderr
 
 
-def test_a_request_for_nobody_and_an_unknown_page_are_refused(page: Page) -> None:
+def test_a_request_without_identifier_or_with_an_unknown_page_is_refused(page: Page) -> None:
     assert "name somebody" in mm("--page", "acme", "--email", " ").stderr
     unknown = mm("--page", "acne", "--psid", "1")
     assert unknown.exit_code == 1

@@ -1,4 +1,4 @@
-"""What people said: every order of their webhooks ends where their times say."""
+"""Consent events: every order of arrival has the result that their times imply."""
 
 import itertools
 import json
@@ -97,7 +97,7 @@ def test_all_orders_of_grant_stop_and_resume_agree(database: Database) -> None:
         assert person.sendable() == {"B"}
 
 
-def test_whoever_stops_is_not_sendable_until_they_resume_later(person: Person) -> None:
+def test_a_stopped_person_is_not_sendable_until_a_later_resume(person: Person) -> None:
     person.says(GRANT, "A", 1)
     assert person.sendable() == {"A"}
     person.says(STOP, "A", 3)
@@ -127,13 +127,13 @@ def test_stop_is_understood_in_every_spelling(person: Person, status: str) -> No
     assert person.says(status, "A", 1).stopped == 1
 
 
-def test_a_status_nobody_knows_is_neither_consent_nor_refusal(person: Person) -> None:
+def test_an_unknown_status_is_neither_consent_nor_opt_out(person: Person) -> None:
     person.says(GRANT, "A", 1)
     assert person.says("PAUSE", "A", 2).other == 1
     assert person.sendable() == {"A"}
 
 
-def test_a_stop_is_a_request_to_leave_that_can_be_followed(page: Page, person: Person) -> None:
+def test_a_stop_becomes_an_opt_out_request(page: Page, person: Person) -> None:
     person.says(STOP, "A", 1)
     (row,) = page.rows("select * from mm.unsubscribe_request")
     assert (row.source, row.state, row.psid) == ("stop", "received", person.psid)
@@ -155,7 +155,7 @@ def test_a_message_opens_the_window_and_its_words_are_nowhere(page: Page) -> Non
 
 
 @pytest.mark.parametrize("expiry", [5000 * "9", "99999999999999999", "-1", "soon"])
-def test_a_time_that_is_none_keeps_nobody_waiting(page: Page, expiry: str) -> None:
+def test_an_invalid_expiry_does_not_block_the_event(page: Page, expiry: str) -> None:
     event = optin_event(1, "5551", "8123", T0)
     payload = json.loads(event.payload)
     payload["optin"]["token_expiry_timestamp"] = expiry

@@ -1,4 +1,4 @@
-"""Requests to leave: suppressed first, unsubscribed at Meta, settled, forgotten."""
+"""Opt-out requests: suppressed, unsubscribed at Meta, closed, identifiers erased."""
 
 from datetime import date
 from pathlib import Path
@@ -48,7 +48,7 @@ def identifiers_kept(page: Page) -> int:
         {"email": "mary@example.com", "psid": "5551", "subscriber_token": "8123"},
     ],
 )
-def test_every_permitted_way_to_name_a_person_is_carried_out(
+def test_every_permitted_combination_of_identifiers_is_carried_out(
     page: Page, named: dict[str, str]
 ) -> None:
     page.request(**named)
@@ -58,7 +58,7 @@ def test_every_permitted_way_to_name_a_person_is_carried_out(
     assert identifiers_kept(page) == 0
 
 
-def test_who_left_is_known_by_a_keyed_hash_alone(page: Page) -> None:
+def test_an_opt_out_is_stored_as_a_keyed_digest_only(page: Page) -> None:
     page.request(email="Mary@example.com", phone="+15559876543")
     page.unsubscribe()
     digests = page.rows("select digest from mm.suppression")
@@ -78,7 +78,7 @@ def test_a_request_is_suppressed_even_if_meta_cannot_be_reached(page: Page) -> N
     assert page.rows("select digest from mm.suppression")
 
 
-def test_whoever_is_named_by_psid_or_token_is_not_sendable_from_the_commit_on(page: Page) -> None:
+def test_an_opt_out_by_psid_or_token_is_effective_when_it_commits(page: Page) -> None:
     psid = page.act("message")["psid"]
     page.apply_webhooks()
     with page.client() as client:
@@ -91,7 +91,7 @@ def test_whoever_is_named_by_psid_or_token_is_not_sendable_from_the_commit_on(pa
     assert page.sendable() == set()
 
 
-def test_one_unusable_field_does_not_keep_anybody_from_leaving(page: Page) -> None:
+def test_one_unusable_field_does_not_prevent_an_opt_out(page: Page) -> None:
     page.request(email="mary@example.com", phone="12")
     page.unsubscribe()
     assert states(page) == [("confirmed", "ignored because unusable: phone")]
@@ -106,7 +106,7 @@ def test_one_unusable_field_does_not_keep_anybody_from_leaving(page: Page) -> No
         ({"email": "  "}, "every identifier is blank"),
     ],
 )
-def test_a_request_that_names_nobody_is_rejected_with_the_reason(
+def test_a_request_without_a_usable_identifier_is_rejected_with_the_reason(
     page: Page, named: dict[str, str], why: str
 ) -> None:
     page.request(**named)
@@ -124,12 +124,12 @@ def test_a_phone_without_country_code_needs_a_country(page: Page) -> None:
     assert states(page)[-1] == ("confirmed", None)
 
 
-def test_the_database_refuses_a_request_that_names_nobody(page: Page) -> None:
+def test_the_database_refuses_a_request_without_an_identifier(page: Page) -> None:
     with pytest.raises(IntegrityError, match="names_someone"):
         page.request("table")
 
 
-def test_another_key_stops_everything_and_names_the_setting(page: Page) -> None:
+def test_another_suppression_key_is_refused_and_the_message_names_the_setting(page: Page) -> None:
     page.request(email="mary@example.com")
     page.unsubscribe()
     page.request(email="john@example.com")
@@ -138,7 +138,7 @@ def test_another_key_stops_everything_and_names_the_setting(page: Page) -> None:
     assert states(page)[-1] == ("received", None)
 
 
-def test_a_list_is_taken_in_once_and_what_is_new_in_it_later(page: Page, tmp_path: Path) -> None:
+def test_a_list_is_read_once_and_its_new_rows_later(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "2026-11-20.csv"
     file.write_text("E-Mail;Phone;note\nmary@example.com;;x\n;;nobody\n;+15559876543;\n")
     first, again, longer = OptOutSummary(), OptOutSummary(), OptOutSummary()
@@ -179,14 +179,14 @@ def test_a_list_with_a_broken_quote_is_refused_whole_and_not_quoted(
     assert states(page) == []
 
 
-def test_a_zero_byte_keeps_nobody_from_leaving(page: Page, tmp_path: Path) -> None:
+def test_a_zero_byte_does_not_prevent_an_opt_out(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "2026-11-20.csv"
     file.write_bytes(b"email;psid\nma\0ry@example.com;55\0\0\n")
     receive_list(page.database, str(file), PLAN, DAY, OptOutSummary())
     assert page.unsubscribe().confirmed == 1
 
 
-def test_a_day_without_a_list_is_nothing_special(page: Page, tmp_path: Path) -> None:
+def test_a_day_without_a_list_changes_nothing(page: Page, tmp_path: Path) -> None:
     summary = OptOutSummary()
     receive_list(page.database, str(tmp_path / "none.csv"), PLAN, DAY, summary)
     assert summary == OptOutSummary()

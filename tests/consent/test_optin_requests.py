@@ -39,7 +39,7 @@ def ask(page: Page, prompt: OptInPrompt = QUESTION) -> OptInSummary:
 
 
 def wrote(page: Page, psid: str, ago: timedelta) -> None:
-    """Somebody of whom only we know; at the sandbox nobody."""
+    """A person whom the sandbox does not know."""
     message = Message(PAGE_ID, psid, datetime.now(UTC) - ago, None)
     with page.database.transaction() as connection:
         conversations.record(connection, [message])
@@ -62,7 +62,7 @@ def later(page: Page, hours: float) -> None:
 
 
 @pytest.mark.parametrize("shape", ["nested", "flat"])
-def test_who_wrote_is_asked_and_may_agree(page: Page, shape: str) -> None:
+def test_a_person_who_wrote_is_asked_and_can_opt_in(page: Page, shape: str) -> None:
     page.sandbox("variants", optin_response=shape)
     psid = writes(page)
     assert ask(page).outcomes == {"sent": 1}
@@ -73,7 +73,7 @@ def test_who_wrote_is_asked_and_may_agree(page: Page, shape: str) -> None:
     assert granted_at is not None
 
 
-def test_nobody_is_asked_twice_in_a_window(page: Page) -> None:
+def test_a_person_is_asked_once_per_window(page: Page) -> None:
     psid = writes(page)
     ask(page)
     page.act("message", psid)
@@ -91,12 +91,12 @@ def test_the_same_title_waits_for_a_week_and_another_does_not(page: Page) -> Non
     assert ask(page, other).outcomes.total() == 1
 
 
-def test_nobody_is_asked_outside_the_window(page: Page) -> None:
+def test_a_person_is_not_asked_outside_the_window(page: Page) -> None:
     wrote(page, "5551", timedelta(hours=24))
     assert ask(page).outcomes == {}
 
 
-def test_who_has_a_token_is_not_asked(page: Page) -> None:
+def test_a_person_with_a_live_token_is_not_asked(page: Page) -> None:
     wrote(page, "5551", timedelta(minutes=1))
     page.store(optin_event(1, "5551", "8123", datetime.now(UTC)))
     page.apply_webhooks()
@@ -104,7 +104,7 @@ def test_who_has_a_token_is_not_asked(page: Page) -> None:
 
 
 @pytest.mark.parametrize("named", [{"psid": "5551"}, {"subscriber_token": "8123"}])
-def test_who_left_is_not_asked(page: Page, named: dict[str, str]) -> None:
+def test_an_opted_out_person_is_not_asked(page: Page, named: dict[str, str]) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     page.store(optin_event(1, "5551", "8123", yesterday))
     page.apply_webhooks()
@@ -113,13 +113,13 @@ def test_who_left_is_not_asked(page: Page, named: dict[str, str]) -> None:
     assert ask(page).outcomes == {}
 
 
-def test_who_has_just_said_stop_is_not_asked_even_before_it_is_taken_in(page: Page) -> None:
+def test_a_pending_stop_prevents_the_request(page: Page) -> None:
     wrote(page, "5551", timedelta(minutes=1))
     page.store(optin_event(1, "5551", None, datetime.now(UTC), "STOP NOTIFICATIONS"))
     assert ask(page).outcomes == {}
 
 
-def test_two_runs_at_once_reach_everybody_once(page: Page) -> None:
+def test_two_concurrent_runs_ask_each_person_once(page: Page) -> None:
     people = {writes(page) for _ in range(10)}
     runs = [threading.Thread(target=ask, args=(page,)) for _ in range(4)]
     for run in runs:
@@ -170,7 +170,7 @@ def test_an_error_about_the_page_stops_the_run_and_frees_the_person(
     assert [state for _, state, _ in asked(page)] == ["released"]
 
 
-def test_a_run_that_died_after_reserving_leaves_the_person_asked(page: Page) -> None:
+def test_a_reservation_of_a_dead_run_counts_as_asked(page: Page) -> None:
     psid = writes(page)
     with page.database.transaction() as connection:
         assert optin_request_ledger.reserve(connection, PAGE_ID, psid, QUESTION.title) is not None
@@ -190,7 +190,7 @@ ask(Page(Database(sys.argv[1]), Storage(sys.argv[2]), sys.argv[3]))
 """
 
 
-def test_a_run_killed_while_it_asks_reaches_nobody_twice(page: Page, tmp_path: Path) -> None:
+def test_a_killed_run_asks_no_person_twice(page: Page, tmp_path: Path) -> None:
     people = {writes(page) for _ in range(12)}
     page.sandbox("faults", path="*/messages", times=None, latency_seconds=0.2)
     command = [sys.executable, "-c", ASK, page.database.url, str(tmp_path), page.url]

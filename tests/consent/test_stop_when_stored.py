@@ -20,6 +20,7 @@ from mm_pipelines.consent.messenger_events import apply_consent_events, parse_co
 from mm_pipelines.consent.opt_out_requests import NewRequest
 from mm_pipelines.consent.opt_outs import OptOutSummary, suppress
 from mm_pipelines.tokens import webhook_tokens
+from mm_pipelines.tokens.details import mark_asked, tokens_worth_asking
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks import webhook_event
 from mm_pipelines.webhooks.page_event import PageEvent
@@ -200,3 +201,11 @@ def test_a_resume_without_an_expiry_keeps_the_known_one(
     apply_consent_events(database, PAGE_ID, "run")
     ((expiry,),) = rows(database, "select expires_at from mm.subscription_token")
     assert expiry == datetime.fromtimestamp(1800000000, UTC)
+
+
+def test_meta_is_asked_about_a_token_that_came_by_webhook(database: Database) -> None:
+    grant(database, "5551", "8123")
+    with database.transaction() as connection:
+        assert tokens_worth_asking(connection, PAGE_ID, 10) == ["8123"]
+        mark_asked(connection, PAGE_ID, ["8123"])
+        assert tokens_worth_asking(connection, PAGE_ID, 10) == []

@@ -1,4 +1,4 @@
-"""Whoever leaves is gone and stays gone: over days, with stale lists, kills and faults."""
+"""Opted-out people stay removed over days with stale lists, kills and faults."""
 
 import hashlib
 import random
@@ -34,7 +34,7 @@ def hashed(value: str) -> str:
 
 @dataclass
 class Trial:
-    """A Page with customers and with people in Messenger, of whom some leave every day."""
+    """A Page with customers and people in Messenger, some of whom opt out every day."""
 
     page: Page
     folder: Path
@@ -92,7 +92,7 @@ class Trial:
         self.page.sandbox("settle")
 
     def work(self, day: date, kills: int) -> None:
-        """The day's work: killed some times at random, then left to end."""
+        """The day's work: killed at random times, then run to its end."""
         command = [
             sys.executable,
             "-m",
@@ -119,7 +119,7 @@ class Trial:
         self.page.sandbox("settle")
 
     def check(self) -> None:
-        """Nobody who left is anywhere."""
+        """No opted-out person is found anywhere."""
         gone = {hashed(email(n)) for n in self.gone_customers}
         gone |= {hashed(phone(n).removeprefix("+")) for n in self.gone_customers}
         for audience in httpx.get(f"{self.page.url}/_sandbox/audiences", timeout=60).json():
@@ -134,7 +134,7 @@ class Trial:
         )
 
     def check_payloads(self, day: date, gone_before: set[int]) -> None:
-        """No payload has anybody who had left when its day began."""
+        """No payload contains a person who had opted out before its day."""
         gone = {hashed(email(n)) for n in gone_before}
         for audience in AUDIENCES:
             with self.page.database.transaction() as connection:
@@ -155,7 +155,7 @@ def run(trial: Trial, days: int, leavers_a_day: int, kills: int) -> None:
         trial.check_payloads(day, before)
 
 
-def test_whoever_leaves_is_gone_and_stays_gone(page: Page, tmp_path: Path) -> None:
+def test_opted_out_people_are_removed_and_stay_removed(page: Page, tmp_path: Path) -> None:
     trial = Trial(page, tmp_path, customers=600, talkers=15, chance=random.Random(7))
     run(trial, days=2, leavers_a_day=30, kills=1)
 

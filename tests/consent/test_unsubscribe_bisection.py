@@ -13,7 +13,7 @@ from tests.consent.page import PAGE_ID
 
 
 def trace(size: int, invalid: set[int], calls: int) -> tuple[BisectionResult, set[int]]:
-    """What is found, and whom Meta has unsubscribed by then, by places."""
+    """The result, and the indexes of the rows that Meta unsubscribed."""
     unsubscribed: set[int] = set()
 
     def meta(request: httpx.Request) -> httpx.Response:
@@ -41,7 +41,7 @@ def test_every_refused_row_is_found_and_no_other(given_: tuple[int, set[int]]) -
 
 
 @given(sizes_and_invalid, st.integers(1, 12))
-def test_within_the_bound_nobody_is_lost_and_nobody_wrongly_accused(
+def test_within_the_limit_every_row_is_classified_correctly(
     given_: tuple[int, set[int]], calls: int
 ) -> None:
     size, invalid = given_

@@ -1,4 +1,4 @@
-"""Ten thousand bodies that nobody should send: never a 500, never a row."""
+"""Ten thousand hostile bodies: never a 500, never a row."""
 
 import asyncio
 import json

@@ -33,7 +33,7 @@ def talk(client: httpx.Client, *parts: bytes) -> bytes:
     return answer
 
 
-def test_headers_that_never_end_are_not_waited_for(
+def test_incomplete_headers_close_the_connection(
     impatient: ReceiverSettings, database: Database
 ) -> None:
     with receiving(impatient, database) as client:
@@ -67,7 +67,7 @@ def test_a_connection_that_is_used_again_stays_open(
             time.sleep(0.4)
 
 
-def test_a_database_that_hangs_is_told_and_not_waited_for(database: Database) -> None:
+def test_a_hanging_database_is_answered_with_503(database: Database) -> None:
     impatient = ReceiverSettings(
         app_secrets=(SECRET,), verify_token=VERIFY_TOKEN, answer_seconds=0.3
     )

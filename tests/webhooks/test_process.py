@@ -42,7 +42,7 @@ def receiver(url: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]
 
 
 class Sender(threading.Thread):
-    """Posts one event after the other until nobody answers; remembers what was answered 200."""
+    """Posts events until the receiver stops answering; records those answered with 200."""
 
     def __init__(self, port: int, first: int) -> None:
         super().__init__()

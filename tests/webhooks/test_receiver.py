@@ -210,7 +210,7 @@ def test_a_secret_is_never_shown(settings: ReceiverSettings) -> None:
     ("secrets", "token", "variable"),
     [((), "t", "MM_APP_SECRET"), (("",), "t", "MM_APP_SECRET"), (("s",), "", "VERIFY_TOKEN")],
 )
-def test_a_receiver_that_could_trust_nobody_does_not_start(
+def test_a_receiver_without_an_app_secret_does_not_start(
     secrets: tuple[str, ...], token: str, variable: str
 ) -> None:
     with pytest.raises(ValueError, match=variable):

@@ -57,7 +57,7 @@ def test_requests_that_come_together_are_all_stored(database: Database) -> None:
     assert stored(database) == 500
 
 
-def test_a_request_that_cannot_be_stored_spoils_no_other(database: Database) -> None:
+def test_an_unstorable_request_does_not_affect_the_others(database: Database) -> None:
     async def post_all() -> list[BaseException | None]:
         async with writing(database) as save:
             return await asyncio.gather(
@@ -86,7 +86,7 @@ class Failing(Database):
             yield connection
 
 
-def test_no_fault_whatever_ends_the_writing(database: Database) -> None:
+def test_no_error_ends_the_writer(database: Database) -> None:
     failing = Failing(database.url)
 
     async def post_twice() -> None:
@@ -110,7 +110,7 @@ def test_a_request_is_stored_whole_or_not_at_all(database: Database) -> None:
     assert stored(database) == 0
 
 
-def test_what_waits_when_the_receiver_stops_is_stored(database: Database) -> None:
+def test_waiting_events_are_stored_when_the_receiver_stops(database: Database) -> None:
     async def post_and_stop() -> None:
         store = EventStore(database, ReceiverMetrics(), answer_seconds=30)
         posts = [asyncio.ensure_future(store.save([event(number)])) for number in range(50)]
@@ -123,7 +123,7 @@ def test_what_waits_when_the_receiver_stops_is_stored(database: Database) -> Non
     assert stored(database) == 50
 
 
-def test_a_database_that_restarted_is_found_again(database: Database) -> None:
+def test_the_writer_reconnects_after_a_restart(database: Database) -> None:
     async def post_around_a_restart() -> None:
         async with writing(database) as save:
             await save([event(1)])
@@ -140,7 +140,7 @@ def test_a_database_that_restarted_is_found_again(database: Database) -> None:
     assert stored(database) == 2
 
 
-def test_a_database_that_is_too_slow_is_not_waited_for(database: Database) -> None:
+def test_a_slow_commit_is_answered_in_time(database: Database) -> None:
     async def post_behind_a_lock() -> None:
         async with writing(database, answer_seconds=0.1) as save:
             with database.transaction() as connection:
@@ -149,11 +149,11 @@ def test_a_database_that_is_too_slow_is_not_waited_for(database: Database) -> No
 
     with pytest.raises(StoreUnavailableError, match="in time"):
         asyncio.run(post_behind_a_lock())
-    # It was committed all the same when the lock was gone: the redelivery will be left out.
+    # The commit succeeded after the lock was released; the redelivery will be recognized.
     assert stored(database) == 1
 
 
-def test_a_flood_is_turned_away_before_it_fills_the_memory(database: Database) -> None:
+def test_events_beyond_the_limit_are_refused(database: Database) -> None:
     async def flood() -> list[BaseException | None]:
         async with writing(database, waiting_events=10) as save:
             return await asyncio.gather(

@@ -33,7 +33,7 @@ def forget(ledger: Ledger, limit: int = 10_000) -> int:
         )
 
 
-def test_retention_takes_what_was_processed_but_nothing_a_status_stands_on(
+def test_retention_removes_processed_events_except_those_a_status_depends_on(
     ledger: Ledger,
 ) -> None:
     ledger.delivers(1000)
@@ -47,7 +47,7 @@ def test_retention_takes_what_was_processed_but_nothing_a_status_stands_on(
     assert again.batches_reported == 1
 
 
-def test_retention_leaves_what_is_pending_or_recent(ledger: Ledger) -> None:
+def test_retention_keeps_pending_and_recent_events(ledger: Ledger) -> None:
     ledger.hears(1)
     ledger.execute("update mm.webhook_event set received_at = now() - interval '1 year'")
     assert forget(ledger) == 0
