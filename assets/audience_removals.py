@@ -1,4 +1,4 @@
-"""People taken out of an audience by a list."""
+"""Removes the people of a list from an audience."""
 
 import hashlib
 
@@ -32,10 +32,11 @@ def audience_removals(
     storage: StorageResource,
     graph_api: GraphApiResource,
 ) -> dg.MaterializeResult:
-    """The people of the day's removal lists taken out of the audience.
+    """Removes the people of the day's removal lists from the audience.
 
     ``removals`` of the audience in mm.yaml is a list for it alone; ``removals`` at the top level is
-    for every audience. Only who stands in the audience by our own record is sent to Meta.
+    for every audience. Only members by our own record are sent to Meta. While Meta refuses a
+    removal because the audience is small, its people are ``parked_people``.
     """
     partition = AudienceDay.of(context)
     lists = _lists(partition, storage.get())
@@ -72,8 +73,9 @@ def audience_removals(
             "people_listed": sum(payload.accepted for payload in lists),
             "rows_rejected": sum(payload.rejected for payload in lists),
             "removed_people": summary.removed_people,
+            "parked_people": summary.parked_people,
             "people_in_audience": summary.people_in_audience,
-            # Another audience's partition takes them out of that one, if the list is for all.
+            # If the list is for all audiences, the partition of each removes them there.
             "still_in_other_audiences": {
                 other.audience: count for other, count in elsewhere.items() if count
             },
@@ -83,7 +85,7 @@ def audience_removals(
 
 
 def _lists(partition: AudienceDay, storage: Storage) -> list[HashedPayload]:
-    """The day's lists that are there, hashed."""
+    """The day's existing lists, hashed."""
     hashed = (_hashed(source, url, partition, storage) for source, url in partition.removal_lists)
     return [payload for payload in hashed if payload is not None]
 

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from mm_pipelines.assets.custom_audience import audience_metadata, audience_spec, custom_audience
 from mm_pipelines.delivery import ledger
-from mm_pipelines.delivery.ledger import delivered
 from mm_pipelines.delivery.sender import Sending
 from mm_pipelines.delivery.upload import UploadPlan, UploadPreview, UploadSummary, preview, upload
 from mm_pipelines.orchestration import deferrals
@@ -66,7 +65,8 @@ class UploadConfig(dg.Config):
         dg.AssetCheckSpec(
             "valid_at_meta",
             asset="audience_upload",
-            description="Meta could decode every row of the partition that was sent so far.",
+            description="Meta could decode every row of the partition that was sent so far, and "
+            "received subscribers.",
         ),
         dg.AssetCheckSpec(
             "delivered_in_full",
@@ -204,19 +204,29 @@ def _delivered_in_full(database: Database, partition: AudienceDay) -> dg.AssetCh
 
 
 def _valid_at_meta(database: Database, partition: AudienceDay) -> dg.AssetCheckResult:
-    """By the ledger, not by the run: a run that sends nothing must not hide what was invalid."""
+    """Judges by the ledger, not by the run: a run that sends nothing must not hide a fault."""
     with database.transaction() as connection:
-        sent = delivered(connection, partition.audience, partition.day)
-    invalid = sent.invalid_entries
+        sent = ledger.delivered(connection, partition.audience, partition.day)
+    faults = []
+    if sent.invalid_entries:
+        faults.append(
+            f"Meta could not decode {sent.invalid_entries:,} of {sent.rows:,} rows; those that it "
+            "names are in mm.rejected_row with stage audience_upload. Check these rows in the list."
+        )
+    if sent.rows and sent.subscribers == 0:
+        faults.append(
+            f"Meta received {sent.rows:,} rows and no subscriber. Check that the Page may use "
+            "Marketing Messages and that the audience belongs to this Page."
+        )
+    counts: dict[str, int] = {"invalid_entries": sent.invalid_entries, "rows": sent.rows}
+    if sent.subscribers is not None:
+        counts["subscribers_received"] = sent.subscribers
     return dg.AssetCheckResult(
         check_name="valid_at_meta",
-        passed=invalid == 0,
+        passed=not faults,
         severity=dg.AssetCheckSeverity.WARN,
-        description="Meta could decode every row."
-        if invalid == 0
-        else f"Meta could not decode {invalid:,} of {sent.rows:,} rows; those that it names are "
-        "in mm.rejected_row with stage audience_upload. Look at these rows in the list.",
-        metadata={"invalid_entries": invalid, "rows": sent.rows},
+        description=" ".join(faults) or "Meta could decode every row.",
+        metadata=counts,
     )
 
 

@@ -125,7 +125,7 @@ def remove_opted_out_members(
     with database.lock(f"audience:{due.audience}") as lock:
         sender = Sender(lock, database, storage, client, sending, ProgressLog(say))
         removed = remove_members(
-            database, storage, sender, due.custom_audience_id, due.audience, opted_out
+            database, storage, sender, due.custom_audience_id, due.audience, opted_out, say
         )
         with database.transaction() as connection:
             record(connection, due, removed)

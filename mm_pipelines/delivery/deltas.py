@@ -63,7 +63,11 @@ where custom_audience_id = :custom_audience_id and origin = 'payload'
 
 _COMPLETE = text("update mm.upload_delta set completed_at = now() where id = :id")
 
-_NOTE_FAILURE = text("update mm.upload_delta set last_failure = :reason where id = :id")
+_NOTE_FAILURE = text("""
+update mm.upload_delta
+set last_failure = :reason, parked_at = case when :is_parked then now() end
+where id = :id
+""")
 
 _CLOSE = text("""
 update mm.upload_delta set closed_at = now(), outcome = :outcome, close_reason = :reason
@@ -211,9 +215,11 @@ def close(connection: Connection, delta: Delta, outcome: Outcome, reason: str) -
     connection.execute(_CLOSE, {"id": delta.id, "outcome": outcome, "reason": reason})
 
 
-def note_failure(connection: Connection, delta: Delta, reason: str) -> None:
-    """Record why a delta is not finished yet."""
-    connection.execute(_NOTE_FAILURE, {"id": delta.id, "reason": reason})
+def note_failure(
+    connection: Connection, delta: Delta, reason: str, *, is_parked: bool = False
+) -> None:
+    """Record why a delta is not finished yet, and whether it waits for a larger audience."""
+    connection.execute(_NOTE_FAILURE, {"id": delta.id, "reason": reason, "is_parked": is_parked})
 
 
 def still_due(connection: Connection, custom_audience_id: str) -> list[Delta]:

@@ -7,6 +7,7 @@
     │   └── DeltaFileMissingError    the file of an open delta is missing from the storage
     ├── AudienceMismatchError        mm.yaml names another Page or ad account than was recorded
     ├── AudienceKeyTakenError        another key of mm.yaml has the same Custom Audience
+    ├── AudienceTooSmallError        Meta refuses a removal that would leave too few people
     ├── AudienceDeletedError         the Custom Audience does not exist at Meta
     ├── TooManyRemovalsError         a mirrored list would remove more people than allowed
     ├── RowsNotReceivedError         Meta answered that it did not receive the whole batch
@@ -46,6 +47,10 @@ class AudienceKeyTakenError(DeliveryError):
 
 class AudienceDeletedError(DeliveryError):
     """The Custom Audience does not exist at Meta, or the token cannot see it."""
+
+
+class AudienceTooSmallError(DeliveryError):
+    """Meta refuses a removal because too few people would be left; it stays open."""
 
 
 class TooManyRemovalsError(DeliveryError):

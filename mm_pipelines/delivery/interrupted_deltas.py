@@ -6,7 +6,8 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import Connection, text
 
 # Returns the open deltas without a batch sent or acknowledged for `idle_for`, the oldest first. A
-# deferred upload is not interrupted: its deferral says when to go on.
+# deferred upload is not interrupted: its deferral says when to go on. Nor is a parked removal:
+# every upload of the audience tries it again.
 _INTERRUPTED = text("""
 select audience, day, last_active_at from (
     select delta.id, delta.audience, delta.day,
@@ -18,7 +19,7 @@ select audience, day, last_active_at from (
         union all
         select delta_id, sent_at, acknowledged_at from mm.removal_batch
     ) as batch on batch.delta_id = delta.id
-    where delta.completed_at is null and delta.closed_at is null
+    where delta.completed_at is null and delta.closed_at is null and delta.parked_at is null
       and not exists (
           select from mm.deferred_work as deferred
           where deferred.asset = 'audience_upload'

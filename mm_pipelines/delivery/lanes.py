@@ -89,7 +89,12 @@ class Answered:
 
     def acknowledge(self, connection: Connection, delta: Delta) -> None:
         """Record the answer in the ledger, and the rows that Meta calls invalid."""
-        received = Received(self.receipt.num_received, self.receipt.num_invalid_entries)
+        received = Received(
+            self.receipt.num_received,
+            self.receipt.num_invalid_entries,
+            self.receipt.num_subscribers_received,
+            self.receipt.num_subscribers_invalid_entries,
+        )
         ledger.acknowledge(connection, delta, self.batch, received)
         if self.receipt.invalid_rows and delta.origin == "payload":
             numbers = self.rows["row_number"].gather(list(self.receipt.invalid_rows)).to_list()

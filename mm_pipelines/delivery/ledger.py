@@ -81,10 +81,15 @@ class OpenSession:
 
 @dataclass(frozen=True)
 class Received:
-    """Meta's answer to a batch; ``num_received`` is cumulative within the session."""
+    """Meta's answer to a batch; all but ``num_invalid_entries`` count the whole session.
+
+    The subscriber counts are None where Meta does not give them.
+    """
 
     num_received: int
     num_invalid_entries: int
+    num_subscribers_received: int | None = None
+    num_subscribers_invalid_entries: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,17 @@ class Progress:
     batches: int
     rows: int
     invalid_entries: int
+
+
+@dataclass(frozen=True)
+class Delivered(Progress):
+    """The acknowledged part of a partition.
+
+    Attributes:
+        subscribers: Subscribers that Meta received; None where it gave no count.
+    """
+
+    subscribers: int | None
 
 
 _TABLES: Mapping[Operation, tuple[str, str]] = {
@@ -128,6 +144,13 @@ update {table}
 set status = 'acknowledged', acknowledged_at = now(), num_received = :num_received,
     num_invalid_entries = :num_invalid_entries
 where session_id = :session_id and batch_seq = :batch_seq and status = 'sent'
+""")
+
+_RECORD_SUBSCRIBERS = text("""
+update mm.upload_batch
+set num_subscribers_received = :num_subscribers_received,
+    num_subscribers_invalid_entries = :num_subscribers_invalid_entries
+where session_id = :session_id and batch_seq = :batch_seq
 """)
 
 _SUPERSEDE = _for_each_ledger("""
@@ -224,11 +247,19 @@ select count(*) as batches, coalesce(sum(row_count), 0)::bigint as rows,
 from {table} where delta_id = :delta_id and status = 'acknowledged'
 """)
 
+# Returns the sums of a partition; the subscribers are null where Meta gave no count.
 _DELIVERED = text("""
-select count(*) as batches, coalesce(sum(row_count), 0)::bigint as rows,
-       coalesce(sum(num_invalid_entries), 0)::bigint as invalid_entries
-from mm.upload_batch
-where audience = :audience and day = :day and status = 'acknowledged'
+select coalesce(sum(batches), 0)::bigint as batches, coalesce(sum(rows), 0)::bigint as rows,
+       coalesce(sum(invalid_entries), 0)::bigint as invalid_entries,
+       sum(subscribers)::bigint as subscribers
+from (
+    select count(*) as batches, sum(row_count) as rows,
+           sum(num_invalid_entries) as invalid_entries,
+           max(num_subscribers_received) as subscribers
+    from mm.upload_batch
+    where audience = :audience and day = :day and status = 'acknowledged'
+    group by session_id
+) as session
 """)
 
 # A batch without a delta was not recorded by us: it counts for whatever audience it names.
@@ -290,6 +321,16 @@ def acknowledge(connection: Connection, delta: Delta, batch: Batch, received: Re
             "num_invalid_entries": received.num_invalid_entries,
         },
     )
+    if delta.operation == "add" and received.num_subscribers_received is not None:
+        connection.execute(
+            _RECORD_SUBSCRIBERS,
+            {
+                "session_id": batch.session.session_id,
+                "batch_seq": batch.batch_seq,
+                "num_subscribers_received": received.num_subscribers_received,
+                "num_subscribers_invalid_entries": received.num_subscribers_invalid_entries,
+            },
+        )
 
 
 def supersede(connection: Connection, delta: Delta, batch: Batch) -> None:
@@ -417,10 +458,10 @@ def progress(connection: Connection, delta: Delta) -> Progress:
     return Progress(row.batches, row.rows, row.invalid_entries)
 
 
-def delivered(connection: Connection, audience: str, day: date) -> Progress:
+def delivered(connection: Connection, audience: str, day: date) -> Delivered:
     """The part of a partition that was uploaded so far, by all runs."""
     row = connection.execute(_DELIVERED, {"audience": audience, "day": day}).one()
-    return Progress(row.batches, row.rows, row.invalid_entries)
+    return Delivered(row.batches, row.rows, row.invalid_entries, row.subscribers)
 
 
 def people_acknowledged(connection: Connection, audience: str) -> int:

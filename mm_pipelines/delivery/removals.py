@@ -13,6 +13,8 @@ from mm_pipelines.delivery import custom_audience, delta_file, deltas, ledger, m
 from mm_pipelines.delivery.anti_join import IDENTITY, identities
 from mm_pipelines.delivery.custom_audience import CustomAudience
 from mm_pipelines.delivery.deltas import NewDelta, Origin
+from mm_pipelines.delivery.errors import AudienceTooSmallError
+from mm_pipelines.delivery.membership import as_members
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.sender import Sender, Sending
 from mm_pipelines.graph_api.client import GraphApiClient
@@ -45,10 +47,12 @@ class RemovalSummary:
     Attributes:
         removed_people: Acknowledged by Meta in this run; 0 if none of them was a member.
         people_in_audience: The remaining members.
+        parked_people: People whom Meta refuses to remove while the audience is small.
     """
 
     removed_people: int
     people_in_audience: int
+    parked_people: int = 0
 
 
 def audiences_with(
@@ -110,11 +114,13 @@ def remove_people(
         progress = ProgressLog(say)
         sender = Sender(lock, database, storage, client, sending, progress)
         removed = remove_members(
-            database, storage, sender, target.custom_audience_id, audience, lambda _: request
+            database, storage, sender, target.custom_audience_id, audience, lambda _: request, say
         )
         with database.transaction() as connection:
             people = ledger.people_acknowledged(connection, audience)
-    return RemovalSummary(removed, people)
+            parked = deltas.find_open(connection, target.custom_audience_id, "remove")
+            left = parked.row_count - ledger.progress(connection, parked).rows if parked else 0
+    return RemovalSummary(removed, people, left)
 
 
 def leaving_of(paths: Iterable[str], storage: Storage) -> pl.LazyFrame:
@@ -129,8 +135,12 @@ def remove_members(
     custom_audience_id: str,
     audience: str,
     request_for: Callable[[pl.LazyFrame], RemovalRequest],
+    say: Callable[[str], None],
 ) -> int:
     """Remove members of a Custom Audience; hold the audience's lock.
+
+    If Meta refuses because too few people would be left, the removal stays open: it is part of the
+    next removal, and every upload tries it again.
 
     Args:
         database: The ledger.
@@ -139,6 +149,7 @@ def remove_members(
         custom_audience_id: The Custom Audience.
         audience: The audience's key.
         request_for: Selects those to remove among EMAIL and PHONE of the members.
+        say: Receives a line if the removal stays open.
 
     Returns:
         How many were removed.
@@ -147,12 +158,20 @@ def remove_members(
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; call again for the rest.
     """
-    sender.finish_open(custom_audience_id, "remove")
+    try:
+        sender.finish_open(custom_audience_id, "remove")
+    except AudienceTooSmallError as parked:
+        say(str(parked))
+    with database.transaction() as connection:
+        parked_delta = deltas.find_open(connection, custom_audience_id, "remove")
     members = membership.current(database, storage, custom_audience_id, with_uncertain=True)
     if members.rows_to_read == 0:
         return 0
     request = request_for(members.frame(storage).select(IDENTITY))
-    people = delta_file.leaving_people(storage, identities(request.leaving), members)
+    leaving = [identities(request.leaving)]
+    if parked_delta is not None:
+        leaving.append(as_members(pl.scan_parquet(storage.url(parked_delta.path))))
+    people = delta_file.leaving_people(storage, pl.concat(leaving), members)
     file = delta_file.publish(storage, custom_audience_id, people, IDENTITY)
     if file.row_count == 0:
         return 0
@@ -168,6 +187,15 @@ def remove_members(
         keys=file.keys,
     )
     with database.transaction() as connection:
+        if parked_delta is not None:
+            deltas.close(connection, parked_delta, "continued", "continued in a newer removal")
+            ledger.abandon_sent(connection, parked_delta)
         delta = deltas.freeze(connection, new)
-    sender.finish(delta)
-    return file.row_count
+        if parked_delta is not None:
+            deltas.continue_in(connection, parked_delta, delta)
+    try:
+        sender.finish(delta)
+    except AudienceTooSmallError as parked:
+        say(str(parked))
+    with database.transaction() as connection:
+        return ledger.progress(connection, delta).rows

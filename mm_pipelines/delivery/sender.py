@@ -17,6 +17,7 @@ from mm_pipelines.delivery import deltas, ledger
 from mm_pipelines.delivery.deltas import Delta, Operation
 from mm_pipelines.delivery.errors import (
     AudienceDeletedError,
+    AudienceTooSmallError,
     DeltaFileMissingError,
     RowsNotReceivedError,
     UploadRefusedError,
@@ -119,6 +120,7 @@ class Sender:
 
         Raises:
             UploadRefusedError: Meta refuses the request whatever the rows; the delta is closed.
+            AudienceTooSmallError: Meta refuses a removal that leaves too few people; it stays open.
             AudienceDeletedError: The Custom Audience does not exist at Meta; the delta is closed.
             RowsNotReceivedError: Meta answers that it did not receive the whole batch.
             DeltaFileMissingError: The delta's file is missing from the storage.
@@ -151,9 +153,10 @@ class Sender:
                 f"`mm audiences forget {delta.audience}` and materialize audience_upload again; a "
                 "new Custom Audience is then created"
             ) from None
-        except (GraphApiError, RowsNotReceivedError) as error:
+        except (GraphApiError, RowsNotReceivedError, AudienceTooSmallError) as error:
             with self._database.transaction() as connection:
-                deltas.note_failure(connection, delta, str(error))
+                is_parked = isinstance(error, AudienceTooSmallError)
+                deltas.note_failure(connection, delta, str(error), is_parked=is_parked)
             raise
         with self._database.transaction() as connection:
             deltas.complete(connection, delta)
@@ -286,6 +289,7 @@ class Sender:
             CallsExhaustedError: The run has spent its calls on refused rows.
             PermanentError: The error is not about the content of the request.
         """
+        self._stop_if_too_small(delta, batch, error)
         if type(error) is not PermanentError or _is_session_over(error):
             raise error
         with self._database.transaction() as connection:
@@ -317,6 +321,7 @@ class Sender:
         try:
             answered = self._send(delta, batch, part)
         except PermanentError as error:
+            self._stop_if_too_small(delta, batch, error)
             if type(error) is not PermanentError:
                 raise
             with self._database.transaction() as connection:
@@ -324,6 +329,16 @@ class Sender:
             return batch, error
         self._acknowledge(delta, answered)
         return batch, None
+
+    def _stop_if_too_small(self, delta: Delta, batch: Batch, error: PermanentError) -> None:
+        if delta.operation == "add" or not _is_too_small(error):
+            return
+        self._supersede(delta, batch)
+        raise AudienceTooSmallError(
+            f"{delta.audience}, {delta.day}: Meta refuses to remove people because too few would "
+            "be left in the Custom Audience. The removal is tried again whenever people were "
+            "added; suppression and unsubscribing do not depend on it"
+        )
 
     def _accepts_another_row(self, delta: Delta) -> bool:
         """Whether Meta accepts a row of the delta that is delivered already."""
@@ -410,6 +425,11 @@ class Sender:
 
     def _age(self, session: Session) -> timedelta:
         return self._now() - session.opened_at
+
+
+def _is_too_small(error: PermanentError) -> bool:
+    # The code is not documented; users of other tools report the message.
+    return "audience size too low" in error.message.lower()
 
 
 def _is_session_over(error: PermanentError) -> bool:

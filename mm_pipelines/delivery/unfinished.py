@@ -12,7 +12,7 @@ import polars as pl
 from mm_pipelines.delivery import delta_file, deltas, ledger, membership
 from mm_pipelines.delivery.anti_join import IDENTITY, identities
 from mm_pipelines.delivery.deltas import Delta, NewDelta
-from mm_pipelines.delivery.errors import UploadRefusedError
+from mm_pipelines.delivery.errors import AudienceTooSmallError, UploadRefusedError
 from mm_pipelines.delivery.sender import Sender
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
@@ -55,7 +55,7 @@ class Unfinished:
         self._say = say
 
     def finish(self) -> int:
-        """Finish the open removal and the open upload, as far as Meta accepts them.
+        """Finish the open removal and the open upload as far as Meta accepts them.
 
         Returns:
             How many people of the upload were excluded.
@@ -67,8 +67,8 @@ class Unfinished:
         with self._database.transaction() as connection:
             upload = deltas.find_open(connection, self._custom_audience_id, "add")
         left_out = 0
+        self.finish_removal()
         try:
-            self._sender.finish_open(self._custom_audience_id, "remove")
             if upload is not None:
                 upload, left_out = self._without_leavers(upload)
                 self._sender.finish(upload)
@@ -76,6 +76,18 @@ class Unfinished:
             # It is closed: the next delivery starts at once.
             self._say(str(refused))
         return left_out
+
+    def finish_removal(self) -> None:
+        """Finish the open removal, unless Meta still refuses it.
+
+        Raises:
+            DeliveryError: See `delivery.errors`.
+            GraphApiError: See `graph_api.errors`.
+        """
+        try:
+            self._sender.finish_open(self._custom_audience_id, "remove")
+        except (AudienceTooSmallError, UploadRefusedError) as refused:
+            self._say(str(refused))
 
     def deliver_people_still_due(self, keys: Sequence[str]) -> int:
         """Deliver the people of closed uploads, with those schema keys that are in ``keys``.

@@ -148,6 +148,8 @@ def upload(
             summary = replace(summary, new_people=new, removed_people=removed)
         if plan.mode == "append":
             left_out += earlier.deliver_people_still_due(delta_file.payload_keys(storage, payload))
+        if progress.rows:
+            earlier.finish_removal()
         with database.transaction() as connection:
             people = ledger.people_acknowledged(connection, audience)
     return replace(

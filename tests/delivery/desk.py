@@ -11,6 +11,7 @@ import httpx
 import polars as pl
 from sqlalchemy import text
 
+from mm_pipelines.delivery import ledger
 from mm_pipelines.delivery.custom_audience import AudienceSpec
 from mm_pipelines.delivery.sender import Sending
 from mm_pipelines.delivery.unfinished import SuppressedAmong, none_suppressed
@@ -133,6 +134,11 @@ class Desk:
                 text("select sum(row_count) from mm.upload_batch where status = 'acknowledged'")
             )
         return int(rows or 0)
+
+    def delivered(self, day: date = DAY) -> ledger.Delivered:
+        """The acknowledged part of a day."""
+        with self.database.transaction() as connection:
+            return ledger.delivered(connection, SPEC.audience, day)
 
     def upload(
         self,

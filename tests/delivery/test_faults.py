@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from mm_pipelines.delivery.errors import UploadRefusedError
+from mm_pipelines.delivery.errors import RowsNotReceivedError, UploadRefusedError
 from mm_pipelines.graph_api.errors import (
     AmbiguousOutcomeError,
     PermissionDeniedError,
@@ -109,6 +109,17 @@ def test_a_200_that_hides_a_failed_subscription_is_a_failure(desk: Desk) -> None
     desk.upload()
 
     assert desk.sandbox.members() == keys(CROWD)
+
+
+def test_a_lost_batch_is_noticed_by_the_sessions_count_and_sent_again(desk: Desk) -> None:
+    uploaded_after(desk, variants={"batch_lost": True})
+    with pytest.raises(RowsNotReceivedError, match=r"2,000 of the 3,000 rows"):
+        desk.upload()
+
+    desk.upload()
+
+    assert desk.sandbox.members() == keys(CROWD)
+    assert desk.acknowledged_rows() == 5000
 
 
 def test_a_session_that_ended_at_meta_is_followed_by_a_new_one(desk: Desk) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from mm_pipelines.delivery import deltas
+from mm_pipelines.delivery import deltas, interrupted_deltas
 from mm_pipelines.delivery.errors import UploadRefusedError
 from mm_pipelines.delivery.refusals import (
     CallBudget,
@@ -96,6 +96,7 @@ def test_a_refused_key_is_named_and_the_next_upload_starts_at_once(desk: Desk) -
     assert calls(desk) <= 1 + 3 + 5
     with desk.database.transaction() as connection:
         assert deltas.all_open(connection) == []
+        assert interrupted_deltas.find(connection, idle_for=timedelta(0)) == []
     desk.publish(CROWD, FN="ann", CT="paris", ZIP="75001")
     desk.upload()
     assert desk.sandbox.members() == keys(CROWD)
