@@ -58,6 +58,6 @@ defs = dg.Definitions(
             version=dg.EnvVar("MM_GRAPH_API_VERSION").get_value() or DEFAULT_VERSION,
         ),
     },
-    # A step in a process of its own costs seconds of start-up, for work of that size (design 7.8).
+    # docs/decisions/0018-in-process-executor.md
     executor=dg.in_process_executor,
 )

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mm_pipelines.config import Config, Page
     from mm_pipelines.local.environment import Environment
 
-# What each kind of token must be allowed (graph-api-facts 2.13 and 2.14); that of Marketing
-# Messages itself has another name for each way of onboarding.
+# The permissions of each kind of token (docs/graph-api.md#access-tokens). The permission for
+# Marketing Messages itself differs by way of onboarding.
 _SYSTEM_USER_SCOPES = frozenset({"ads_management", "pages_messaging"})
 _PAGE_SCOPES = frozenset({"pages_messaging", "pages_manage_metadata"})
 _EXPIRES_SOON = timedelta(days=7)

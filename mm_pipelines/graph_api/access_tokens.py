@@ -1,4 +1,4 @@
-"""What an access token is worth (graph-api-facts 2.14)."""
+"""Validity, scopes and expiry of access tokens (docs/graph-api.md#access-tokens)."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

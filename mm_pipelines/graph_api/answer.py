@@ -26,7 +26,7 @@ class Answer:
         """The body as a JSON object.
 
         The content type is not looked at: Meta sends `text/javascript` on some reads
-        (graph-api-facts 4).
+        (docs/graph-api.md#requests-in-general).
 
         Raises:
             UnreadableAnswerError: it is not one.
@@ -46,7 +46,9 @@ def as_document(answer: Answer) -> dict[str, Any]:
 
 
 def as_success(answer: Answer) -> bool:
-    """Read `{"success": true}`, which Meta also writes as `"true"` (graph-api-facts 2.13).
+    """Read `{"success": true}`, as a boolean or as text.
+
+    Source: docs/graph-api.md#webhook-subscriptions.
 
     Raises:
         UnreadableAnswerError: the answer does not say whether it was done.

@@ -1,8 +1,8 @@
-"""Which answer of the Graph API becomes which error.
+"""Maps answers of the Graph API to errors.
 
-By body code (with its subcode), then `is_transient`, then HTTP status: statuses are not documented
-per code (graph-api-facts 4). The tables below are that section's, and 5's for the codes of
-Marketing Messages.
+By body code (with its subcode), then `is_transient`, then HTTP status, because statuses are not
+documented per code. The tables follow docs/graph-api.md#errors and
+docs/graph-api.md#error-codes-of-marketing-messages.
 """
 
 from dataclasses import dataclass

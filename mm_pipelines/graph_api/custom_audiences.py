@@ -1,4 +1,7 @@
-"""Custom Audiences: create, find, look at (graph-api-facts 2.1 to 2.3; seed, Steps 1 and 5)."""
+"""Create, find and read Custom Audiences.
+
+docs/graph-api.md#creating-a-custom-audience and the two headings after it.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,10 +16,10 @@ from mm_pipelines.graph_api.errors import AmbiguousOutcomeError
 from mm_pipelines.graph_api.paging import iter_rows
 
 MESSENGER_AUDIENCES = '[{"field":"data_source.subtype","operator":"IN","value":[1010]}]'
-"""The filter that leaves Messenger marketing message audiences only (seed, Step 5)."""
+"""Selects Messenger marketing audiences (docs/graph-api.md#listing-custom-audiences)."""
 
 MATCH_FLOOR = 100
-"""Meta withholds the tokens of an audience in which it matched fewer people (seed, Step 2)."""
+"""Meta withholds an audience's tokens below it (docs/graph-api.md#listing-tokens)."""
 
 # What is asked of an audience: all that is read of it.
 _FIELDS = (
@@ -244,7 +247,7 @@ def _account(ad_account_id: str) -> str:
 
 
 def _created_id(answer: Answer) -> str:
-    """`{"data": [{"id": …}]}` by the seed, `{"id": …}` by the reference (graph-api-facts 2.1)."""
+    """Read both documented shapes (docs/graph-api.md#q1-shape-of-the-create-answer)."""
     document = answer.document()
     rows = document.get("data")
     first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}

@@ -172,13 +172,13 @@ class VersionDeadError(PermanentError):
 
 
 class SessionEndedError(PermanentError):
-    """The upload session timed out, was finished, or was never begun (graph-api-facts 2.6)."""
+    """The upload session timed out, was finished, or never began (docs/graph-api.md#sessions)."""
 
     advice = "Send what was not acknowledged in a new session."
 
 
 class CursorExpiredError(PermanentError):
-    """A paging cursor no longer works: its item was removed meanwhile (graph-api-facts 4)."""
+    """A paging cursor no longer works: its item was removed (docs/graph-api.md#paging)."""
 
     advice = "Read the listing again from the top."
 

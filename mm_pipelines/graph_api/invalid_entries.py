@@ -1,8 +1,9 @@
 """Which rows of a batch Meta's samples of invalid entries mean.
 
-`invalid_entry_samples` is documented as an object and as an array, of strings, at most 100
-(graph-api-facts 1.6); what an object's keys and values are is not. A sample may quote a value of
-the row, the whole row, or its index. The samples are people's data and never leave this module.
+`invalid_entry_samples` is documented as an object and as an array of at most 100 strings
+(docs/graph-api.md#uploading-users). The meaning of an object's keys and values is not documented: a
+sample may quote a value of the row, the whole row, or its index. Samples are personal data and
+never leave this module.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Opt-in requests: asking people on Messenger whether they want marketing messages.
+"""Opt-in requests: messages that ask a person on Messenger to agree to marketing messages.
 
-graph-api-facts 2.11; seed, Option 3. A person may be asked once per 24-hour window, and with the
-same title once a week: keeping to that is the caller's, who remembers whom it asked.
+docs/graph-api.md#opt-in-requests. A person may be asked once per 24-hour window, and once a week
+with the same title. The caller keeps these limits, because it records who was asked.
 """
 
 import enum
@@ -20,7 +20,7 @@ from mm_pipelines.graph_api.errors import (
 )
 
 MAX_TITLE = 65
-"""Characters of a title (graph-api-facts 2.11)."""
+"""Characters of a title (docs/graph-api.md#opt-in-requests)."""
 
 CTA_TEXTS = frozenset({"ALLOW", "GET", "GET_UPDATES", "OPT_IN", "SIGN_UP"})
 """Texts of the button that were seen in use."""
@@ -138,7 +138,7 @@ def send_opt_in_request(
 
 
 def verdict(error: GraphApiError) -> Verdict:
-    """What follows from a failed opt-in request (graph-api-facts 2.11)."""
+    """What follows from a failed opt-in request (docs/graph-api.md#opt-in-requests)."""
     if (error.code, error.subcode) in _PERSON or (error.code, None) in _PERSON:
         return Verdict.SKIP_PERSON
     if isinstance(error, AmbiguousOutcomeError):
@@ -149,7 +149,7 @@ def verdict(error: GraphApiError) -> Verdict:
 
 
 def _receipt(answer: Answer) -> OptInReceipt:
-    """`message_id` stands inside `recipient` by the seed, flat by the Send API."""
+    """Reads `message_id` inside `recipient`, as Meta's guide has it, or flat."""
     document = answer.document()
     recipient = document.get("recipient")
     nested = recipient if isinstance(recipient, dict) else {}

@@ -2,7 +2,7 @@
 
 A listing is followed by `cursors.after`; `paging.next` is never called, since it carries the access
 token in clear, but it alone tells whether there is more: short and empty pages can have it, and
-the last one may keep its cursors (graph-api-facts 4).
+the last one may keep its cursors (docs/graph-api.md#paging).
 """
 
 from collections.abc import Callable, Iterator, Mapping

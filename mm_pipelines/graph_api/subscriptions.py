@@ -1,4 +1,4 @@
-"""Webhook subscriptions of an app and a Page (graph-api-facts 2.13).
+"""Webhook subscriptions of an app and a Page (docs/graph-api.md#webhook-subscriptions).
 
 A field is delivered only if it is subscribed at both levels: the app's and the Page's. All that
 this project needs comes by the Page; a subscription of the ad account would only repeat it.

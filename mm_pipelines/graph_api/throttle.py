@@ -1,12 +1,11 @@
-"""Staying below Meta's rate limits: what the usage headers say, and how long to wait.
+"""Stays below Meta's rate limits: reads the usage headers and decides how long to wait.
 
-There is no `Retry-After`. Three headers tell how much of a quota is used (graph-api-facts 4); at
-100 % calls fail, and calls made then prolong the block. So calls are spaced out from 75 % and
-stopped at 95 %, for as long as Meta says it takes to regain access.
+Meta sends no `Retry-After`. Three headers state how much of a quota is used
+(docs/graph-api.md#throttling). At 100 % calls fail, and calls made then prolong the block. So calls
+are spaced out from 75 % and paused at 95 %, for as long as Meta says it takes to regain access.
 
 The rules are pure functions over `ThrottleState`. `MemoryThrottle` holds one state in this
-process; whoever must share it between processes keeps its numbers elsewhere and implements
-`Throttle`.
+process. A `Throttle` that several processes share keeps its numbers elsewhere.
 """
 
 import json

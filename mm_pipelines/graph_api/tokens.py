@@ -1,4 +1,6 @@
-"""Subscription tokens of a Page, page by page as frames (graph-api-facts 2.8, 2.9; second seed).
+"""Subscription tokens of a Page, page by page as frames.
+
+docs/graph-api.md#listing-tokens and docs/graph-api.md#reading-a-single-token.
 
 Every value is read as text first, since ids and times come as numbers in one of Meta's samples and
 as text in the other; a page of 1,000 tokens becomes a frame in about a millisecond.
@@ -16,10 +18,11 @@ from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.paging import Page, iter_pages, next_cursor
 
 MAX_LIMIT: Final = 1000
-"""Tokens that one page may hold (second seed)."""
+"""Tokens that one page may hold (docs/graph-api.md#listing-tokens)."""
 
 DEDUPLICATED_CAP: Final = 10_000
-"""Where a listing with `do_not_return_duplicates` ends, however many there are (second seed)."""
+"""Tokens after which a listing with `do_not_return_duplicates` ends
+(docs/graph-api.md#q14-the-cap-of-10000)."""
 
 _TIME = pl.Datetime("us", "UTC")
 
@@ -67,7 +70,7 @@ _ROW = pl.Struct(
 _PAGING = pl.Struct({"cursors": pl.Struct({"after": pl.String()}), "next": pl.String()})
 _LISTING = {"data": pl.List(_ROW), "paging": _PAGING}
 
-# graph-api-facts, question 3: fewer than 12 digits are seconds, otherwise milliseconds.
+# Fewer than 12 digits are seconds, otherwise milliseconds (docs/graph-api.md#q3-timestamp-unit).
 _FIRST_MILLISECONDS = 10**11
 _YEAR_10000 = 253_402_300_800_000
 

@@ -1,4 +1,4 @@
-"""Unsubscribe people at the level of a Page (graph-api-facts 2.10; seed, Unsubscribe API)."""
+"""Unsubscribe people at the level of a Page (docs/graph-api.md#unsubscribing)."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from mm_pipelines.graph_api.classification import unreadable
 from mm_pipelines.graph_api.client import GraphApiClient
 
 MAX_ROWS = 1000
-"""Rows of one call; Meta publishes no limit, so this is ours (graph-api-facts, question 15)."""
+"""Rows of one call. Meta publishes no limit (docs/graph-api.md#q15-rows-per-unsubscribe-call)."""
 
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -1,6 +1,6 @@
 """People put into a Custom Audience and taken out of it, at most 10,000 rows a call.
 
-graph-api-facts 2.4, 2.5; the seed's Steps 2 and 3.
+docs/graph-api.md#uploading-users and docs/graph-api.md#removing-users.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from mm_pipelines.graph_api.errors import PermanentError, SubscriptionFailedErro
 from mm_pipelines.graph_api.invalid_entries import positions_of_samples
 
 MAX_ROWS = 10_000
-"""Rows that one call may hold (seed, Step 2)."""
+"""Rows that one call may hold (docs/graph-api.md#uploading-users)."""
 
 SCHEMA_KEYS = frozenset(
     {
@@ -26,7 +26,7 @@ SCHEMA_KEYS = frozenset(
         *("ST", "CT", "ZIP", "COUNTRY"),
     }
 )
-"""The keys of graph-api-facts 2.7 that identify a person for marketing messages."""
+"""The schema keys that identify a person for marketing messages."""
 
 _LARGEST_ID = 2**63 - 1
 
@@ -170,7 +170,7 @@ def add_users(
     """Put one batch into an audience.
 
     Adding the same person again changes nothing, so an unknown outcome is followed by the same
-    session, sequence and bytes again (graph-api-facts, question 17).
+    session, sequence and bytes again (docs/graph-api.md#q17-repeating-a-batch).
 
     Args:
         client: with the system user's token.
@@ -201,7 +201,9 @@ def remove_users(
     via_post: bool = False,
     body: Sequence[bytes] | None = None,
 ) -> UploadReceipt:
-    """Take one batch out of this audience only; it opts nobody out (graph-api-facts 1.8).
+    """Remove one batch from this audience only.
+
+    Removal is not an opt-out: docs/graph-api.md#removing-users.
 
     Args:
         client: with the system user's token.

@@ -1,8 +1,9 @@
 """Which batch a webhook means.
 
-Meta calls once per processed batch and names neither session nor sequence (graph-api-facts 3), so
-an event is assigned, once and in the order of arrival, to the oldest batch of the audience that has
-as many rows and no report yet. The assignment is stored and never revised (design 5).
+Meta sends one webhook per processed batch and names neither session nor sequence number, so an
+event is assigned, once and in the order of arrival, to the oldest batch of the audience that has as
+many rows and no report yet. The assignment is stored and never revised:
+docs/decisions/0006-assign-each-webhook-to-one-batch.md.
 """
 
 from collections import defaultdict

@@ -29,7 +29,7 @@ on conflict do nothing
 
 @dataclass(frozen=True)
 class SessionObservation:
-    """One upload session at Meta (graph-api-facts 2.3)."""
+    """One upload session at Meta (docs/graph-api.md#sessions)."""
 
     session_id: int
     stage: str | None

@@ -18,7 +18,8 @@ from mm_pipelines.match_status.assignments import Assignment
 Status = Literal["waiting", "processing", "complete", "failed", "overdue"]
 Source = Literal["webhook", "poll"]
 
-_SUCCESS = "SUCCESS"  # the only value that Meta documents (graph-api-facts 7.4)
+# The only value that Meta documents (docs/graph-api.md#q4-values-of-batch_uploading_status).
+_SUCCESS = "SUCCESS"
 
 _FIND_AUDIENCE = text("""
 select custom_audience_id from mm.custom_audience where audience = :audience
@@ -202,7 +203,8 @@ class _Report:
 
     Attributes:
         at: When it reached us.
-        told_at: When Meta says it was so: webhooks come out of order (graph-api-facts 3).
+        told_at: The time of the event at Meta. Webhooks arrive out of order
+            (docs/graph-api.md#webhook-delivery).
     """
 
     at: datetime
@@ -371,7 +373,7 @@ def _webhook(row: Row[Any]) -> _Report:
         told_at=row.event_time or row.received_at,
         event_id=row.event_id,
         source="webhook",
-        # -1 says that there is none (graph-api-facts 2.3), and is no count.
+        # -1 means that there is none (docs/graph-api.md#reading-a-custom-audience).
         lower_bound=assignments.count_of(row.lower_bound),
         upper_bound=assignments.count_of(row.upper_bound),
         succeeded=row.uploading_status == _SUCCESS,

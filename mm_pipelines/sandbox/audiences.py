@@ -21,8 +21,8 @@ FIELDS = (
     "datafile_custom_audience_uploading_status",
 )  # fmt: skip
 
-# The number by which Meta's page filters Messenger audiences (seed, Step 5); its enum name is
-# unpublished.
+# The number by which Meta's page filters Messenger audiences; its name is not published
+# (docs/graph-api.md#listing-custom-audiences).
 MESSENGER_SUBTYPE = 1010
 CUSTOMER_FILE_SUBTYPE = 1001
 
@@ -246,7 +246,7 @@ def described(world: World, row: sqlite3.Row, fields: list[str]) -> dict[str, An
 
 
 def _check_creation(world: World, call: Call, account_id: str) -> str | None:
-    """The parameters of the seed's Step 1; returns the Page for a Messenger audience."""
+    """Check the documented parameters; returns the Page for a Messenger audience."""
     check_account(world, account_id)
     call.text("name")
     if call.text("subtype") != "CUSTOM":

@@ -1,4 +1,4 @@
-"""Errors as the Graph API words them (graph-api-facts 4).
+"""Errors as the Graph API words them (docs/graph-api.md#errors).
 
 GraphError
 ├── token: missing_token, invalid_token, expired_token

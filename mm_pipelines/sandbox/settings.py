@@ -18,7 +18,7 @@ class Variants(BaseModel):
 
     create_shape: Literal["wrapped", "top_level"] = Field(
         default="wrapped",
-        description="The answer to a creation: the seed's {data: [{id}]}, or the reference's {id}.",
+        description="The answer to a creation: {data: [{id}]} as in the guide, or {id}.",
     )
     invalid_samples: Literal["map", "array", "empty_map", "empty_array"] = Field(
         default="map",
@@ -49,7 +49,7 @@ class Variants(BaseModel):
     envelope: Literal["changes", "changes_bare_value", "bare"] = Field(
         default="changes",
         description="The upload webhook: changes with the field repeated inside the value, changes "
-        "without it, or the seed's bare object.",
+        "without it, or the bare object of Meta's guide.",
     )
     upload_object: Literal["page", "ad_account", "both"] = Field(
         default="page", description="The object under which upload webhooks are sent."

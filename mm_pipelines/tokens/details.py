@@ -56,7 +56,7 @@ def tokens_worth_asking(connection: Connection, page_id: str, most: int) -> list
     """A Page's live tokens that are near expiry, changed lately or came by a webhook.
 
     Tokens made from a Custom Audience are left out: Meta tells no more of them than the listing
-    has (graph-api-facts 2.9).
+    has (docs/graph-api.md#reading-a-single-token).
     """
     return list(connection.scalars(_WORTH_ASKING, {"page_id": page_id, "most": most}))
 

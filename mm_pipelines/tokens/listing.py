@@ -50,7 +50,7 @@ class Listing:
         raise UnstableListingError(_ATTEMPTS)
 
     def read_audience(self, custom_audience_id: str) -> None:
-        """Stage whom an audience matched; an empty answer says nothing (graph-api-facts 2.8)."""
+        """Stage the people an audience matched (docs/graph-api.md#q5-the-floor-of-100-matches)."""
         pages = iter_token_pages(
             self._client, self._page_id, custom_audience_ids=[custom_audience_id]
         )
@@ -82,7 +82,7 @@ def _gathered(pages: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 def as_listed(tokens: pl.DataFrame) -> pl.DataFrame:
     """Tokens as the Graph API client has them, as `LISTED_TOKEN`."""
     # Meta tells two times, the next message and the next paid one, without saying which of them
-    # binds a marketing message: the later one is safe (graph-api-facts 2.8).
+    # binds a marketing message: the later one is safe (docs/graph-api.md#listing-tokens).
     eligible = pl.max_horizontal("next_eligible_at", "next_eligible_paid_at")
     return tokens.with_columns(
         eligible.alias("next_eligible_at"),

@@ -1,7 +1,7 @@
 """How people came to be subscribed, as far as Meta's filter of the listing tells.
 
-`opt_in_source` is not documented, only known from Meta's SDK (graph-api-facts 2.8). So it is used
-with distrust: a server that does not know it may refuse it, or ignore it and list everything.
+`opt_in_source` is not documented, only known from Meta's SDK (docs/graph-api.md#listing-tokens). A
+server that does not know it may refuse it, or ignore it and list everything; both are detected.
 """
 
 from collections.abc import Iterator

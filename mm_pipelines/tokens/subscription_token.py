@@ -40,7 +40,7 @@ LISTED_TOKEN: Final = pl.Schema(
     }
 )
 """A token as Meta lists it. Null is what Meta does not tell: of a token made from a Custom
-Audience that is the recipient and every time (graph-api-facts 2.8)."""
+Audience that is the recipient and every time (docs/graph-api.md#listing-tokens)."""
 
 # Merges of one Page, a pull's and a webhook's, follow one another.
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('subscription_token:' || $1, 0))::text"

@@ -17,6 +17,8 @@ MENTION = re.compile(r"\b(docs/[\w./-]+\.md)(?:#([\w-]+))?")
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([\w-]+))?\)")
 #: A path of this repository in code type: `mm_pipelines/graph_api/users.py`.
 PATH = re.compile(rf"`((?:{'|'.join(SOURCES)})/[\w./-]*)`")
+#: Notes that are not in this repository, and sections of them by number.
+PRIVATE = re.compile(r"graph-api-facts|\bdesign(?:\.md| [0-9§])", re.IGNORECASE)
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -64,6 +66,16 @@ def test_documents_that_the_sources_cite_exist_with_their_headings() -> None:
         if path != Path(__file__) and (reason := fault(ROOT / target, heading))
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_sources_cite_only_documents_of_this_repository() -> None:
+    cited = [
+        f"{path.relative_to(ROOT)}: {found.group()}"
+        for path in (*source_files(), *documents())
+        if path != Path(__file__)
+        for found in PRIVATE.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert not cited, "\n".join(cited)
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))

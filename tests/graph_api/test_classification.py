@@ -1,4 +1,4 @@
-"""Every code of graph-api-facts 4 and 5 becomes the error that says what to do."""
+"""Every code of docs/graph-api.md#errors becomes the error that states the reaction."""
 
 import json
 

@@ -1,6 +1,6 @@
 """What the sample lists hold, counted row by row in plain Python.
 
-Written from design.md alone, with ``csv`` and ``phonenumbers``, and without any of our code, so
+Written from docs/lists.md alone, with ``csv`` and ``phonenumbers``, and without any of our code, so
 that a mistake in ours shows. Run as a script it prints the counts.
 """
 

@@ -97,7 +97,7 @@ class Meta:
 
 
 def creation(name: str = "Newsletter", page: str = PAGE) -> dict[str, Any]:
-    """The seed's Step 1."""
+    """The audience of Meta's page on growing an audience."""
     return {
         "subtype": "CUSTOM",
         "customer_file_source": "USER_PROVIDED_ONLY",

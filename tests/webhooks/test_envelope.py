@@ -22,7 +22,7 @@ from tests.webhooks.meta import (
     upload_status,
 )
 
-# The seed's sample, as Meta prints it.
+# The sample of Meta's page on growing an audience.
 BARE = {"field": UPLOAD_STATUS, **upload_status()}
 
 

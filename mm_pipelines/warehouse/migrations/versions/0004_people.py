@@ -6,7 +6,7 @@ revision = "0004"
 down_revision = "0003"
 
 # A business may write here; only page_id and one identifier are needed. Identifiers are kept until
-# the request is settled and not a moment longer (design 7.14): the last check holds us to it.
+# the request is resolved: docs/decisions/0009-no-raw-personal-data-on-disk.md.
 UNSUBSCRIBE_REQUEST = """
 create table mm.unsubscribe_request (
     id               bigint generated always as identity primary key,
