@@ -11,6 +11,8 @@ from mm_pipelines.cli import (
     database,
     demo,
     doctor,
+    normalize,
+    rejects,
     sandbox,
     stack,
     status,
@@ -35,6 +37,8 @@ app.command("sandbox")(sandbox.sandbox)
 app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
 app.command("unsubscribe")(unsubscribe.unsubscribe)
+app.command("normalize")(normalize.normalize)
+app.command("rejects")(rejects.rejects)
 app.add_typer(audiences.app, name="audiences")
 app.add_typer(uploads.app, name="uploads")
 app.add_typer(tokens.app, name="tokens")

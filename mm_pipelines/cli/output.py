@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 Rows = Sequence[Mapping[str, object]]
@@ -64,7 +65,8 @@ def show(rows: Rows, *, as_json: bool, empty: str) -> None:
         right = isinstance(value, int | float)
         table.add_column(name.replace("_", " "), justify="right" if right else "left")
     for row in rows:
-        table.add_row(*(_readable(value) for value in row.values()))
+        # Text, because a string may contain what Rich reads as markup.
+        table.add_row(*(Text(_readable(value)) for value in row.values()))
     # A pipe has no width, so that a reader gets every column in full.
     Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 

@@ -1,6 +1,7 @@
 """Rejected rows in ``mm.rejected_row``: their number in the source and the reasons, no values."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
@@ -31,6 +32,42 @@ on conflict (audience, day, stage, row_number) do update
 set reasons = case when :reason = any (known.reasons) then known.reasons
                    else array_append(known.reasons, :reason) end
 """)
+
+# The rejected rows of one partition in the order of the list.
+_FIND = text("""
+select row_number, stage, reasons from mm.rejected_row
+where audience = :audience and day = :day order by row_number, stage limit :limit
+""")
+
+# The number of rejected rows of one partition.
+_COUNT = text("select count(*) from mm.rejected_row where audience = :audience and day = :day")
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """One rejected row, without its values.
+
+    Attributes:
+        row_number: The first data row of the source is 1.
+        stage: The stage that rejected it.
+        reasons: The codes of the reasons.
+    """
+
+    row_number: int
+    stage: str
+    reasons: Sequence[str]
+
+
+def find(connection: Connection, audience: str, day: date, limit: int) -> list[RejectedRow]:
+    """The first rejected rows of one partition, at most ``limit``."""
+    values = {"audience": audience, "day": day, "limit": limit}
+    return [RejectedRow(*row) for row in connection.execute(_FIND, values)]
+
+
+def count(connection: Connection, audience: str, day: date) -> int:
+    """The number of rejected rows of one partition, of all stages."""
+    rows: int = connection.scalar(_COUNT, {"audience": audience, "day": day}) or 0
+    return rows
 
 
 def replace(
