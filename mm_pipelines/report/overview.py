@@ -1,5 +1,7 @@
 """What is known, at a glance: partitions, audiences, Pages and rejected rows."""
 
+from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
@@ -26,7 +28,9 @@ from mm.hashed_payload as payload
 full join mm.match_status as state using (audience, day)
 left join delivered using (audience, day)
 left join rejected using (audience, day)
-order by audience, day
+where (cast(:audiences as text[]) is null or audience = any (:audiences))
+  and (cast(:since as date) is null or day >= :since)
+order by day desc, audience
 """)
 
 _AUDIENCES = text("""
@@ -78,9 +82,21 @@ group by stage, reason order by stage, rows desc, reason
 """)
 
 
-def partitions(connection: Connection) -> list[dict[str, Any]]:
-    """One row for each audience and day: people, rejected, uploaded, processed, matched."""
-    return _rows(connection, _PARTITIONS)
+def partitions(
+    connection: Connection, audiences: Sequence[str] | None = None, since: date | None = None
+) -> list[dict[str, Any]]:
+    """One row for each audience and day: people, rejected, uploaded, processed, matched.
+
+    Args:
+        connection: In the caller's transaction.
+        audiences: Only these; None means all.
+        since: Only this day and later ones.
+
+    Returns:
+        The newest day first.
+    """
+    values = {"audiences": None if audiences is None else list(audiences), "since": since}
+    return [dict(row) for row in connection.execute(_PARTITIONS, values).mappings()]
 
 
 def audiences(connection: Connection) -> list[dict[str, Any]]:
