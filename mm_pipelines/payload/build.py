@@ -96,6 +96,7 @@ def build_hashed_payload(
         suppressed=tally.suppressed,
         usable=tally.usable,
         blanked=tally.blanked,
+        unknown_countries=tally.unknown_countries,
         rejected_rows=tally.rejected_rows(),
     )
 
@@ -107,6 +108,7 @@ class _Tally:
         self.read = self.rejected = self.suppressed = 0
         self.usable = dict.fromkeys(keys, 0)
         self.blanked = dict.fromkeys(keys, 0)
+        self.unknown_countries = 0
         self._rejected: list[pl.DataFrame] = []
 
     def add(self, chunk: HashedChunk) -> None:
@@ -114,6 +116,7 @@ class _Tally:
         self.rejected += chunk.rejected.height
         self.suppressed += chunk.suppressed
         self._rejected.append(chunk.rejected)
+        self.unknown_countries += chunk.unknown_countries
         for total, counts in ((self.usable, chunk.usable), (self.blanked, chunk.blanked)):
             for key, count in counts.items():
                 total[key] += count

@@ -37,6 +37,7 @@ class HashedChunk:
         suppressed: Rows of opted-out people, which are excluded.
         usable: Key to the number of rows with a usable value.
         blanked: Key to the number of accepted rows whose value was unusable.
+        unknown_countries: Rows read whose COUNTRY is filled but not understood.
     """
 
     people: pl.DataFrame
@@ -45,6 +46,7 @@ class HashedChunk:
     suppressed: int
     usable: dict[str, int]
     blanked: dict[str, int]
+    unknown_countries: int
 
 
 def hash_chunk(
@@ -94,6 +96,7 @@ def hash_chunk(
         suppressed=accepted.height - people.height,
         usable=hashed.select(usable).row(0, named=True),
         blanked=rows.select(_VALUES.null_count()).row(0, named=True),
+        unknown_countries=hashed["COUNTRY"].null_count() if "COUNTRY" in hashed.columns else 0,
     )
 
 

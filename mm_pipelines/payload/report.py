@@ -80,6 +80,8 @@ class HashedPayload:
         suppressed: Rows of opted-out people.
         usable: Key to the number of rows read with a usable value.
         blanked: Key to the number of accepted rows whose value was unusable.
+        unknown_countries: Rows read whose COUNTRY is filled but not understood. Their phones are
+            usable only with a country code.
         rejected_rows: The rejected rows with their reasons.
     """
 
@@ -95,6 +97,7 @@ class HashedPayload:
     suppressed: int
     usable: dict[str, int]
     blanked: dict[str, int]
+    unknown_countries: int
     rejected_rows: RejectedRows = field(compare=False)
 
     @property

@@ -259,8 +259,11 @@ def test_a_phone_in_scientific_notation_is_rejected_for_that(tmp_path: Path) -> 
 
 
 def test_a_country_that_is_not_understood_gives_no_region(tmp_path: Path) -> None:
-    built = build(tmp_path, "phone,country\n0612345678,Atlantis\n", default_country="US")
+    rows = "0612345678,Atlantis\n+33612345678,Nowhere\n0612345678,Frankreich\n(650) 555-1212,\n"
+    built = build(tmp_path, "phone,country\n" + rows, default_country="US")
     assert rejected_of(built) == [(1, ["phone_without_country"])]
+    assert people_of(built)["PHONE"].to_list() == [sha("33612345678"), sha("16505551212")]
+    assert built.unknown_countries == 2
 
 
 def test_another_key_suppresses_nobody_and_shows_no_secret(tmp_path: Path) -> None:
