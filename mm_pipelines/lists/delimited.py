@@ -48,6 +48,8 @@ class Delimited:
             raise ListUnreadableError(url, "", "the list is empty; it has no header")
         self.delimiter = declared[1] if declared else sniff_delimiter(sample)
         self.header = self._take_header()
+        if len(self.header) == 1:
+            self._check_undivided(sample)
 
     def chunks(self, places: Sequence[int]) -> Iterator[pl.DataFrame]:
         """The columns at ``places``, named by their place, in frames of text without nulls.
@@ -86,6 +88,14 @@ class Delimited:
                 end = len(self._first)
         self._first = self._first[end + 1 :]
         return header
+
+    def _check_undivided(self, sample: str) -> None:
+        """Refuse rows that a delimiter divides below a header that none divides."""
+        for delimiter in DELIMITERS:
+            _, *rows = _widths(sample, delimiter) or [1]
+            if rows and rows[0] > 1 and len(set(rows)) == 1:
+                fault = f"the header has 1 column where the rows have {rows[0]}"
+                raise ListUnreadableError(self._url, "header", fault)
 
     def _fast(self, data: bytes, places: Sequence[int]) -> pl.DataFrame | None:
         """The chunk as Polars reads it; None unless every row is provably complete."""
@@ -158,24 +168,28 @@ def sniff_delimiter(sample: str) -> str:
     """The character that splits most lines into the same number of fields, most fields first."""
     best, best_score = DELIMITERS[0], (0.0, 0)
     for delimiter in DELIMITERS:
-        reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)
-        widths: list[int] = []
-        try:
-            for fields in reader:
-                if _holds_something(fields):
-                    widths.append(len(fields))
-                if len(widths) == 50:
-                    break
-        except csv.Error:
-            continue
-        # The sample may end within a line.
-        widths = widths[:-1] if len(widths) > 2 else widths
+        widths = _widths(sample, delimiter)
         if not widths or widths[0] < 2:
             continue
         score = (widths.count(widths[0]) / len(widths), widths[0])
         if score > best_score:
             best, best_score = delimiter, score
     return best
+
+
+def _widths(sample: str, delimiter: str) -> list[int]:
+    """The number of fields in each of the first lines; empty if the quotes are broken."""
+    widths: list[int] = []
+    try:
+        for fields in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
+            if _holds_something(fields):
+                widths.append(len(fields))
+            if len(widths) == 50:
+                break
+    except csv.Error:
+        return []
+    # The sample may end within a line.
+    return widths[:-1] if len(widths) > 2 else widths
 
 
 def _whole_records(blocks: Iterator[bytes]) -> Iterator[bytes]:

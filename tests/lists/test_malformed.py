@@ -154,6 +154,8 @@ CORPUS = [
               ListHeaderError, "row 60,001",
               "the field 'phone' appears here for the first time; "
               "write it into the first line too, if only as null"),
+    Malformed("l.csv", b"Email\n;Phone\na@b.co;1\n", ListUnreadableError, "header",
+              "the header has 1 column where the rows have 2"),
     Malformed("l.csv", b"Cell,Jones,+1 650 555 1212\n" + GOOD, ListHeaderError, "header", NO_NAMES),
     Malformed("l.csv", b"Mary,Jones,1974-05-01\n", ListHeaderError, "header", NO_NAMES),
     Malformed("l.csv", b"Mary;Jones;80331\n", ListHeaderError, "header", NO_NAMES,
