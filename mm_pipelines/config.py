@@ -353,7 +353,7 @@ def load_config(path: Path) -> Config:
     try:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        message = "the file does not exist. Write one with mm init, or set MM_CONFIG to its path."
+        message = "the file does not exist. Write it (docs/configuration.md) or set MM_CONFIG."
         raise ConfigError([Fault(str(path), message)]) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"

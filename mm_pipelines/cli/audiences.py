@@ -16,7 +16,7 @@ Key = Annotated[str, typer.Argument(help="The audience, by its key in mm.yaml.")
 @app.callback(invoke_without_command=True)
 def audiences(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the Custom Audiences at Meta."""
     if context.invoked_subcommand is not None:

@@ -18,7 +18,7 @@ def unsubscribe(
     ] = None,
     psid: Annotated[str | None, typer.Option(help="Page-scoped ID.")] = None,
     token: Annotated[str | None, typer.Option(help="Subscription token.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Record an opt-out; `unsubscribe_sensor` requests the run that carries it out.
 

@@ -79,7 +79,7 @@ def subscribe(
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the subscriptions of the app and of each Page at Meta."""
     from mm_pipelines.graph_api.subscriptions import app_subscriptions, page_subscriptions
