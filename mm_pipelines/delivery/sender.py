@@ -34,7 +34,13 @@ from mm_pipelines.delivery.refusals import (
     RequestRefusedError,
 )
 from mm_pipelines.graph_api.client import GraphApiClient
-from mm_pipelines.graph_api.errors import GraphApiError, NotFoundError, PermanentError
+from mm_pipelines.graph_api.errors import (
+    ContentRefusedError,
+    GraphApiError,
+    NotFoundError,
+    PermanentError,
+    SmallAudienceError,
+)
 from mm_pipelines.graph_api.users import UploadSession, add_users, in_session, remove_users
 from mm_pipelines.payload import quarantine
 from mm_pipelines.storage import Storage
@@ -290,7 +296,7 @@ class Sender:
             PermanentError: The error is not about the content of the request.
         """
         self._stop_if_too_small(delta, batch, error)
-        if type(error) is not PermanentError or _is_session_over(error):
+        if not _is_about_content(error) or _is_session_over(error):
             raise error
         with self._database.transaction() as connection:
             ledger.refuse(connection, delta, batch)
@@ -322,7 +328,7 @@ class Sender:
             answered = self._send(delta, batch, part)
         except PermanentError as error:
             self._stop_if_too_small(delta, batch, error)
-            if type(error) is not PermanentError:
+            if not _is_about_content(error):
                 raise
             with self._database.transaction() as connection:
                 ledger.refuse(connection, delta, batch)
@@ -331,7 +337,7 @@ class Sender:
         return batch, None
 
     def _stop_if_too_small(self, delta: Delta, batch: Batch, error: PermanentError) -> None:
-        if delta.operation == "add" or not _is_too_small(error):
+        if delta.operation == "add" or not isinstance(error, SmallAudienceError):
             return
         self._supersede(delta, batch)
         raise AudienceTooSmallError(
@@ -427,9 +433,9 @@ class Sender:
         return self._now() - session.opened_at
 
 
-def _is_too_small(error: PermanentError) -> bool:
-    # The code is not documented; users of other tools report the message.
-    return "audience size too low" in error.message.lower()
+def _is_about_content(error: PermanentError) -> bool:
+    """Whether the rows or keys may be the cause; an unknown code may mean them too."""
+    return isinstance(error, ContentRefusedError) or type(error) is PermanentError
 
 
 def _is_session_over(error: PermanentError) -> bool:

@@ -1,7 +1,7 @@
-"""The Graph API over HTTP: one call in, one typed answer or one typed error out.
+"""The Graph API over HTTP: each call returns a typed answer or raises a typed error.
 
-The client knows nothing of audiences or tokens; those are functions over it, one module per family
-of edges.
+The client knows nothing about audiences or tokens. Those are functions over it, one module per
+family of edges.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from mm_pipelines.graph_api.classification import ErrorEnvelope, classify, witho
 from mm_pipelines.graph_api.errors import GraphApiError, ThrottledError, UnreadableAnswerError
 from mm_pipelines.graph_api.redaction import redact
 from mm_pipelines.graph_api.retry import RetryPolicy
-from mm_pipelines.graph_api.throttle import MemoryThrottle, Throttle, Usage, parse_usage
+from mm_pipelines.graph_api.throttle import MemoryThrottle, Throttle, parse_usage
 
 if TYPE_CHECKING:
     import httpx
@@ -44,19 +44,19 @@ class GraphApiClient:
     Use it as a context manager, or `close()` it.
 
     Args:
-        access_token: a system user's, a Page's or an app's (`APP_ID|APP_SECRET`).
-        base_url: without the version.
-        version: such as `v26.0`.
-        app_secret: if set, every call carries `appsecret_proof`.
-        throttle: the memory of the quota that this token's calls use; in this process by default.
-        retries: when a failed call is made again.
-        transport: what sends; HTTP/1.1 over the network by default (HTTP/2 costs ten times the
-            CPU for bodies of this size).
-        sleep: how to wait.
+        access_token: A system user's, a Page's or an app's (`APP_ID|APP_SECRET`).
+        base_url: Without the version.
+        version: Such as `v26.0`.
+        app_secret: If set, every call has an `appsecret_proof`.
+        throttle: The quotas of this token's calls; by default remembered in this process.
+        retries: When a failed call is repeated, and how long a call waits for quotas.
+        transport: By default HTTP/1.1 over the network. HTTP/2 costs ten times the CPU for bodies
+            of this size.
+        sleep: Waits for some seconds.
 
     Raises:
-        ValueError: the access token cannot be one.
-        PermanentError: the base URL is no address.
+        ValueError: The access token is empty or has characters that no token has.
+        PermanentError: The base URL is not an http address.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class GraphApiClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         token = access_token.strip()
-        # httpx would quote the whole header in its complaint.
+        # httpx would quote the whole header in its error.
         if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise ValueError("the access token is empty or holds characters that no token has")
+            raise ValueError("the access token is empty or has characters that no token has")
         self.version = version
         self._secrets = (token, app_secret or "")
         self._proof = _appsecret_proof(app_secret, token) if app_secret else None
@@ -130,77 +130,90 @@ class GraphApiClient:
         body: Body | None = None,
         repeatable: bool = True,
     ) -> T:
-        """Make one call, again where that can help, and read its answer.
+        """Make one call, repeat it if that can help, and read its answer.
 
         Args:
-            method: GET, POST or DELETE (with a body where there is one).
-            path: below the version, without a leading slash.
-            read: turns the answer into what the caller wants; what it raises of `GraphApiError`
-                is handled as if the API had said it.
-            params: query parameters; booleans become `true` and `false`.
+            method: GET, POST or DELETE, each with or without a body.
+            path: Below the version, without a leading slash.
+            read: Converts the answer. A `GraphApiError` that it raises is handled like an error of
+                the API.
+            params: Query parameters; booleans become `true` and `false`.
             body: JSON, whole or in pieces, sent unchanged at every attempt.
-            repeatable: False if doing it twice is not the same as doing it once: then a call whose
-                outcome is unknown is not made again.
+            repeatable: Whether doing it twice is the same as doing it once. If not, a call whose
+                outcome is unknown is not repeated.
 
         Raises:
-            GraphApiError: one of its kinds (see `errors`).
-            ThrottledError: the wait is longer than the policy's patience; nothing was sent, or it
-                was refused.
+            GraphApiError: One of its kinds (see `errors`).
+            ThrottledError: The wait is longer than the retry policy permits. The call was refused,
+                or not made at all.
         """
-        attempt = 1
+        query = self._query(params)
+        pieces = [body] if isinstance(body, bytes) else body
+        attempt, waited = 1, 0.0
         while True:
+            waited += self._wait_for_quota(path, waited)
             try:
-                self._wait_for_turn()
-                return read(self._send(method, path, params, body))
+                return self._judge(path, self._http.exchange(method, path, query, pieces), read)
+            except ThrottledError as error:
+                limit = self._retries.throttle_wait_limit
+                if attempt >= self._retries.attempts or waited + error.wait_seconds > limit:
+                    raise
+                logger.info("attempt %d was throttled and is repeated: %s", attempt, error)
             except GraphApiError as error:
-                self._remember_refusal(error)
                 wait = self._retries.wait_after(error, attempt, repeatable=repeatable)
                 if wait is None:
                     raise
                 logger.info("attempt %d failed and is repeated: %s", attempt, error)
-            self._sleep(wait)
+                self._sleep(wait)
             attempt += 1
 
-    def _remember_refusal(self, error: GraphApiError) -> None:
-        # Without a status it is our own word, from the throttle itself.
-        if isinstance(error, ThrottledError) and error.status is not None:
-            self._throttle.after(Usage(100.0, error.wait_seconds, "throttled"))
-
-    def _wait_for_turn(self) -> None:
-        wait = self._throttle.before()
+    def _wait_for_quota(self, path: str, already_waited: float) -> float:
+        """Wait until the quotas permit a call to `path`; returns the seconds waited."""
+        waited = 0.0
+        left = self._retries.throttle_wait_limit - already_waited
+        wait = self._throttle.before(path, left)
         while wait > 0:
-            if wait > self._retries.patience:
+            if wait > left:
                 raise ThrottledError(
-                    "The quota is nearly used up and no call was made", wait_seconds=wait
+                    "A quota is used up or nearly so, and no call was made", wait_seconds=wait
                 )
             self._sleep(wait)
-            # The answers of other calls came meanwhile, and one may have told to pause.
-            wait = self._throttle.after_waiting()
+            waited += wait
+            left -= wait
+            # Other calls were answered meanwhile, and a pause may have begun.
+            wait = self._throttle.recheck_after_wait(path, left)
+        return waited
 
-    def _send(self, method: str, path: str, params: Params | None, body: Body | None) -> Answer:
+    def _query(self, params: Params | None) -> dict[str, str]:
         query = {name: _parameter(value) for name, value in (params or {}).items()}
         if self._proof:
             query["appsecret_proof"] = self._proof
-        pieces = [body] if isinstance(body, bytes) else body
-        return self._judge(self._http.exchange(method, path, query, pieces))
+        return query
 
-    def _judge(self, answer: Answer) -> Answer:
-        """The answer if it is a success, with its usage and version remembered either way."""
-        usage = parse_usage(answer.headers)
+    def _judge(self, path: str, answer: Answer, read: Callable[[Answer], T]) -> T:
+        """Read a successful answer; remember the usage and the version of any answer."""
+        usages = parse_usage(answer.headers)
         self._notice_version(answer.headers.get("facebook-api-version"))
-        error = self._error(answer, usage)
-        # A refusal tells more than its headers do, and is remembered where it is caught.
-        if usage is not None and not isinstance(error, ThrottledError):
-            self._throttle.after(usage)
-        if error is not None:
-            raise error
-        return answer
+        try:
+            error = self._error(answer)
+            if error is not None:
+                raise error
+            result = read(answer)
+        except ThrottledError as refusal:
+            refusal.wait_seconds = self._throttle.refused(
+                refusal.quota, usages, refusal.wait_seconds
+            )
+            raise
+        except GraphApiError:
+            self._throttle.observed(usages)
+            raise
+        self._throttle.succeeded(path, usages)
+        return result
 
-    def _error(self, answer: Answer, usage: Usage | None) -> GraphApiError | None:
+    def _error(self, answer: Answer) -> GraphApiError | None:
         """The error that an answer is; None for a success, which is left unread.
 
-        Pages of tokens are parsed in a faster way than the one here. But an error may come with
-        HTTP 200.
+        Pages of tokens are parsed in a faster way than here, but an error may have HTTP 200.
         """
         succeeded = HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
         if succeeded and not _STARTS_AS_ERROR.match(answer.raw):
@@ -212,8 +225,7 @@ class GraphApiClient:
         if envelope is None:
             return None if succeeded else without_envelope(answer.status)
         safe = redact(envelope.message, *self._secrets, self._proof or "")
-        wait = usage.regain_seconds if usage else None
-        return classify(replace(envelope, message=safe), answer.status, wait_seconds=wait)
+        return classify(replace(envelope, message=safe), answer.status)
 
     def _notice_version(self, used: str | None) -> None:
         if used is None:
@@ -222,8 +234,8 @@ class GraphApiClient:
             changed, self._version_used = used != self._version_used, used
         if changed and used != self.version:
             logger.warning(
-                "the Graph API answered as %s where %s was asked for: that version may be dead, "
-                "set MM_GRAPH_API_VERSION",
+                "the Graph API answered as %s instead of %s: that version may no longer be served. "
+                "Set MM_GRAPH_API_VERSION.",
                 used,
                 self.version,
             )

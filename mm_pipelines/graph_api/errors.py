@@ -2,42 +2,46 @@
 
     GraphApiError
     ├── TokenError                   the access token is expired, revoked or invalid
-    ├── PermissionDeniedError        the token may not do this
-    │   └── TermsNotAcceptedError    terms must be accepted by a person first
+    ├── PermissionDeniedError        the token lacks a permission
+    │   └── TermsNotAcceptedError    a person must accept terms first
     ├── PolicyError                  blocked for policy or integrity reasons
-    ├── ThrottledError               too many calls; knows how long to wait
+    ├── ThrottledError               too many calls; has the quota and the wait
     ├── TransientError               may succeed if repeated
-    │   └── AmbiguousOutcomeError    … and may have been carried out all the same
-    │       └── UnreadableAnswerError    an answer that is no JSON (HTML, cut short)
-    ├── TooMuchDataError             the page asked for is too large: ask for fewer
-    └── PermanentError               repeating it cannot help
-        ├── NotFoundError            the object does not exist, or this token cannot see it
-        ├── VersionDeadError         this version of the API is gone
-        ├── SessionEndedError        an upload session takes no further batch: begin another
-        ├── CursorExpiredError       a paging cursor died: read again from the top
-        └── SubscriptionFailedError  the rows were taken, but not for Messenger
+    │   └── AmbiguousOutcomeError    the same, and the call may have been carried out
+    │       └── UnreadableAnswerError    the answer is not JSON (HTML, cut short)
+    ├── TooMuchDataError             the requested page is too large
+    └── PermanentError               repeating the call cannot help
+        ├── ContentRefusedError      Meta refuses the content: a row, a key, a parameter
+        ├── SmallAudienceError       the removal would leave the audience too small
+        ├── NotFoundError            the object does not exist, or the token has no access to it
+        ├── VersionDeadError         this version of the API is no longer served
+        ├── SessionEndedError        an upload session accepts no further batch
+        ├── CursorExpiredError       a paging cursor is no longer valid
+        └── SubscriptionFailedError  the rows were received, but not for Messenger
 
-`classification` says which answer becomes which of them. What a caller does follows from the
-branch: stop and alert (token, permission, policy, permanent), come back after `wait_seconds`
-(throttled), repeat (transient), look first and then repeat (ambiguous).
+`classification` decides which answer becomes which error. The branch decides what a caller does:
+stop and alert (token, permission, policy, permanent), come back after `wait_seconds` (throttled),
+repeat (transient), check and then repeat (ambiguous). Only `ContentRefusedError` concerns the
+content of the request: a batch that it refuses can be divided to find the refused rows.
 
-Texts are redacted and never hold what was sent.
+Texts are redacted and never contain what was sent.
 """
 
 from typing import Any, ClassVar
 
 from mm_pipelines.graph_api.redaction import redact
+from mm_pipelines.graph_api.throttle import SHORTEST_PAUSE, Quota
 
 
 class GraphApiError(Exception):
     """A call of the Graph API failed.
 
     Attributes:
-        code: Meta's error code, None if the answer carried none.
+        code: Meta's error code; None if the answer has none.
         subcode: Meta's error subcode.
-        status: HTTP status, None if there was no answer.
-        fbtrace_id: what Meta's support asks for.
-        next_step: one sentence: what to do now.
+        status: HTTP status; None if there was no answer.
+        fbtrace_id: The id that Meta's support asks for.
+        next_step: One sentence that says what to do.
     """
 
     advice: ClassVar[str] = "Look the code up in Meta's error reference."
@@ -82,7 +86,7 @@ def _rebuild(kind: type[GraphApiError], message: str, state: dict[str, Any]) -> 
 
 
 class TokenError(GraphApiError):
-    """The access token is expired, revoked or invalid: every call with it will fail."""
+    """The access token is expired, revoked or invalid: every call with it fails."""
 
     advice = "Make a new access token, put it where the old one was set, and run again."
 
@@ -109,42 +113,53 @@ class PolicyError(GraphApiError):
     """Blocked for policy or integrity reasons."""
 
     advice = (
-        "Do not repeat the call; look into the Page's and the ad account's quality pages at Meta "
-        "and settle what is flagged there."
+        "Do not repeat the call. Open the quality pages of the Page and the ad account at Meta and "
+        "resolve what is flagged there."
     )
 
 
 class ThrottledError(GraphApiError):
-    """Too many calls; further calls before the wait is over prolong it.
+    """Too many calls. Calls before the end of the wait prolong it.
 
     Attributes:
-        wait_seconds: how long to make no call, as far as Meta told, otherwise an assumption.
+        wait_seconds: How long no call is made: at least what Meta asks for, longer for each refusal
+            in a row.
+        quota: The kind of quota; None if the code does not tell, or if no call was made because
+            quotas are nearly used up.
     """
 
     advice = "Run it again after the wait."
 
-    def __init__(self, message: str, *, wait_seconds: float = 60.0, **facts: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        wait_seconds: float = SHORTEST_PAUSE,
+        quota: Quota | None = None,
+        **facts: Any,
+    ) -> None:
         super().__init__(message, **facts)
         self.wait_seconds = wait_seconds
+        self.quota = quota
 
 
 class TransientError(GraphApiError):
-    """The call failed in a way that may pass."""
+    """The call failed, but may succeed if repeated."""
 
-    advice = "Run it again; if it goes on, look at Meta's status page."
+    advice = "Run it again. If it keeps failing, look at Meta's status page."
 
 
 class AmbiguousOutcomeError(TransientError):
-    """Nobody knows whether the call was carried out: no answer, or one that does not tell.
+    """It is unknown whether the call was carried out: no answer, or an unclear one.
 
     Repeat it only if doing it twice is the same as doing it once.
     """
 
-    advice = "It may have been carried out: look before doing it again, or repeat it unchanged."
+    advice = "The call may have been carried out. Check before you repeat it, or repeat it as is."
 
 
 class UnreadableAnswerError(AmbiguousOutcomeError):
-    """The answer is no JSON (an HTML page, a body cut short) or not of the documented shape."""
+    """The answer is not JSON (HTML, cut short) or does not have the documented shape."""
 
 
 class TooMuchDataError(GraphApiError):
@@ -154,13 +169,23 @@ class TooMuchDataError(GraphApiError):
 
 
 class PermanentError(GraphApiError):
-    """The call is wrong as it is: repeating it cannot help."""
+    """Repeating the call unchanged cannot help."""
 
-    advice = "Correct what the message names; repeating the call unchanged cannot help."
+    advice = "Correct what the message names. Repeating the call unchanged cannot help."
+
+
+class ContentRefusedError(PermanentError):
+    """Meta refuses the content of the request: a row, a schema key or a parameter (code 100, …)."""
+
+
+class SmallAudienceError(PermanentError):
+    """Meta refuses a removal because it would leave the audience too small."""
+
+    advice = "Remove the people again when the audience has grown. Suppress them until then."
 
 
 class NotFoundError(PermanentError):
-    """The object does not exist, or this token cannot see it (code 100, subcode 33)."""
+    """The object does not exist, or the token has no access to it (code 100, subcode 33)."""
 
     advice = "Check the id, and that the token belongs to the same Page or business."
 
@@ -172,18 +197,18 @@ class VersionDeadError(PermanentError):
 
 
 class SessionEndedError(PermanentError):
-    """The upload session timed out, was finished, or never began (docs/graph-api.md#sessions)."""
+    """The upload session timed out, was finished, or never started (docs/graph-api.md#sessions)."""
 
     advice = "Send what was not acknowledged in a new session."
 
 
 class CursorExpiredError(PermanentError):
-    """A paging cursor no longer works: its item was removed (docs/graph-api.md#paging)."""
+    """A paging cursor is no longer valid: its item was removed (docs/graph-api.md#paging)."""
 
-    advice = "Read the listing again from the top."
+    advice = "Read the listing again from the start."
 
 
 class SubscriptionFailedError(PermanentError):
-    """HTTP 200, but `subscription_info.messenger.error`: no one was subscribed."""
+    """HTTP 200 with `subscription_info.messenger.error`: Messenger subscribed none of the rows."""
 
-    advice = "The rows are in the audience without a subscription; settle the cause, send again."
+    advice = "The rows are in the audience without a subscription. Fix the cause and send again."

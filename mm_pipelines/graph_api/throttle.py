@@ -1,65 +1,119 @@
-"""Stays below Meta's rate limits: reads the usage headers and decides how long to wait.
+"""Staying below Meta's rate limits: usage headers, refusals, and the waits that follow.
 
-Meta sends no `Retry-After`. Three headers state how much of a quota is used
+Meta sends no `Retry-After`. Three headers tell how much of each quota is used
 (docs/graph-api.md#throttling). At 100 % calls fail, and calls made then prolong the block. So calls
-are spaced out from 75 % and paused at 95 %, for as long as Meta says it takes to regain access.
+are spaced out from 75 % and stopped at 95 %, for as long as Meta says it takes to regain access. A
+refusal stops them too, for longer each time in a row. After the wait a single call tries whether
+access is regained.
 
-The rules are pure functions over `ThrottleState`. `MemoryThrottle` holds one state in this
-process. A `Throttle` that several processes share keeps its numbers elsewhere.
+Each kind of quota has a state of its own, because a refusal of one does not concern calls that
+another covers. The rules are pure functions over `ThrottleState`. `MemoryThrottle` keeps the states
+in this process; `mm_pipelines.shared_throttle` shares them between processes.
 """
 
+import enum
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-SLOW_DOWN_AT = 75.0
+SLOW_DOWN_AT: Final = 75.0
 """Percent of a quota from which calls are spaced out."""
-PAUSE_AT = 95.0
+PAUSE_AT: Final = 95.0
 """Percent of a quota from which no call is made until access is regained."""
-LONGEST_SPACING = 10.0
+LONGEST_SPACING: Final = 10.0
 """Seconds between two calls just below the pause."""
-SHORTEST_PAUSE = 60.0
-"""Seconds of a pause at 95 % whose length Meta does not tell, as it does not until calls fail."""
-A_MOMENT = 0.1
-"""Seconds by which who waited for the end of a pause may wake before it."""
+SHORTEST_PAUSE: Final = 60.0
+"""Seconds of the shortest pause whose length Meta does not tell."""
+LONGEST_PAUSE: Final = 3600.0
+"""Seconds after which Meta's counters have run out, so that no growing wait exceeds them."""
+PROBE_SPACING: Final = 60.0
+"""Seconds after the first call that follows a refusal in which no second call is made."""
+WAKE_TOLERANCE: Final = 0.1
+"""Seconds by which a caller may wake before the end of a pause."""
+
+
+class Quota(enum.StrEnum):
+    """A kind of quota, with the codes of its refusals."""
+
+    APPLICATION = "application"
+    """4: all calls of the app."""
+    AD_ACCOUNT = "ad_account"
+    """17, 80004: calls with one ad account."""
+    CUSTOM_AUDIENCE = "custom_audience"
+    """80003: calls for the Custom Audiences of one ad account."""
+    PAGE = "page"
+    """32, 80001, 80006: calls with one Page."""
+    TOKEN_LISTING = "token_listing"  # noqa: S105 - not a secret
+    """2300080: listings of one Page's subscription tokens; other calls of the Page go on."""
+
+
+_LISTING_EDGE = "/notification_message_tokens"
+
+_USE_CASES = {
+    "custom_audience": Quota.CUSTOM_AUDIENCE,
+    "ads_management": Quota.AD_ACCOUNT,
+    "ads_insights": Quota.AD_ACCOUNT,
+    "pages": Quota.PAGE,
+    "messenger": Quota.PAGE,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How much of the fullest quota is used, by one answer's headers.
+    """How much of one quota is used, by the headers of one answer.
 
     Attributes:
-        percent: of the fullest quota; 100 means throttled.
-        regain_seconds: until access is regained, 0 if Meta does not tell or it is not lost.
-        quota: whose figure it is: `app`, `ad_account`, or a use case such as `custom_audience`.
+        percent: Share of the quota; at 100 calls are refused.
+        regain_seconds: Time until access is regained; 0 if Meta does not tell or it is not lost.
+        quota: The kind of quota; None for a use case that is not listed in `Quota`.
     """
 
     percent: float
     regain_seconds: float = 0.0
-    quota: str = ""
+    quota: Quota | None = None
+
+    @property
+    def pause_seconds(self) -> float:
+        """The pause that this usage asks for; 0 below 95 %."""
+        if self.percent < PAUSE_AT:
+            return 0.0
+        return self.regain_seconds or assumed_pause(self.percent)
 
 
-def parse_usage(headers: Mapping[str, str]) -> Usage | None:
-    """The usage that an answer's headers tell; None if they tell nothing.
+def parse_usage(headers: Mapping[str, str]) -> tuple[Usage, ...]:
+    """The usage of each quota that the headers of an answer name.
 
     Args:
-        headers: with names in any case if the mapping ignores it (httpx's does), else lower case.
+        headers: A mapping that ignores case (as httpx's does), or one with lower-case names.
 
     Returns:
-        The fullest of all quotas named, with the longest wait named.
+        One `Usage` per quota: its fullest reading with its longest wait.
     """
-    readings = [
-        *_app(_document(headers, "x-app-usage")),
-        *_ad_account(_document(headers, "x-ad-account-usage")),
-        *_use_cases(_document(headers, "x-business-use-case-usage")),
-    ]
-    if not readings:
-        return None
-    fullest = max(readings, key=lambda reading: reading.percent)
-    return replace(fullest, regain_seconds=max(reading.regain_seconds for reading in readings))
+    fullest: dict[Quota | None, Usage] = {}
+    for usage in _readings(headers):
+        known = fullest.get(usage.quota, usage)
+        regain = max(known.regain_seconds, usage.regain_seconds)
+        fullest[usage.quota] = Usage(max(known.percent, usage.percent), regain, usage.quota)
+    return tuple(fullest.values())
+
+
+def _readings(headers: Mapping[str, str]) -> Iterator[Usage]:
+    if app := _document(headers, "x-app-usage"):
+        yield Usage(_fullest_share(app), quota=Quota.APPLICATION)
+    if account := _document(headers, "x-ad-account-usage"):
+        percent = _number(account.get("acc_id_util_pct"))
+        # In seconds; Meta sends it even if nearly nothing is used.
+        reset = _number(account.get("reset_time_duration"))
+        yield Usage(percent, reset if percent >= PAUSE_AT else 0.0, Quota.AD_ACCOUNT)
+    for rows in _document(headers, "x-business-use-case-usage").values():
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict):
+                minutes = _number(row.get("estimated_time_to_regain_access"))
+                quota = _USE_CASES.get(str(row.get("type", "")))
+                yield Usage(_fullest_share(row), 60 * minutes, quota)
 
 
 def _document(headers: Mapping[str, str], name: str) -> dict[str, Any]:
@@ -68,30 +122,6 @@ def _document(headers: Mapping[str, str], name: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _app(document: dict[str, Any]) -> Iterator[Usage]:
-    if document:
-        yield Usage(_fullest_share(document), quota="app")
-
-
-def _ad_account(document: dict[str, Any]) -> Iterator[Usage]:
-    if document:
-        percent = _number(document.get("acc_id_util_pct"))
-        # In seconds; it is named even when nearly nothing is used.
-        reset = _number(document.get("reset_time_duration"))
-        yield Usage(percent, reset if percent >= PAUSE_AT else 0.0, "ad_account")
-
-
-def _use_cases(document: dict[str, Any]) -> Iterator[Usage]:
-    for rows in document.values():
-        for row in rows if isinstance(rows, list) else ():
-            if isinstance(row, dict):
-                yield Usage(
-                    _fullest_share(row),
-                    60 * _number(row.get("estimated_time_to_regain_access")),  # minutes
-                    str(row.get("type", "")),
-                )
 
 
 def _fullest_share(document: dict[str, Any]) -> float:
@@ -110,19 +140,27 @@ def _number(value: Any) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ThrottleState:
-    """All that must be remembered of a quota between calls.
+    """What is remembered of one quota between calls.
 
     Attributes:
-        next_call_at: unix seconds before which nobody calls.
-        spacing: seconds between two calls.
-        percent: of the quota last seen used, for people.
-        paused_until: unix seconds at which the last pause ends or ended.
+        next_call_at: Unix seconds before which no call is made.
+        spacing: Seconds between two calls.
+        percent: Share of the quota that was last seen used.
+        paused_until: Unix seconds at which the last pause ends or ended.
+        refusals: Refusals in a row; calls in flight when a pause begins do not count.
+        last_wait: Seconds that the last refusal stated.
     """
 
     next_call_at: float = 0.0
     spacing: float = 0.0
     percent: float = 0.0
     paused_until: float = 0.0
+    refusals: int = 0
+    last_wait: float = 0.0
+
+
+States = Mapping[Quota, ThrottleState]
+"""The states of the quotas that cover a call."""
 
 
 def spacing_at(percent: float) -> float:
@@ -133,24 +171,24 @@ def spacing_at(percent: float) -> float:
 
 
 def assumed_pause(percent: float) -> float:
-    """Seconds of a pause whose length Meta does not tell: a minute, doubled by every percent more.
+    """Seconds of a pause whose length Meta does not tell: a minute, doubled for each percent more.
 
-    The pauses from 95 to 100 % together last an hour, which is how far back Meta counts: the last
-    calls are never used up.
+    The pauses from 95 to 100 % together last an hour, which is how far back Meta counts. So the
+    last calls of a quota are never used up.
     """
     return SHORTEST_PAUSE * 2 ** (min(percent, 100.0) - PAUSE_AT)
 
 
 def observed(state: ThrottleState, usage: Usage, now: float) -> ThrottleState:
-    """The state after an answer that told `usage` at `now` (unix seconds).
+    """The state after an answer whose headers told `usage` at `now` (unix seconds).
 
-    A pause stands until it is over, whatever answers of calls made before it still arrive.
+    A pause lasts until its end, whatever answers to earlier calls still arrive.
     """
     paused_until = state.paused_until
     if usage.percent >= PAUSE_AT:
-        pause = usage.regain_seconds or assumed_pause(usage.percent)
-        paused_until = max(paused_until, now + pause)
-    return ThrottleState(
+        paused_until = max(paused_until, now + usage.pause_seconds)
+    return replace(
+        state,
         next_call_at=max(state.next_call_at, paused_until),
         spacing=spacing_at(usage.percent),
         percent=usage.percent,
@@ -158,70 +196,203 @@ def observed(state: ThrottleState, usage: Usage, now: float) -> ThrottleState:
     )
 
 
-def reserved(state: ThrottleState, now: float) -> tuple[ThrottleState, float]:
-    """Take the next place in the queue of callers.
+def accepted(state: ThrottleState, now: float) -> ThrottleState:
+    """The state after a call was not refused: refusals in a row end, unless a pause goes on."""
+    if not state.refusals or now < state.paused_until:
+        return state
+    next_call_at = min(state.next_call_at, now + state.spacing)
+    return replace(state, refusals=0, last_wait=0.0, next_call_at=next_call_at)
+
+
+def refused(
+    state: ThrottleState, now: float, *, at_least: float = 0.0
+) -> tuple[ThrottleState, float]:
+    """The state after a throttling refusal.
+
+    The first wait is a minute or `at_least`. Each further refusal in a row doubles it, up to an
+    hour. A refusal during a pause answers a call that was in flight when the pause began: it does
+    not count as a further one.
+
+    Args:
+        state: The state before.
+        now: Unix seconds.
+        at_least: Seconds that the answer itself asks for.
 
     Returns:
-        The state in which the place is taken, and the seconds until it is due.
+        The new state, and the seconds for which no call is made from `now` on.
     """
-    due = max(now, state.next_call_at)
-    return replace(state, next_call_at=due + state.spacing), due - now
+    in_flight = state.refusals > 0 and now < state.paused_until
+    if in_flight:
+        wait = max(state.paused_until - now, at_least)
+        count, stated = state.refusals, max(state.last_wait, wait)
+    else:
+        # A refusal that is older than Meta's counters says nothing about this one.
+        in_a_row = state.refusals > 0 and now < state.paused_until + LONGEST_PAUSE
+        grown = min(LONGEST_PAUSE, 2 * state.last_wait) if in_a_row else 0.0
+        wait = max(SHORTEST_PAUSE, grown, at_least, state.paused_until - now)
+        count, stated = (state.refusals if in_a_row else 0) + 1, wait
+    paused_until = now + wait
+    return (
+        ThrottleState(
+            next_call_at=max(state.next_call_at, paused_until),
+            spacing=LONGEST_SPACING,
+            percent=100.0,
+            paused_until=paused_until,
+            refusals=count,
+            last_wait=stated,
+        ),
+        wait,
+    )
 
 
-def called_up(state: ThrottleState, now: float) -> tuple[ThrottleState, float]:
-    """What becomes of a place that was waited for: a pause that began meanwhile takes it away.
+def reserve(
+    states: States, now: float, *, longest_wait: float
+) -> tuple[dict[Quota, ThrottleState], float]:
+    """Reserve the next call, if it is due within `longest_wait` seconds.
 
     Returns:
-        The state, and the seconds until the caller's new place behind the pause is due; 0 if it is
-        their turn.
+        The states, and the seconds until the call is due. If these exceed `longest_wait`, nothing
+        is reserved.
     """
-    if state.paused_until <= now + A_MOMENT:
-        return state, 0.0
-    return reserved(state, now)
+    due = max((now, *(state.next_call_at for state in states.values())))
+    if due - now > longest_wait:
+        return dict(states), due - now
+    return {quota: _taken(state, now, due) for quota, state in states.items()}, due - now
+
+
+def _taken(state: ThrottleState, now: float, due: float) -> ThrottleState:
+    if state.refusals:
+        return replace(state, next_call_at=due + PROBE_SPACING)
+    if not state.spacing:
+        return state
+    # At its own pace: the call may be due later because of another quota, which must not hold up
+    # calls that only this one covers.
+    return replace(state, next_call_at=max(now, state.next_call_at) + state.spacing)
+
+
+def recheck(
+    states: States, now: float, *, longest_wait: float
+) -> tuple[dict[Quota, ThrottleState], float]:
+    """What a caller does who has waited for a reserved call: it reserves again if a pause began.
+
+    Returns:
+        The states, and the seconds until the call is due: 0 if it is due now. As for `reserve`,
+        nothing is reserved beyond `longest_wait`.
+    """
+    if all(state.paused_until <= now + WAKE_TOLERANCE for state in states.values()):
+        return dict(states), 0.0
+    return reserve(states, now, longest_wait=longest_wait)
+
+
+def covers(quota: Quota, path: str) -> bool:
+    """Whether a quota covers a call; the ad account or Page is the throttle's own."""
+    return quota is not Quota.TOKEN_LISTING or path.endswith(_LISTING_EDGE)
 
 
 class Throttle(Protocol):
-    """The memory of one quota: one ad account's, or one Page's."""
+    """The quotas that cover the calls with one ad account or Page."""
 
-    def before(self) -> float:
-        """Seconds to wait before the next call, which takes its place in the queue."""
+    def before(self, path: str, longest_wait: float) -> float:
+        """Seconds to wait before a call to `path`, which is reserved unless they are too many."""
         ...
 
-    def after_waiting(self) -> float:
-        """Seconds to wait more, in a new place: 0 unless a pause began in the meantime."""
+    def recheck_after_wait(self, path: str, longest_wait: float) -> float:
+        """Seconds to wait further: 0 unless a pause began meanwhile."""
         ...
 
-    def after(self, usage: Usage) -> None:
-        """Remember what an answer told."""
+    def succeeded(self, path: str, usages: Sequence[Usage]) -> None:
+        """Remember an answer that was not refused."""
         ...
+
+    def observed(self, usages: Sequence[Usage]) -> None:
+        """Remember the usage that any other answer told."""
+        ...
+
+    def refused(self, quota: Quota | None, usages: Sequence[Usage], at_least: float) -> float:
+        """Remember a refusal; returns the seconds for which no call is made from now on."""
+        ...
+
+
+def after_answer(
+    states: States, usages: Sequence[Usage], now: float, own: Quota
+) -> dict[Quota, ThrottleState]:
+    """The states after an answer with usage headers; `own` is the quota of unlisted use cases."""
+    changed = dict(states)
+    for usage in usages:
+        quota = usage.quota if usage.quota in changed else own
+        changed[quota] = observed(changed.get(quota, ThrottleState()), usage, now)
+    return changed
+
+
+def after_refusal(
+    states: States, quota: Quota, usages: Sequence[Usage], now: float, *, at_least: float
+) -> tuple[dict[Quota, ThrottleState], float]:
+    """The states after a refusal of one quota, and the wait.
+
+    The wait is at least what the usage headers alone ask for.
+    """
+    # The limit of token listings is one of its own, whatever header it appears in: opt-outs of the
+    # Page must not wait for it.
+    of_others = [
+        usage
+        for usage in usages
+        if not (quota is Quota.TOKEN_LISTING and usage.quota is Quota.PAGE)
+    ]
+    changed = after_answer(states, of_others, now, quota)
+    longest = max((usage.pause_seconds for usage in usages), default=0.0)
+    changed[quota], wait = refused(states[quota], now, at_least=max(at_least, longest))
+    return changed, wait
 
 
 class MemoryThrottle:
-    """A throttle for one process; thread-safe."""
+    """A throttle for one process; thread-safe.
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    Args:
+        now: The time in unix seconds.
+        own: The quota of refusals and use cases that name none.
+    """
+
+    def __init__(
+        self, now: Callable[[], float] = time.time, *, own: Quota = Quota.AD_ACCOUNT
+    ) -> None:
         self._now = now
+        self._own = own
         self._lock = threading.Lock()
-        self._state = ThrottleState()
+        self._states: dict[Quota, ThrottleState] = dict.fromkeys(Quota, ThrottleState())
 
-    @property
-    def state(self) -> ThrottleState:
-        """What is remembered now."""
-        return self._state
-
-    def before(self) -> float:
-        """Seconds to wait before the next call, which takes its place in the queue."""
+    def before(self, path: str, longest_wait: float) -> float:
+        """Seconds to wait before a call to `path`, which is reserved unless they are too many."""
         with self._lock:
-            self._state, wait = reserved(self._state, self._now())
+            taken, wait = reserve(self._covering(path), self._now(), longest_wait=longest_wait)
+            self._states |= taken
         return wait
 
-    def after_waiting(self) -> float:
-        """Seconds to wait more, in a new place: 0 unless a pause began in the meantime."""
+    def recheck_after_wait(self, path: str, longest_wait: float) -> float:
+        """Seconds to wait further: 0 unless a pause began meanwhile."""
         with self._lock:
-            self._state, wait = called_up(self._state, self._now())
+            taken, wait = recheck(self._covering(path), self._now(), longest_wait=longest_wait)
+            self._states |= taken
         return wait
 
-    def after(self, usage: Usage) -> None:
-        """Remember what an answer told."""
+    def succeeded(self, path: str, usages: Sequence[Usage]) -> None:
+        """Remember an answer that was not refused."""
         with self._lock:
-            self._state = observed(self._state, usage, self._now())
+            now = self._now()
+            covering = {quota: accepted(s, now) for quota, s in self._covering(path).items()}
+            self._states = after_answer(self._states | covering, usages, now, self._own)
+
+    def observed(self, usages: Sequence[Usage]) -> None:
+        """Remember the usage that any other answer told."""
+        with self._lock:
+            self._states = after_answer(self._states, usages, self._now(), self._own)
+
+    def refused(self, quota: Quota | None, usages: Sequence[Usage], at_least: float) -> float:
+        """Remember a refusal; returns the seconds for which no call is made from now on."""
+        with self._lock:
+            self._states, wait = after_refusal(
+                self._states, quota or self._own, usages, self._now(), at_least=at_least
+            )
+        return wait
+
+    def _covering(self, path: str) -> dict[Quota, ThrottleState]:
+        return {quota: state for quota, state in self._states.items() if covers(quota, path)}

@@ -13,7 +13,11 @@ import polars as pl
 from mm_pipelines.graph_api.answer import Answer, integer, text
 from mm_pipelines.graph_api.classification import ErrorEnvelope, classify, unreadable
 from mm_pipelines.graph_api.client import GraphApiClient
-from mm_pipelines.graph_api.errors import PermanentError, SubscriptionFailedError
+from mm_pipelines.graph_api.errors import (
+    ContentRefusedError,
+    PermanentError,
+    SubscriptionFailedError,
+)
 from mm_pipelines.graph_api.invalid_entries import positions_of_samples
 
 MAX_ROWS = 10_000
@@ -59,26 +63,45 @@ class UploadSession:
 
 @dataclass(frozen=True, slots=True)
 class UploadReceipt:
-    """What Meta said to one batch.
+    """Meta's answer to one batch.
 
     Attributes:
-        num_received: rows of the *session* so far, this batch included: never add it up.
-        num_invalid_entries: rows of this batch that are badly hashed or cannot be decoded, by
-            Meta's own words approximately; a row that matches nobody is not invalid.
-        invalid_rows: positions of rows in the batch, from 0, ascending, as far as Meta's samples
-            (at most 100 a call) tell them.
-        samples_not_found: samples that fit no row of the batch.
-        num_subscribers_received: of `subscription_info.messenger`, None where it is absent.
+        rows_sent: Rows of this batch.
+        num_received: Rows of the *session* so far, this batch included: it is cumulative. Compare
+            it with all batches sent in the session; a shortfall means that rows were not received.
+        num_invalid_entries: Rows of this batch that are badly hashed or cannot be decoded,
+            according to Meta approximately. A row that matches no one is not invalid.
+        invalid_rows: Positions in the batch, from 0, ascending, of the rows that Meta's samples (at
+            most 100 per call) name, those of `invalid_subscriber_rows` included.
+        invalid_subscriber_rows: Positions of the rows that the samples of Messenger name.
+        samples_not_found: Samples that fit no row of the batch.
+        num_subscribers_received: From `subscription_info.messenger`; None if it is absent. Meta
+            does not document whether it is cumulative.
+        num_subscribers_invalid_entries: Rows that Messenger rejected; None if absent.
     """
+
+    rows_sent: int
 
     audience_id: str | None
     session_id: str | None
     num_received: int
     num_invalid_entries: int
     invalid_rows: tuple[int, ...]
+    invalid_subscriber_rows: tuple[int, ...]
     samples_not_found: int
     num_subscribers_received: int | None
     num_subscribers_invalid_entries: int | None
+
+    @property
+    def has_no_subscriber(self) -> bool:
+        """Whether Meta received rows of this batch and Messenger accepted none of them.
+
+        False if the answer has no counts of subscribers.
+        """
+        if not self.num_received or self.num_invalid_entries >= self.rows_sent:
+            return False
+        rejected = self.num_subscribers_invalid_entries or 0
+        return self.num_subscribers_received == 0 or rejected >= self.rows_sent
 
 
 def schema_of(rows: pl.DataFrame) -> list[str]:
@@ -240,20 +263,22 @@ def _receipt(answer: Answer, rows: pl.DataFrame) -> UploadReceipt:
         raise _subscription_failed(failure, answer.status)
     invalid = integer(document.get("num_invalid_entries")) or 0
     invalid_subscribers = integer(messenger.get("num_subscribers_invalid_entries"))
+    sent = rows[schema_of(rows)]
+    of_messenger = messenger.get("invalid_subscribers_entry_samples")
     found = positions_of_samples(
-        rows[schema_of(rows)],
-        [
-            document.get("invalid_entry_samples"),
-            messenger.get("invalid_subscribers_entry_samples"),
-        ],
+        sent,
+        [document.get("invalid_entry_samples"), of_messenger],
         at_most=max(invalid, invalid_subscribers or 0),
     )
+    rejected = positions_of_samples(sent, [of_messenger], at_most=invalid_subscribers or 0)
     return UploadReceipt(
+        rows_sent=rows.height,
         audience_id=text(document.get("audience_id")),
         session_id=text(document.get("session_id")),
         num_received=received,
         num_invalid_entries=invalid,
         invalid_rows=found.positions,
+        invalid_subscriber_rows=rejected.positions,
         samples_not_found=found.not_found,
         num_subscribers_received=integer(messenger.get("num_subscribers_received")),
         num_subscribers_invalid_entries=invalid_subscribers,
@@ -278,7 +303,7 @@ def _subscription_error(messenger: dict[str, Any]) -> ErrorEnvelope | None:
 def _subscription_failed(envelope: ErrorEnvelope, status: int) -> Exception:
     """Its own error, unless the code says what to do better (a throttle, a token, terms)."""
     error = classify(envelope, status)
-    if type(error) is not PermanentError:
+    if type(error) not in (PermanentError, ContentRefusedError):
         return error
     return SubscriptionFailedError(
         error.message, code=error.code, subcode=error.subcode, status=status

@@ -41,7 +41,7 @@ class Page:
         return GraphApiClient(
             "EAApage",
             base_url=self.url,
-            retries=RetryPolicy(attempts=3, first_wait=0.01, patience=0),
+            retries=RetryPolicy(attempts=3, first_wait=0.01, throttle_wait_limit=0),
         )
 
     def sandbox(self, lever: str, /, **body: Any) -> Any:

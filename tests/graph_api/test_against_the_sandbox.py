@@ -20,7 +20,7 @@ from mm_pipelines.graph_api.custom_audiences import (
 from mm_pipelines.graph_api.messages import OptInRequest, Verdict, send_opt_in_request, verdict
 from mm_pipelines.graph_api.retry import RetryPolicy
 from mm_pipelines.graph_api.subscriptions import page_subscriptions, subscribe_page
-from mm_pipelines.graph_api.throttle import MemoryThrottle
+from mm_pipelines.graph_api.throttle import MemoryThrottle, Quota
 from mm_pipelines.graph_api.tokens import get_token, iter_token_pages
 from mm_pipelines.graph_api.unsubscribe import UnsubscribeRow, unsubscribe
 from mm_pipelines.graph_api.users import UploadSession, add_users, remove_users
@@ -266,7 +266,7 @@ def test_a_quota_is_never_exceeded(
         base_url=address,
         app_secret=APP_SECRET,
         throttle=MemoryThrottle(lambda: passing.now),
-        retries=RetryPolicy(patience=3600),
+        retries=RetryPolicy(throttle_wait_limit=3600),
         sleep=sleep,
     ) as client:
         for _ in range(150):
@@ -332,3 +332,70 @@ def test_tokens_are_described(new_client: NewClient) -> None:
     assert debug_token(app, PAGE_TOKEN).kind == "PAGE"
     assert not debug_token(app, "EAAnobody").is_valid
     assert app.version_used == app.version
+
+
+def test_a_refused_row_is_about_the_request(control: Control, system_user: GraphApiClient) -> None:
+    audience_id, _ = acme(system_user)
+    control("refusals", hashes=[people(1)["EMAIL"][0]])
+    with pytest.raises(errors.ContentRefusedError):
+        add_users(system_user, audience_id, people(10), place())
+    assert add_users(system_user, audience_id, people(10, start=1), place()).num_received == 10
+
+
+def test_a_small_audience_refuses_removals(control: Control, system_user: GraphApiClient) -> None:
+    audience_id, _ = acme(system_user)
+    add_users(system_user, audience_id, people(10), place(last=True))
+    control(f"audiences/{audience_id}/small", minimum_members=10)
+    session = UploadSession(99, 1, last_batch_flag=True, estimated_num_total=1)
+    with pytest.raises(errors.SmallAudienceError, match="when the audience has grown"):
+        remove_users(system_user, audience_id, people(1), session)
+
+
+def test_a_lost_batch_shows_as_a_shortfall_and_missing_subscribers_as_such(
+    control: Control, system_user: GraphApiClient
+) -> None:
+    audience_id, _ = acme(system_user)
+    control("faults", path="*/users", nth=2, variants={"batch_lost": True})
+    control("faults", path="*/users", nth=3, variants={"subscribers": "invalid"})
+    receipts = [
+        add_users(system_user, audience_id, people(10, start=10 * seq), place(seq, last=False))
+        for seq in (1, 2, 3)
+    ]
+    assert [receipt.num_received for receipt in receipts] == [10, 10, 20]
+    assert [receipt.has_no_subscriber for receipt in receipts] == [False, False, True]
+    assert receipts[2].invalid_subscriber_rows == tuple(range(10))
+
+
+@pytest.mark.parametrize(
+    ("subject", "code", "quota"),
+    [
+        ("app", 4, Quota.APPLICATION),
+        (f"act_{ACCOUNT}", 17, Quota.AD_ACCOUNT),
+        (f"act_{ACCOUNT}", 80004, Quota.AD_ACCOUNT),
+        (f"act_{ACCOUNT}", 80003, Quota.CUSTOM_AUDIENCE),
+    ],
+)
+def test_the_kind_of_quota_and_its_wait_are_known(
+    control: Control, system_user: GraphApiClient, subject: str, code: int, quota: Quota
+) -> None:
+    audience_id, _ = acme(system_user)
+    control("quotas", subject=subject, code=code, blocked_for_seconds=1200)
+    with pytest.raises(errors.ThrottledError) as caught:
+        get_custom_audience(system_user, audience_id)
+    assert (caught.value.code, caught.value.quota) == (code, quota)
+    # Only the application's header tells no time: full, it means 32 minutes.
+    assert caught.value.wait_seconds == (1920 if quota is Quota.APPLICATION else 1200)
+    with pytest.raises(errors.ThrottledError):
+        get_custom_audience(system_user, audience_id)
+    (counted,) = control("throttled", "GET")
+    assert counted["refusals"] == 1
+
+
+def test_a_blocked_token_listing_leaves_the_pages_other_calls_free(
+    control: Control, page: GraphApiClient
+) -> None:
+    control("quotas", subject=PAGE, kind="token_listing", blocked_for_seconds=1200)
+    with pytest.raises(errors.ThrottledError) as caught:
+        list(iter_token_pages(page, PAGE))
+    assert caught.value.quota is Quota.TOKEN_LISTING
+    assert unsubscribe(page, PAGE, [UnsubscribeRow(psid="1")]) == 0

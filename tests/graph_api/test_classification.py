@@ -7,6 +7,7 @@ import pytest
 
 from mm_pipelines.graph_api import errors
 from mm_pipelines.graph_api.retry import RetryPolicy
+from mm_pipelines.graph_api.throttle import Quota
 from tests.graph_api.scripted import Graph, error_answer
 
 ONCE = RetryPolicy(attempts=1)
@@ -25,7 +26,8 @@ BY_CODE = {
     errors.TokenError: [102, 190],
     errors.PermissionDeniedError: [3, 10, 200, 270, 294, 299, 2300030, 2300031, 2300039, 2300040],
     errors.TermsNotAcceptedError: [2663, 2664, 2300013, 2300019, 2300066, 2300067],
-    errors.PermanentError: [100, 104, 105, 194, 2200, 2500, 2650, 2654, 2300004, 2300037, 2300042],
+    errors.ContentRefusedError: [100, 105, 194, 2650],
+    errors.PermanentError: [104, 2200, 2500, 2654, 2300004, 2300037, 2300042],
     errors.VersionDeadError: [2635],
 }
 
@@ -34,12 +36,12 @@ BY_SUBCODE = {
     (100, 1713228): errors.PolicyError,
     (100, 1713230): errors.PolicyError,
     (100, 1713231): errors.PolicyError,
-    (100, 1713098): errors.PermanentError,
+    (100, 1713098): errors.ContentRefusedError,
     (190, 458): errors.TokenError,
     (190, 463): errors.TokenError,
     (200, 1870050): errors.PermissionDeniedError,
     (200, 1870090): errors.TermsNotAcceptedError,
-    (2650, 1870144): errors.PermanentError,
+    (2650, 1870144): errors.ContentRefusedError,
     (2650, 1870145): errors.TransientError,
     (2650, 1870147): errors.SessionEndedError,
     (2650, 1870148): errors.TransientError,
@@ -170,3 +172,43 @@ def test_every_kind_of_error_says_what_to_do() -> None:
     for kind in kinds(errors.GraphApiError):
         assert kind.advice.endswith(".")
         assert str(kind("What happened")) == f"What happened. {kind.advice}"
+
+
+@pytest.mark.parametrize(
+    ("code", "quota"),
+    [
+        (4, Quota.APPLICATION),
+        (17, Quota.AD_ACCOUNT),
+        (80004, Quota.AD_ACCOUNT),
+        (80003, Quota.CUSTOM_AUDIENCE),
+        (32, Quota.PAGE),
+        (80001, Quota.PAGE),
+        (80006, Quota.PAGE),
+        (2300080, Quota.TOKEN_LISTING),
+        (613, None),
+    ],
+)
+def test_a_throttling_refusal_has_its_kind_of_quota(
+    graph: Graph, code: int, quota: Quota | None
+) -> None:
+    error = raised(graph, error_answer(code))
+    assert isinstance(error, errors.ThrottledError)
+    assert error.quota is quota
+
+
+@pytest.mark.parametrize("code", [100, 2650, 777777])
+def test_a_removal_from_a_small_audience_is_recognized_by_its_message(
+    graph: Graph, code: int
+) -> None:
+    message = (
+        "Audience Size too low: You cannot remove users from this audience because it will result "
+        "in a low audience size."
+    )
+    assert type(raised(graph, error_answer(code, message=message))) is errors.SmallAudienceError
+
+
+def test_a_missing_proof_is_not_about_the_request(graph: Graph) -> None:
+    message = "API calls from the server require an appsecret_proof argument"
+    error = raised(graph, error_answer(100, message=message))
+    assert type(error) is errors.PermissionDeniedError
+    assert "MM_APP_SECRET" in error.next_step

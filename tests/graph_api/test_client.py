@@ -15,7 +15,7 @@ from mm_pipelines.graph_api import errors
 from mm_pipelines.graph_api.answer import as_document
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.retry import RetryPolicy
-from mm_pipelines.graph_api.throttle import MemoryThrottle, Usage
+from mm_pipelines.graph_api.throttle import MemoryThrottle, Quota, Usage
 from mm_pipelines.graph_api.users import UploadSession, add_users
 from tests.graph_api.scripted import TOKEN, Graph, answer, error_answer
 
@@ -162,26 +162,70 @@ def test_a_short_throttle_is_waited_for(graph: Graph) -> None:
     assert graph.time.slept == 60
 
 
-def test_a_throttle_found_while_reading_the_answer_is_waited_for_too(graph: Graph) -> None:
+def test_a_throttle_inside_an_answer_is_waited_for_too(graph: Graph) -> None:
     messenger = {"error": {"message": "Too many calls", "code": 80003}}
-    refused = answer({"num_received": 1, "subscription_info": {"messenger": messenger}})
-    graph.answers(refused, answer({"num_received": 1}))
+    throttled = answer({"num_received": 1, "subscription_info": {"messenger": messenger}})
+    graph.answers(throttled, answer({"num_received": 1}))
     session = UploadSession(1, 1, last_batch_flag=True, estimated_num_total=1)
     with graph.client() as client:
         add_users(client, "1", pl.DataFrame({"EMAIL": ["x"]}), session)
     assert graph.time.slept == 60
 
 
-def test_a_long_throttle_is_told_and_nothing_more_is_sent(graph: Graph) -> None:
+def test_a_long_throttle_is_raised_and_nothing_more_is_sent(graph: Graph) -> None:
     graph.answers(error_answer(80003, 2446079, headers=usage(100, minutes=7)), OK)
     with graph.client() as client:
         with pytest.raises(errors.ThrottledError) as caught:
             client.get("me")
         assert caught.value.wait_seconds == 420
+        assert caught.value.quota is Quota.CUSTOM_AUDIENCE
+        for _ in range(3):
+            with pytest.raises(errors.ThrottledError) as caught:
+                client.get("me")
+            assert caught.value.wait_seconds == 420
+    assert len(graph.requests) == 1
+    assert graph.time.slept == 0
+
+
+def test_a_refusal_without_a_time_waits_as_long_as_full_headers_ask_for(graph: Graph) -> None:
+    graph.answers(error_answer(80003, 2446079, headers=usage(100)), OK)
+    with graph.client() as client, pytest.raises(errors.ThrottledError) as caught:
+        client.get("me")
+    assert caught.value.wait_seconds == 1920
+
+
+def test_a_second_refusal_in_a_row_is_a_longer_wait_and_raised(graph: Graph) -> None:
+    graph.answers(error_answer(4), error_answer(4), OK)
+    with graph.client() as client:
         with pytest.raises(errors.ThrottledError) as caught:
             client.get("me")
-        assert 0 < caught.value.wait_seconds <= 440
-    assert len(graph.requests) == 1
+        assert caught.value.wait_seconds == 120
+        assert graph.time.slept == 60
+        graph.time.sleep(120)
+        assert client.get("me") == {"id": "1"}
+    assert len(graph.requests) == 3
+
+
+def test_one_call_never_waits_longer_for_quotas_than_the_limit(graph: Graph) -> None:
+    throttle = MemoryThrottle(lambda: graph.time.now)
+    throttle.observed([Usage(94)])
+    graph.answers(OK)
+    with graph.client(throttle=throttle) as client:
+        for _ in range(8):  # A queue of other callers, 9.5 s apart.
+            throttle.before("1/users", 600)
+        with pytest.raises(errors.ThrottledError) as caught:
+            client.get("me")
+        assert caught.value.wait_seconds == pytest.approx(76)
+        assert graph.time.slept == 0
+        graph.time.sleep(76)
+        assert client.get("me") == {"id": "1"}
+
+
+def test_the_limit_of_a_wait_can_be_set(graph: Graph) -> None:
+    graph.answers(error_answer(4), OK)
+    patient = RetryPolicy(throttle_wait_limit=10)
+    with graph.client(retries=patient) as client, pytest.raises(errors.ThrottledError):
+        client.get("me")
     assert graph.time.slept == 0
 
 
@@ -204,17 +248,15 @@ def test_calls_slow_down_from_three_quarters(graph: Graph) -> None:
     assert graph.time.slept == pytest.approx(2 * 5.0)
 
 
-def test_a_call_that_queues_does_not_go_out_into_a_pause_that_began_meanwhile(
-    graph: Graph,
-) -> None:
+def test_a_waiting_call_is_not_made_within_a_pause_that_began_meanwhile(graph: Graph) -> None:
     throttle = MemoryThrottle(lambda: graph.time.now)
-    throttle.after(Usage(85))
-    throttle.before()
+    throttle.observed([Usage(85)])
+    throttle.before("me", 60)
 
     def another_call_is_answered(seconds: float) -> None:
         graph.time.sleep(seconds)
         if len(graph.time.sleeps) == 1:
-            throttle.after(Usage(95, 50))
+            throttle.observed([Usage(95, 50)])
 
     graph.answers(OK)
     with graph.client(throttle=throttle, sleep=another_call_is_answered) as client:
@@ -229,6 +271,14 @@ def test_two_clients_of_one_account_share_its_throttle(graph: Graph) -> None:
         one.get("me")
         with pytest.raises(errors.ThrottledError):
             other.get("me")
+
+
+def test_waits_between_attempts_come_from_the_given_randomness(graph: Graph) -> None:
+    graph.answers(httpx.ReadTimeout("slow"), httpx.ReadTimeout("slow"), OK)
+    retries = RetryPolicy(jitter=lambda lowest, highest: lowest)
+    with graph.client(retries=retries) as client:
+        client.get("me")
+    assert graph.time.sleeps == [0.5, 1.0]
 
 
 # --- the version --------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_a_page_that_cannot_be_made_smaller_is_an_error(graph: Graph) -> None:
 
 @pytest.mark.parametrize("subcode", [None, 33])
 def test_a_dead_cursor_is_told_from_a_wrong_request(graph: Graph, subcode: int | None) -> None:
-    with pytest.raises(errors.CursorExpiredError, match="from the top"):
+    with pytest.raises(errors.CursorExpiredError, match="from the start"):
         read(graph, page([1], "A", more=True), error_answer(100, subcode))
     with pytest.raises(errors.PermanentError) as caught:
         read(graph, error_answer(100, subcode))

@@ -44,7 +44,7 @@ def test_a_failed_handshake_says_where_to_look(graph: Graph) -> None:
     message = (
         "(#2200) Callback verification failed with the following errors: HTTP Status Code = 403"
     )
-    with pytest.raises(errors.PermanentError, match="start the receiver"):
+    with pytest.raises(errors.PermanentError, match="Start the receiver"):
         subscribed(graph.answers(error_answer(2200, message=message)))
 
 

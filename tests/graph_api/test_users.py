@@ -266,6 +266,18 @@ def test_the_subscribers_own_samples_count_too(graph: Graph) -> None:
         },
     )
     assert got.invalid_rows == (0, 2)
+    assert got.invalid_subscriber_rows == (2,)
+
+
+@pytest.mark.parametrize(
+    ("received", "invalid", "expected"),
+    [(3, 0, False), (0, 0, True), (3, 3, True), (3, 2, False), (None, None, False), (9, 3, True)],
+)
+def test_a_receipt_knows_when_messenger_accepted_no_row(
+    graph: Graph, received: int | None, invalid: int | None, expected: bool
+) -> None:
+    counts = {"num_subscribers_received": received, "num_subscribers_invalid_entries": invalid}
+    assert receipt(graph, messenger(**counts)).has_no_subscriber is expected
 
 
 @given(st.data())
