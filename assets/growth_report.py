@@ -1,4 +1,4 @@
-"""A Page's day from the list's rows to the people who may be messaged."""
+"""A Page's daily funnel, from list rows to sendable tokens."""
 
 from datetime import datetime
 
@@ -21,13 +21,15 @@ _COLUMNS = dg.TableSchema(
         dg.TableColumn("list_rows", "bigint", "Rows of the day's customer lists"),
         dg.TableColumn("valid", "bigint", "People in the day's payloads"),
         dg.TableColumn("delivered", "bigint", "New people, acknowledged by Meta"),
-        dg.TableColumn("processed", "bigint", "Of them, in batches that Meta has reported on"),
-        dg.TableColumn("matched", "bigint", "People matched in the Page's audiences, at least"),
+        dg.TableColumn("processed", "bigint", "New people in batches that Meta has reported on"),
+        dg.TableColumn(
+            "matched", "bigint", "Lower bound of the people matched in the Page's audiences"
+        ),
         dg.TableColumn("tokens", "bigint", "Live tokens"),
-        dg.TableColumn("sendable", "bigint", "Of them, those that might be messaged"),
+        dg.TableColumn("sendable", "bigint", "Live tokens that may be messaged"),
         dg.TableColumn("asked", "bigint", "People asked to opt in"),
-        dg.TableColumn("opted_in", "bigint", "Of them, those who agreed"),
-        dg.TableColumn("left_page", "bigint", "Requests to leave"),
+        dg.TableColumn("opted_in", "bigint", "Asked people who opted in"),
+        dg.TableColumn("left_page", "bigint", "Opt-out requests"),
     ]
 )
 
@@ -43,10 +45,10 @@ _COLUMNS = dg.TableSchema(
 def growth_report(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult:
-    """The Page's funnel of the day, and the 30 days until it, as a picture and a table.
+    """Computes the Page's funnel of the day and charts the 30 days up to it.
 
     List rows, valid people, delivered, processed, matched, tokens, sendable; asked and opted in on
-    Messenger; left.
+    Messenger; opt-outs.
     """
     partition = PageDay.of(context)
     page_id = CONFIG.pages[partition.page].page_id
@@ -84,7 +86,7 @@ def _day_of_page(context: dg.AssetExecutionContext, partition: PageDay) -> DayOf
 
 
 def _list_rows(context: dg.AssetExecutionContext, lists: list[AudienceDay]) -> int | None:
-    """Rows of the customer lists, which are known only to the materialisations of customer_list."""
+    """Rows of the customer lists, as the materializations of customer_list state them."""
     rows = []
     for partition in lists:
         records = context.instance.fetch_materializations(
@@ -98,7 +100,7 @@ def _list_rows(context: dg.AssetExecutionContext, lists: list[AudienceDay]) -> i
 
 
 def _numbers(growth: Growth) -> dict[str, dg.MetadataValue]:
-    """Every figure by itself too, so that the UI plots it over the partitions."""
+    """Each figure as an entry of its own, so that the UI plots it over the partitions."""
     return {
         name: dg.MetadataValue.int(value)
         for name, value in vars(growth).items()

@@ -1,4 +1,4 @@
-"""What became of a day's batches at Meta."""
+"""The processing of a day's batches at Meta, and the match rate."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,23 +22,31 @@ _BELOW_USUAL = 0.75
 _COLUMNS = dg.TableSchema(
     columns=[
         dg.TableColumn("audience", "text", "The audience's key in mm.yaml"),
-        dg.TableColumn("day", "date", "The day whose list was delivered"),
+        dg.TableColumn("day", "date", "The day whose list was uploaded"),
         dg.TableColumn("custom_audience_id", "text", "The Custom Audience at Meta"),
         dg.TableColumn("rows_uploaded", "bigint", "Rows of the day that Meta acknowledged"),
         dg.TableColumn("rows_processed", "bigint", "Rows in batches reported as processed"),
-        dg.TableColumn("rows_failed", "bigint", "Rows in batches reported as anything else"),
-        dg.TableColumn("lower_bound", "bigint", "People matched in the whole audience, at least"),
-        dg.TableColumn("upper_bound", "bigint", "The same, at most"),
+        dg.TableColumn("rows_failed", "bigint", "Rows in batches reported with another status"),
+        dg.TableColumn(
+            "lower_bound", "bigint", "Lower bound of the people matched in the whole audience"
+        ),
+        dg.TableColumn(
+            "upper_bound", "bigint", "Upper bound of the people matched in the whole audience"
+        ),
         dg.TableColumn("match_rate_lower", "double precision", "lower_bound ÷ people_acknowledged"),
         dg.TableColumn("match_rate_upper", "double precision", "upper_bound ÷ people_acknowledged"),
         dg.TableColumn("status", "text", "waiting, processing, complete, failed or overdue"),
-        dg.TableColumn("last_event_at", "timestamptz", "When the day's newest report reached us"),
+        dg.TableColumn("last_event_at", "timestamptz", "When the day's newest report arrived"),
         dg.TableColumn("as_of", "timestamptz", "When the row was computed"),
         dg.TableColumn("source", "text", "Where the bounds come from: webhook or poll"),
         dg.TableColumn("batches_delivered", "integer", "Batches that Meta acknowledged"),
         dg.TableColumn("batches_reported", "integer", "Batches that Meta reported on"),
         dg.TableColumn("people_acknowledged", "bigint", "People in the audience at that time"),
-        dg.TableColumn("seconds_to_processed", "double precision", "Longest wait for a report"),
+        dg.TableColumn(
+            "seconds_to_processed",
+            "double precision",
+            "Longest time from a batch's acknowledgement to its report",
+        ),
         dg.TableColumn("deadline_at", "timestamptz", "When a batch without report is overdue"),
     ]
 )
@@ -58,22 +66,22 @@ _COLUMNS = dg.TableSchema(
         dg.AssetCheckSpec(
             "every_row_is_accounted_for",
             asset="match_status",
-            description="Every row that Meta acknowledged was reported on.",
+            description="Meta reported on every row that it acknowledged.",
         ),
         dg.AssetCheckSpec(
             "above_the_match_floor",
             asset="match_status",
-            description=f"At least {MATCH_FLOOR} people matched, so that Meta lists tokens.",
+            description=f"At least {MATCH_FLOOR} people matched; below that, Meta lists no tokens.",
         ),
         dg.AssetCheckSpec(
             "match_rate_as_usual",
             asset="match_status",
-            description="The match rate is near the median of the 30 days before.",
+            description="The match rate is near the median of the previous 30 days.",
         ),
         dg.AssetCheckSpec(
             "reported_in_time",
             asset="match_status",
-            description="No batch waits for its report beyond the deadline.",
+            description="No batch is without a report after settings.overdue_hours.",
         ),
         dg.AssetCheckSpec(
             "batches_succeeded",
@@ -85,21 +93,23 @@ _COLUMNS = dg.TableSchema(
 def match_status(
     context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
 ) -> dg.MaterializeResult:
-    """What became of the day's batches at Meta, and how many people of the audience matched.
+    """Computes how far Meta has processed the day's batches, and the audience's match rate.
 
-    Computed from the ledger and the stored webhooks. Where webhooks stay away past the deadline,
-    Meta is asked, and its answer is stored and computed from like them.
+    The row follows from the ledger and the stored webhooks alone. If a batch has no report after
+    settings.overdue_hours, the asset polls Meta and stores the answer beside the webhooks.
     """
     partition = AudienceDay.of(context)
     status, assignment = _refresh(database, partition, context.run.run_id)
     if status.status == "overdue" and status.custom_audience_id is not None:
-        context.log.warning(f"{partition.key} is overdue: asking Meta how the upload goes")
+        context.log.warning(
+            f"{partition.key} is overdue: polling Meta for the state of its uploads"
+        )
         try:
             with graph_api.client_for_audience(partition.audience) as client:
                 observation = _observe(client, status.custom_audience_id)
         except GraphApiError as error:
-            # The row without Meta's answer is true as well; it is asked again later.
-            context.log.warning(f"Meta could not be asked: {error}")
+            # The row is correct without Meta's answer; a later run polls again.
+            context.log.warning(f"Meta could not be polled: {error}")
         else:
             with database.get().transaction() as connection:
                 observations.record(connection, partition.audience, observation)
@@ -186,29 +196,29 @@ def _checks(
     yield _check(
         "every_row_is_accounted_for",
         passed=not (settled and (unaccounted or assignment.left_over)),
-        good="Every row that is due was reported on.",
+        good="Meta reported on every row that is due.",
         bad=(
             f"{unaccounted} rows have no report, and {assignment.left_over} reports of this "
-            "audience fit no batch of ours: somebody else may upload to it, or webhooks were "
+            "audience match no batch of ours. Another system may upload to it, or webhooks were "
             "lost. Compare the audience's sessions at Meta with mm.upload_batch."
         ),
     )
     yield _check(
         "above_the_match_floor",
         passed=status.upper_bound is None or status.upper_bound >= MATCH_FLOOR,
-        good=f"{MATCH_FLOOR} people or more matched, or nothing is known yet.",
+        good=f"{MATCH_FLOOR} people or more matched, or there is no report yet.",
         bad=(
             f"At most {status.upper_bound} people matched, and below {MATCH_FLOOR} Meta withholds "
-            "every token of the audience. Add people to the list, or join small audiences."
+            "every token of the audience. Add people to the list, or merge small audiences."
         ),
     )
     rate = status.match_rate_lower
     yield _check(
         "match_rate_as_usual",
         passed=usual is None or rate is None or rate >= _BELOW_USUAL * usual,
-        good="The match rate is as in the 30 days before, or there is too little to compare.",
+        good="The match rate is near that of the previous 30 days, or there are too few days.",
         bad=(
-            f"The match rate is {rate or 0:.1%} where {usual or 0:.1%} is usual. Look at what "
+            f"The match rate is {rate or 0:.1%}; the median is {usual or 0:.1%}. Check what "
             "changed in the list: phone numbers without country code, another source, old rows."
         ),
     )
@@ -218,8 +228,8 @@ def _checks(
         good="No batch is overdue.",
         bad=(
             f"{status.batches_delivered - status.batches_reported} batches have waited more than "
-            f"{CONFIG.settings.overdue_hours:g} hours for their report. Look whether webhooks "
-            "arrive (`mm webhooks status`); Meta is asked again by itself."
+            f"{CONFIG.settings.overdue_hours:g} hours for their report. Check whether webhooks "
+            "arrive (`mm webhooks status`). Meta is polled again automatically."
         ),
     )
     yield _check(
@@ -228,7 +238,7 @@ def _checks(
         good="No batch failed.",
         bad=(
             f"{status.rows_failed} rows are in batches that Meta reported as failed; the webhooks' "
-            "batch_uploading_status says how. Look at the audience in Meta's Ads Manager."
+            "batch_uploading_status says why. Check the audience in Meta's Ads Manager."
         ),
         severity=dg.AssetCheckSeverity.ERROR,
     )

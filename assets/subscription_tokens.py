@@ -14,51 +14,57 @@ from mm_pipelines.tokens.counts import TokenCounts, recipients_twice, token_coun
 from mm_pipelines.tokens.pull import PullReport, pull_tokens
 from mm_pipelines.tokens.pull_record import CompletePull, last_complete_pull
 
-# token_refresh asks every hour: two missed hours are worth a look, three a call.
+# token_refresh pulls every hour: two missed hours are a warning, three a failure.
 _WARN_AFTER, _FAIL_AFTER = timedelta(hours=2), timedelta(hours=3)
 
-# A listing much shorter than the one before deserves a look even where it is no loss to stop at.
+# A much shorter listing is a warning even where it is too small a loss to stop the pull.
 _SHRUNK = 0.9
 
 COLUMNS = dg.TableSchema(
     columns=[
-        dg.TableColumn("page_id", "text", "the Page's id at Meta"),
-        dg.TableColumn("token", "text", "the subscription token, which messages are sent by"),
-        dg.TableColumn("recipient_id", "text", "the Page-scoped ID, where Meta tells it"),
-        dg.TableColumn("topic_title", "text", "the title that the person agreed to"),
-        dg.TableColumn("reoptin", "text", "ENABLED or DISABLED: may the person be asked again"),
-        dg.TableColumn("user_token_status", "text", "REFRESHED or NOT_REFRESHED, where told"),
-        dg.TableColumn("timezone", "text", "the person's, where told"),
-        dg.TableColumn("created_at", "timestamptz", "when the token was made, where told"),
-        dg.TableColumn("expires_at", "timestamptz", "null: never"),
-        dg.TableColumn("next_eligible_at", "timestamptz", "no message before; null: any time"),
-        dg.TableColumn("custom_audience_ids", "text[]", "the Custom Audiences that matched"),
+        dg.TableColumn("page_id", "text", "The Page's ID at Meta"),
+        dg.TableColumn("token", "text", "The subscription token to send to"),
+        dg.TableColumn("recipient_id", "text", "The Page-scoped ID, if Meta reports it"),
+        dg.TableColumn("topic_title", "text", "The title that the person agreed to"),
+        dg.TableColumn(
+            "reoptin", "text", "ENABLED or DISABLED: whether the person may be asked again"
+        ),
+        dg.TableColumn("user_token_status", "text", "REFRESHED or NOT_REFRESHED, if known"),
+        dg.TableColumn("timezone", "text", "The person's time zone, if known"),
+        dg.TableColumn("created_at", "timestamptz", "When the token was created, if known"),
+        dg.TableColumn("expires_at", "timestamptz", "When the token expires; null: never"),
+        dg.TableColumn(
+            "next_eligible_at", "timestamptz", "When the next message is allowed; null: any time"
+        ),
+        dg.TableColumn("custom_audience_ids", "text[]", "The Custom Audiences that matched"),
         dg.TableColumn(
             "source",
             "text",
-            "how the person came: custom_audience, opt_in, click_to_messenger or automation",
+            "How the person subscribed: custom_audience, opt_in, click_to_messenger or automation",
         ),
-        dg.TableColumn("first_seen_at", "timestamptz", "when a pull or a webhook first had it"),
-        dg.TableColumn("last_seen_at", "timestamptz", "when one last had it"),
-        dg.TableColumn("gone_at", "timestamptz", "when a complete pull no longer had it"),
-        dg.TableColumn("stopped_at", "timestamptz", "when the person said STOP"),
-        dg.TableColumn("details_asked_at", "timestamptz", "when Meta was last asked about it"),
+        dg.TableColumn(
+            "first_seen_at", "timestamptz", "When a pull or a webhook first contained it"
+        ),
+        dg.TableColumn("last_seen_at", "timestamptz", "When a pull or a webhook last contained it"),
+        dg.TableColumn("gone_at", "timestamptz", "When a complete pull no longer contained it"),
+        dg.TableColumn("stopped_at", "timestamptz", "When the person opted out"),
+        dg.TableColumn("details_asked_at", "timestamptz", "When its details were last queried"),
     ]
 )
 
 
 class TokenPullConfig(dg.Config):
-    """How one pull differs from the usual."""
+    """The configuration of one pull."""
 
     accept_losses: bool = Field(
         default=False,
-        description="Let any number of tokens count as gone, beyond settings.removal_share too",
+        description="Accept the loss of more tokens than settings.removal_share allows.",
     )
     deduplicate_at_meta: bool = Field(
         default=False,
         description=(
-            "Let Meta leave out recipients' further tokens (do_not_return_duplicates): a quick "
-            "look at a Page with fewer than 10,000 recipients, after which none counts as gone"
+            "Let Meta list one token per recipient (do_not_return_duplicates). Only for Pages with "
+            "fewer than 10,000 recipients; no token counts as gone afterwards."
         ),
     )
 
@@ -79,12 +85,12 @@ class TokenPullConfig(dg.Config):
         dg.AssetCheckSpec(
             "one_token_per_recipient",
             asset="subscription_tokens",
-            description="No recipient stands twice in mm.deduplicated_token.",
+            description="No recipient occurs twice in mm.deduplicated_token.",
         ),
         dg.AssetCheckSpec(
             "listing_not_shrunk",
             asset="subscription_tokens",
-            description="The listing is not much shorter than that of the complete pull before.",
+            description="The listing is not much shorter than that of the previous complete pull.",
         ),
     ],
 )
@@ -94,10 +100,10 @@ def subscription_tokens(
     database: DatabaseResource,
     graph_api: GraphApiResource,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-    """Every token of the Page pulled from Meta, merged and deduplicated, none lost or doubled.
+    """Pulls every token of the Page from Meta, merges and deduplicates them.
 
-    A token is gone only when a complete pull no longer lists it; a pull that breaks off changes
-    nothing. `mm.deduplicated_token` and `mm.sendable_token` are what to send by.
+    A token counts as gone only when a complete pull no longer lists it. An interrupted pull changes
+    nothing. Send by `mm.sendable_token`.
     """
     page = single_partition(context)
     page_id = CONFIG.pages[page].page_id
@@ -130,7 +136,9 @@ def subscription_tokens(
     )
 
 
-@dg.asset_check(asset=subscription_tokens, description="Every Page was pulled whole lately.")
+@dg.asset_check(
+    asset=subscription_tokens, description="Every Page had a complete pull in the last three hours."
+)
 def every_page_pulled(database: DatabaseResource) -> dg.AssetCheckResult:
     """The age of each Page's newest complete pull."""
     with database.get().transaction() as connection:
@@ -148,10 +156,10 @@ def every_page_pulled(database: DatabaseResource) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=(
             f"No complete pull within {_FAIL_AFTER.total_seconds() / 3600:.0f} hours: "
-            f"{', '.join(late)}. Materialise their partitions, and see that the schedule "
+            f"{', '.join(late)}. Materialize their partitions, and check that the schedule "
             "token_refresh is on."
             if late
-            else "Every Page was pulled lately."
+            else "Every Page had a complete pull in time."
         ),
         metadata={
             f"hours_since_{page}": pull.age_seconds / 3600
@@ -172,7 +180,7 @@ def _pull_metadata(report: PullReport) -> dict[str, dg.MetadataValue]:
         "listed_again": dg.MetadataValue.int(max(report.rows - merged.listed, 0)),
         "restarts": dg.MetadataValue.int(report.restarts),
         "audiences_asked": dg.MetadataValue.int(report.audiences_asked),
-        "sources told": dg.MetadataValue.int(report.sources_told),
+        "sources_known": dg.MetadataValue.int(report.sources_told),
         "appeared": dg.MetadataValue.int(merged.appeared),
         "changed": dg.MetadataValue.int(merged.changed),
         "returned": dg.MetadataValue.int(merged.returned),
@@ -206,8 +214,8 @@ def _one_token_per_recipient(twice: int) -> dg.AssetCheckResult:
         check_name="one_token_per_recipient",
         passed=twice == 0,
         description=(
-            f"{twice:,} recipients stand more than once in mm.deduplicated_token: someone would "
-            "be messaged twice. Do not send by it, and look at the view's definition."
+            f"{twice:,} recipients occur more than once in mm.deduplicated_token and would be "
+            "messaged twice. Do not send by it, and check the view's definition."
             if twice
             else "Each known recipient has one token."
         ),

@@ -1,4 +1,4 @@
-"""What Meta knows of single tokens, beyond the listing."""
+"""Details of single tokens, which the listing does not contain."""
 
 from collections.abc import Iterator
 
@@ -14,10 +14,10 @@ from mm_pipelines.tokens.details import refresh_details
 
 
 class TokenDetailsConfig(dg.Config):
-    """How much to ask."""
+    """The configuration of one run."""
 
     most: int = Field(
-        default=1_000, ge=1, description="Tokens asked about at most; each is one call of the API"
+        default=1_000, ge=1, description="The most tokens to query; each one is an API call."
     )
 
 
@@ -37,9 +37,9 @@ def token_details(
     database: DatabaseResource,
     graph_api: GraphApiResource,
 ) -> Iterator[dg.MaterializeResult]:
-    """Single tokens asked about at Meta: near expiry, changed lately, or brought by a webhook.
+    """Queries single tokens at Meta: near expiry, recently changed, or received by webhook.
 
-    A token that Meta does not know any more is left for the next complete pull to judge.
+    A token that Meta no longer knows stays unchanged until the next complete pull.
     """
     page = single_partition(context)
     with (

@@ -1,4 +1,4 @@
-"""A Page's tokens in numbers, day by day."""
+"""Daily counts of a Page's tokens."""
 
 import dagster as dg
 
@@ -9,19 +9,23 @@ from mm_pipelines.tokens.snapshots import take_snapshot
 
 _COLUMNS = dg.TableSchema(
     columns=[
-        dg.TableColumn("page_id", "text", "the Page's id at Meta"),
-        dg.TableColumn("day", "date", "the day, in mm.yaml's time zone"),
-        dg.TableColumn("as_of", "timestamptz", "the day's end, or the look at a day that lasts"),
-        dg.TableColumn("live", "bigint", "tokens not gone"),
-        dg.TableColumn("deduplicated", "bigint", "one per known recipient, and all others"),
-        dg.TableColumn("sendable", "bigint", "of them, those that could be messaged; null: untold"),
-        dg.TableColumn("custom_audience", "bigint", "live tokens made from an audience"),
-        dg.TableColumn("opt_in", "bigint", "live tokens of people who opted in"),
-        dg.TableColumn("click_to_messenger", "bigint", "live tokens of people who came by an ad"),
-        dg.TableColumn("automation", "bigint", "live tokens of people whom an automation invited"),
-        dg.TableColumn("appeared", "bigint", "tokens first seen on the day"),
-        dg.TableColumn("returned", "bigint", "tokens listed again on the day"),
-        dg.TableColumn("vanished", "bigint", "tokens no longer listed on the day"),
+        dg.TableColumn("page_id", "text", "The Page's ID at Meta"),
+        dg.TableColumn("day", "date", "The day, in the time zone of mm.yaml"),
+        dg.TableColumn(
+            "as_of", "timestamptz", "The time of the counts: the day's end, or now for today"
+        ),
+        dg.TableColumn("live", "bigint", "Live tokens"),
+        dg.TableColumn("deduplicated", "bigint", "One token per known recipient, and all others"),
+        dg.TableColumn(
+            "sendable", "bigint", "Deduplicated tokens that may be messaged; null: unknown"
+        ),
+        dg.TableColumn("custom_audience", "bigint", "Live tokens from a Custom Audience"),
+        dg.TableColumn("opt_in", "bigint", "Live tokens from opt-ins"),
+        dg.TableColumn("click_to_messenger", "bigint", "Live tokens from click-to-Messenger ads"),
+        dg.TableColumn("automation", "bigint", "Live tokens from comment or reply automation"),
+        dg.TableColumn("appeared", "bigint", "Tokens first seen on the day"),
+        dg.TableColumn("returned", "bigint", "Tokens listed again on the day"),
+        dg.TableColumn("vanished", "bigint", "Tokens no longer listed on the day"),
     ]
 )
 
@@ -37,10 +41,10 @@ _COLUMNS = dg.TableSchema(
 def token_snapshot(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult:
-    """The Page's tokens as they were when the day ended, or as they are while it lasts.
+    """Counts the Page's tokens at the end of the day, or now if the day is today.
 
-    Computed from the tokens and their events, so that a day gone by can be counted afterwards;
-    plot `live`, `growth` and `churn` over the partitions.
+    The counts follow from the tokens and their events, so a past day can be counted later. Plot
+    `live`, `growth` and `churn` over the partitions.
     """
     partition = PageDay.of(context)
     with database.get().transaction() as connection:

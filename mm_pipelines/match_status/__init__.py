@@ -1,5 +1,6 @@
-"""What became of each day's batches at Meta.
+"""Meta's processing of each day's batches.
 
-`assignments` decides which webhook means which batch, `observations` keeps the answers to polls,
-`partition_status` computes the row of an audience's day, and `due` lists the days to compute again.
+`assignments` assigns each webhook to a batch, `observations` stores the answers to polls,
+`partition_status` computes the row of an audience's day, and `due` lists the
+days whose row is out of date.
 """

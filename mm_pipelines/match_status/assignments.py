@@ -1,4 +1,4 @@
-"""Which batch a webhook means.
+"""Assigns each upload-status webhook to one batch.
 
 Meta sends one webhook per processed batch and names neither session nor sequence number, so an
 event is assigned, once and in the order of arrival, to the oldest batch of the audience that has as
@@ -22,9 +22,9 @@ BIGINT_DIGITS = 18
 """Every number of so many digits fits into a bigint; Meta's counts have at most eleven."""
 
 LEFT_OVER_IS_NEWS_FOR = timedelta(days=7)
-"""What was left over earlier was reported for long enough."""
+"""How long the check reports a left-over event."""
 
-# Whoever assigns the reports of an audience does so alone, whichever day's run it is.
+# Only one run assigns the reports of an audience at a time, whichever day it is for.
 _LOCK = text("select pg_advisory_xact_lock(hashtextextended('batch_report:' || :audience, 0))")
 
 _UNASSIGNED = text(f"""
@@ -45,8 +45,7 @@ where custom_audience_id = :custom_audience_id and field = '{UPLOAD_STATUS}'
 order by id
 """)
 
-# A batch that Meta was seen to have finished when it was asked waits behind those that nobody has
-# heard of: its own webhook is most likely lost.
+# Batches that a poll showed as finished come last: their own webhook is most likely lost.
 _UNREPORTED = text("""
 select batch.session_id, batch.batch_seq, batch.day, batch.row_count,
        least(batch.sent_at, batch.acknowledged_at) as sent_at
@@ -88,12 +87,12 @@ where custom_audience_id = :custom_audience_id and left_over_at is not null
 
 @dataclass(frozen=True)
 class Assignment:
-    """What became of the reports that were waiting.
+    """The outcome of an assignment.
 
     Attributes:
         assigned: How many were assigned to a batch now.
-        repeated: How many told what the other object (``page``, ``ad_account``) had told before.
-        left_over: How many reports of the audience's last seven days meet no batch of ours.
+        repeated: How many repeat a report of the other object (``page``, ``ad_account``).
+        left_over: How many reports of the audience's last seven days match no batch of ours.
         days: The days whose batches were reported now.
     """
 
@@ -119,7 +118,7 @@ def assign(
     run_id: str,
     app_id: str | None = None,
 ) -> Assignment:
-    """Assign all of an audience's waiting reports and acknowledge them, in this transaction.
+    """Assign all of an audience's pending reports and acknowledge them, in this transaction.
 
     A report that matches no batch is acknowledged too, as left over, and later runs try it again:
     our own acknowledgement of the batch may follow it. A report on another app's upload is
@@ -138,10 +137,10 @@ def assign(
     told_before = _told_before(connection, whose, events)
     free = _Unreported(connection, audience, custom_audience_id)
     pairs: list[tuple[_Batch, int]] = []
-    left_over, settled = [], []
+    left_over, resolved = [], []
     for event in events:
         if event.is_assigned or event.is_of_another_app or event.id in told_before:
-            settled.append(event.id)
+            resolved.append(event.id)
         elif batch := free.take(count_of(event.num_rows), event.received_at):
             pairs.append((batch, event.id))
         else:
@@ -150,7 +149,7 @@ def assign(
     assigned = [event_id for _, event_id in pairs]
     connection.execute(
         _ACKNOWLEDGE,
-        {"ids": [*assigned, *settled, *left_over], "left_over": left_over, "run_id": run_id},
+        {"ids": [*assigned, *resolved, *left_over], "left_over": left_over, "run_id": run_id},
     )
     return Assignment(
         assigned=len(assigned),
@@ -173,7 +172,7 @@ class _Unreported:
             self._batches[row.row_count].append(_Batch(**row._asdict()))
 
     def take(self, row_count: int | None, received_at: datetime) -> _Batch | None:
-        """The oldest batch of so many rows that was sent before the report came."""
+        """The oldest batch with this row count that was sent before the report arrived."""
         batches = self._batches.get(row_count, []) if row_count is not None else []
         for place, batch in enumerate(batches):
             if batch.sent_at <= received_at + CLOCKS_DIFFER_BY:
@@ -219,7 +218,7 @@ def _store(connection: Connection, pairs: Sequence[tuple[_Batch, int]]) -> None:
 
 
 def count_of(text_: str | None) -> int | None:
-    """A count as the webhook has it; None for what is none, or could not be stored."""
+    """A webhook's count; None if it is not a number or does not fit into a bigint."""
     if text_ is None or not (text_.isascii() and text_.isdigit() and len(text_) <= BIGINT_DIGITS):
         return None
     return int(text_)

@@ -1,7 +1,7 @@
-"""Which partitions' match status, and which Pages' tokens, are out of date. Reading claims nothing.
+"""Finds the match statuses and the Pages' tokens that are out of date. Reading claims nothing.
 
-Every question is bounded and asked per configured audience, so that neither a flood of events nor
-those of an audience that nobody configured keep the others waiting.
+Every query is bounded and runs per configured audience, so that neither a flood of events nor
+the events of an unconfigured audience delay the others.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ where audience = any(:audiences) and day >= :first_day
 order by due_since limit :limit
 """)
 
-# A report that had outrun our acknowledgement of its batch.
+# Reports that arrived before our acknowledgement of their batch.
 _OUTRUN = text("""
 select batch.audience, batch.day, min(event.received_at) as since,
        max(batch.acknowledged_at) as newest_at
@@ -69,7 +69,7 @@ group by batch.audience, batch.day
 order by since limit :limit
 """)
 
-# Past the deadline: at once, and then again and again after as long as it has been overdue.
+# Overdue batches: at once, then at intervals that grow with the time overdue.
 _OVERDUE = text("""
 select batch.audience, batch.day, min(batch.acknowledged_at) + :overdue_after as since,
        max(batch.acknowledged_at) + :overdue_after as newest_at
@@ -92,7 +92,7 @@ _AS_OF = text("""
 select as_of from mm.match_status where audience = :audience and day = :day
 """)
 
-# Kept until somebody configures the audience.
+# Events of audiences that mm.yaml does not name.
 _UNCONFIGURED = text(f"""
 select count(*) from (
     select from mm.webhook_event as event
@@ -172,7 +172,7 @@ def match_status_due(
     overdue_after: timedelta,
     limit: int,
 ) -> Due:
-    """What the stored events, the ledger and the clock say is out of date.
+    """Find what is out of date by the stored events, the ledger and the clock.
 
     Args:
         connection: Read from, never written to.

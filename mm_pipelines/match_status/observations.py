@@ -1,4 +1,4 @@
-"""What Meta answered when it was asked how an upload goes, because no webhook came."""
+"""Answers to polls of an upload's state, made when no webhook arrived."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -181,16 +181,16 @@ def test_exactly_100_matches_are_enough(run: Run, ledger: Ledger) -> None:
     assert run.of()[1] == {}
 
 
-def test_a_report_that_fits_no_batch_is_told(run: Run, ledger: Ledger) -> None:
+def test_a_report_that_matches_no_batch_fails_the_check(run: Run, ledger: Ledger) -> None:
     ledger.delivers(1000, WEDNESDAY)
     ledger.hears(1000)
     ledger.hears(77)
     metadata, failed = run.of()
     assert metadata["reports_left_over"] == 1
-    assert "1 reports of this audience fit no batch" in failed["every_row_is_accounted_for"]
+    assert "1 reports of this audience match no batch" in failed["every_row_is_accounted_for"]
 
 
-def test_a_match_rate_below_the_usual_is_told(run: Run, ledger: Ledger) -> None:
+def test_a_match_rate_below_the_median_fails_the_check(run: Run, ledger: Ledger) -> None:
     for days_ago in range(1, 4):
         ledger.execute(
             "insert into mm.match_status (audience, day, rows_uploaded, rows_processed, "
@@ -201,4 +201,4 @@ def test_a_match_rate_below_the_usual_is_told(run: Run, ledger: Ledger) -> None:
     ledger.delivers(1000, THURSDAY)
     ledger.hears(1000, lower=400, upper=500)
     _, failed = run.of(THURSDAY)
-    assert "The match rate is 40.0% where 60.0% is usual" in failed["match_rate_as_usual"]
+    assert "The match rate is 40.0%; the median is 60.0%" in failed["match_rate_as_usual"]
