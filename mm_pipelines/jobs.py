@@ -7,6 +7,7 @@ from typing import Final
 import dagster as dg
 
 from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
+from mm_pipelines.orchestration.priorities import SHARED_SLOT
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
@@ -24,6 +25,7 @@ ASSETS_BY_JOB: Final[Mapping[str, tuple[str, ...]]] = {
 daily_upload = dg.define_asset_job(
     "daily_upload",
     selection=dg.AssetSelection.assets(*ASSETS_BY_JOB["daily_upload"]),
+    tags=SHARED_SLOT,
     description=(
         "Validates, hashes and uploads one audience's list of one day, and computes its match "
         "status."
@@ -33,6 +35,7 @@ daily_upload = dg.define_asset_job(
 token_refresh = dg.define_asset_job(
     "token_refresh",
     selection=dg.AssetSelection.assets(*ASSETS_BY_JOB["token_refresh"]),
+    tags=SHARED_SLOT,
     description=(
         "Pulls one Page's subscription tokens, updates the details of single tokens, and publishes "
         "the sender's file."
@@ -42,6 +45,7 @@ token_refresh = dg.define_asset_job(
 daily_report = dg.define_asset_job(
     "daily_report",
     selection=dg.AssetSelection.assets(*ASSETS_BY_JOB["daily_report"]),
+    tags=SHARED_SLOT,
     description="Counts one Page's tokens and computes its growth report for one day.",
 )
 

@@ -8,6 +8,9 @@ from typing import Final
 
 PRIORITY_TAG: Final = "dagster/priority"
 
+SHARED_SLOT: Final = {"mm/shared_slot": "true"}
+"""The tag of runs that must leave a slot free for opt-outs and senders' files (dagster.yaml)."""
+
 OPT_OUTS: Final = 60
 SENDER_FILES: Final = 50
 STATUS: Final = 40
@@ -34,4 +37,6 @@ _BY_ASSET: Final = {
 
 def priority_tags(asset: str) -> dict[str, str]:
     """The tags of a run that is requested for an asset."""
-    return {PRIORITY_TAG: str(_BY_ASSET[asset])}
+    priority = _BY_ASSET[asset]
+    shared = SHARED_SLOT if priority < SENDER_FILES else {}
+    return {PRIORITY_TAG: str(priority), **shared}
