@@ -138,7 +138,7 @@ def test_columns_agree_with_phonenumbers_on_two_million_numbers() -> None:
         max_size=80,
     )
 )
-def test_columns_agree_with_phonenumbers_on_whatever_is_written(
+def test_columns_agree_with_phonenumbers_on_any_text(
     cells: list[tuple[str, str]],
 ) -> None:
     filled = [(value, region) for value, region in cells if value.strip("- \xa0") != ""]
@@ -176,7 +176,7 @@ def test_a_number_is_read_as_libphonenumber_reads_it(
     assert columnar.to_list() == [expected]
 
 
-def test_no_numbers_are_no_trouble() -> None:
+def test_an_empty_column_and_blank_cells_are_accepted() -> None:
     nothing = pl.Series([], dtype=pl.String)
     assert normalize_phones(nothing, nothing).to_list() == []
     blank = normalize_phones(pl.Series([None, "", " ", "n/a"]), pl.Series(["", "us", "", ""]))
@@ -246,7 +246,7 @@ def test_counts_of_spellings_add_up_and_a_tie_is_no_convention() -> None:
         ('="4.9E12"', None),
     ],
 )
-def test_what_a_spreadsheet_did_to_a_number(cell: str, expected: str | None) -> None:
+def test_numbers_that_a_spreadsheet_changed(cell: str, expected: str | None) -> None:
     assert normalize_phone(cell, "DE") == expected
     assert_equal_to_reference([(cell, "DE")])
 

@@ -1,4 +1,4 @@
-"""What holds for every key and every value."""
+"""Properties that hold for every key and every value."""
 
 import hashlib
 import unicodedata
@@ -30,7 +30,9 @@ def of(key: str, values: list[str], country: str | None = None) -> list[str | No
 @pytest.mark.parametrize("country", [None, "US", "DE"])
 @settings(max_examples=12, deadline=None)
 @given(values=VALUES)
-def test_a_normalised_value_is_normal(key: str, country: str | None, values: list[str]) -> None:
+def test_normalizing_twice_changes_nothing(
+    key: str, country: str | None, values: list[str]
+) -> None:
     once = [value or "" for value in of(key, values, country)]
     assert of(key, once, country) == once
 
@@ -81,17 +83,17 @@ def test_no_row_is_lost_or_moved(data: st.DataObject) -> None:
 @pytest.mark.parametrize("key", KEYS)
 @settings(max_examples=12, deadline=None)
 @given(values=VALUES)
-def test_an_upload_is_the_hash_of_the_normalised_value(key: str, values: list[str]) -> None:
+def test_an_upload_is_the_hash_of_the_normalized_value(key: str, values: list[str]) -> None:
     frame = pl.DataFrame({key: values})
-    normalised, uploaded = normalize(frame)[key], normalize_and_hash(frame)[key]
-    for value, upload in zip(normalised, uploaded, strict=True):
+    normalized, uploaded = normalize(frame)[key], normalize_and_hash(frame)[key]
+    for value, upload in zip(normalized, uploaded, strict=True):
         if not value or key in ("MADID", "EXTERN_ID") or len(value) == 64:
             continue
         assert upload == hashlib.sha256(value.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("key", ["FN", "LN", "EMAIL"])
-def test_the_short_way_of_plain_values_is_the_rule(key: str) -> None:
+def test_the_fast_path_of_plain_values_equals_the_rule(key: str) -> None:
     """Each sign of the common scripts, alone and within a value, as the whole rule has it."""
     rule = {"FN": names.name, "LN": names.name, "EMAIL": email}[key]
     signs = [chr(code) for code in range(0x2100) if chr(code).isprintable()]

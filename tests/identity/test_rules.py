@@ -103,7 +103,7 @@ def test_what_is_no_single_address_is_unusable(value: str) -> None:
         ("EXTERN_ID", "A" * 64, None, "A" * 64),
     ],
 )  # fmt: skip
-def test_a_value_is_normalised_by_its_keys_rule(
+def test_a_value_is_normalized_by_its_keys_rule(
     key: str, value: str, country: str | None, expected: str | None
 ) -> None:
     assert one(key, value, country) == expected
@@ -157,7 +157,7 @@ def test_the_rows_country_goes_before_the_audiences() -> None:
     ]
 
 
-def test_a_hash_of_no_country_tells_no_region() -> None:
+def test_a_hash_of_no_country_gives_no_region() -> None:
     frame = pl.DataFrame({"COUNTRY": ["0" * 64], "PHONE": ["+1 650 555 1212"]})
     assert phone_regions(frame).to_list() == [""]
     assert normalize(frame)["PHONE"].to_list() == ["16505551212"]
@@ -168,7 +168,7 @@ def test_columns_come_in_one_order_and_others_are_left_out() -> None:
     assert normalize(frame).columns == list(KEYS)
 
 
-def test_a_countrys_name_is_understood_in_all_of_cldrs_languages() -> None:
+def test_the_name_of_a_country_is_understood_in_all_of_cldrs_languages() -> None:
     from babel import Locale
 
     for language in ("ar", "bg", "de", "el", "es", "fi", "fr", "he", "hi", "id", "ja", "ko", "pl",

@@ -27,7 +27,7 @@ def test_a_published_example_gives_its_published_value(
     default = country if country_from == "audience" else None
     frame = pl.DataFrame(cells)
 
-    assert normalize(frame, default_country=default)[key].to_list() == [vector["normalised"]]
+    assert normalize(frame, default_country=default)[key].to_list() == [vector["normalized"]]
     assert normalize_and_hash(frame, default_country=default)[key].to_list() == [vector["uploaded"]]
 
 
@@ -38,7 +38,7 @@ def test_a_published_example_gives_its_published_value(
     ids=lambda vector: f"{vector['key']} {vector['source']}",
 )
 def test_a_value_hashed_beforehand_passes_through_in_lower_case(vector: dict[str, str]) -> None:
-    digest = hashlib.sha256(vector["normalised"].encode()).hexdigest()
+    digest = hashlib.sha256(vector["normalized"].encode()).hexdigest()
     frame = pl.DataFrame(
         {vector["key"]: [digest, digest.upper(), f"  {digest}\t", f"\xa0{digest}"]}
     )
