@@ -45,11 +45,13 @@ def backup(
     """
     from mm_pipelines.local.environment import Environment
     from mm_pipelines.local.postgres import dump
+    from mm_pipelines.warehouse.database import Database
 
     environment = Environment.resolve()
     postgres = environment.postgres()
     with postgres.running() if postgres is not None else contextlib.nullcontext():
-        dump.backup(environment.database_url(), file, environment.postgres_binaries)
+        url = Database(environment.database_url()).url
+        dump.backup(url, file, environment.postgres_binaries)
     key = "MM_SUPPRESSION_KEY"
     if environment.external_suppression_key is None:
         key = str(environment.home / "suppression.key")
@@ -79,9 +81,8 @@ def restore(
     if postgres is not None and replace:
         _replace_unreadable_data(postgres)
     with postgres.running() if postgres is not None else contextlib.nullcontext():
-        url = environment.database_url()
-        dump.restore(url, file, environment.postgres_binaries, replace=replace)
-        database = Database(url)
+        database = Database(environment.database_url())
+        dump.restore(database.url, file, environment.postgres_binaries, replace=replace)
         try:
             revision = migrate.upgrade(database)
         finally:

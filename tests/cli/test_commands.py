@@ -92,18 +92,22 @@ def test_a_password_is_masked_in_the_databases_address(
     assert "me:***@db.example/mm" in shown.output
 
 
+@pytest.mark.parametrize("command", [("status",), ("db", "backup", "never-written.dump")])
 def test_a_database_that_does_not_answer_is_one_sentence(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("MM_DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/mm")
-    refused = mm("status")
+    refused = mm(*command)
     assert refused.exit_code == 1
     assert "the database does not answer" in refused.stderr
     assert "secret" not in refused.output
     assert "Traceback" not in refused.output
 
 
-@pytest.mark.parametrize("command", [("db", "url"), ("env",), ("status",), ("config", "check")])
+@pytest.mark.parametrize(
+    "command",
+    [("db", "url"), ("env",), ("status",), ("config", "check"), ("db", "backup", "unwritten.dump")],
+)
 def test_an_invalid_database_url_is_one_sentence_without_the_password(
     home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import psycopg2
-from psycopg2 import errorcodes
-from psycopg2.extensions import parse_dsn
+from psycopg2 import errorcodes, extensions
 
 from mm_pipelines.local.postgres.binaries import find_clients
 from mm_pipelines.local.postgres.errors import DumpError
@@ -161,7 +160,7 @@ def _transfer(reader: subprocess.Popen[bytes], executor: subprocess.Popen[bytes]
 def _require_replaceable(url: str, *, replace: bool) -> None:
     """Check that only this process uses the database, and that the schemas may be replaced."""
     deadline = time.monotonic() + _SESSIONS_END_SECONDS
-    with contextlib.closing(psycopg2.connect(url)) as connection:
+    with _connect(url) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(_HAS_SCHEMAS)
@@ -184,7 +183,7 @@ def _require_replaceable(url: str, *, replace: bool) -> None:
 
 
 def _require_clients(url: str, setting: Path | None) -> Path:
-    with contextlib.closing(psycopg2.connect(url)) as connection:
+    with _connect(url) as connection:
         major = str(connection.info.server_version // 10_000)
     clients = find_clients(major, setting)
     if clients is None:
@@ -197,10 +196,20 @@ def _require_clients(url: str, setting: Path | None) -> Path:
 
 
 @contextlib.contextmanager
+def _connect(url: str) -> Iterator[extensions.connection]:
+    try:
+        opened = psycopg2.connect(url)
+    except psycopg2.OperationalError as error:
+        raise DumpError(f"the database does not answer: {str(error).strip()}") from None
+    with contextlib.closing(opened):
+        yield opened
+
+
+@contextlib.contextmanager
 def _service(url: str) -> Iterator[dict[str, str]]:
     """The environment for PostgreSQL's programs; a URL among their arguments would show in `ps`."""
     with tempfile.NamedTemporaryFile("w", prefix="mm-pg-service-") as file:  # mode 0600
-        settings = "".join(f"{name}={value}\n" for name, value in parse_dsn(url).items())
+        settings = "".join(f"{name}={value}\n" for name, value in extensions.parse_dsn(url).items())
         file.write(f"[{_SERVICE}]\n{settings}")
         file.flush()
         yield {**os.environ, "PGSERVICEFILE": file.name}
