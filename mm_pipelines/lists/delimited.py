@@ -93,8 +93,8 @@ class Delimited:
         """Refuse rows that a delimiter divides below a header that none divides."""
         for delimiter in DELIMITERS:
             _, *rows = _widths(sample, delimiter) or [1]
-            if rows and rows[0] > 1 and len(set(rows)) == 1:
-                fault = f"the header has 1 column where the rows have {rows[0]}"
+            if min(rows, default=1) > 1:
+                fault = f"the header has 1 column where the rows have {max(rows)}"
                 raise ListUnreadableError(self._url, "header", fault)
 
     def _fast(self, data: bytes, places: Sequence[int]) -> pl.DataFrame | None:
