@@ -8,6 +8,7 @@ import typer
 from mm_pipelines.cli import (
     audiences,
     configuration,
+    consent,
     database,
     demo,
     doctor,
@@ -41,6 +42,7 @@ app.command("normalize")(normalize.normalize)
 app.command("rejects")(rejects.rejects)
 app.add_typer(audiences.app, name="audiences")
 app.add_typer(uploads.app, name="uploads")
+app.add_typer(consent.app, name="consent")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(database.app, name="db")

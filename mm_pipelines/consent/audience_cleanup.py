@@ -25,7 +25,14 @@ _DUE = text("""
 select known.audience, known.custom_audience_id, known.page_id,
        delta.newest as newest_delta_id, total.suppressed
 from mm.custom_audience known
-cross join (select count(*) as suppressed from mm.suppression) total
+cross join (
+    -- Lifted values count too: the total must never shrink, or a later opt-out would go unnoticed.
+    select count(*) + (
+        select coalesce(sum(lifted), 0)::bigint from mm.consent_grant
+        where named_by in ('email', 'phone')
+    ) as suppressed
+    from mm.suppression
+) total
 cross join lateral (
     select coalesce(max(id) filter (
                where completed_at is not null or closed_at is not null), 0) as newest,
