@@ -12,6 +12,7 @@ from mm_pipelines.delivery import ledger
 from mm_pipelines.delivery.sender import Sending
 from mm_pipelines.delivery.upload import UploadPlan, UploadPreview, UploadSummary, preview, upload
 from mm_pipelines.orchestration import deferrals
+from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import deferred_result, meta_failures
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -62,15 +63,17 @@ class UploadConfig(dg.Config):
     # A dry run materialises nothing.
     output_required=False,
     check_specs=[
-        dg.AssetCheckSpec(
+        partitioned_check(
             "valid_at_meta",
             asset="audience_upload",
+            partitions_def=AUDIENCE_BY_DAY,
             description="Meta could decode every row of the partition that was sent so far, and "
             "received subscribers.",
         ),
-        dg.AssetCheckSpec(
+        partitioned_check(
             "delivered_in_full",
             asset="audience_upload",
+            partitions_def=AUDIENCE_BY_DAY,
             description="No part of the partition's upload is deferred.",
         ),
     ],

@@ -5,6 +5,7 @@ import dagster as dg
 from mm_pipelines.graph_api.custom_audiences import MATCH_FLOOR
 from mm_pipelines.graph_api.redaction import redact
 from mm_pipelines.lists import ListError, ListReport, inspect_list, registry
+from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.storage import without_credentials
@@ -18,14 +19,16 @@ _FILES_SHOWN = 100
     owners=["team:audience"],
     kinds={"file"},
     check_specs=[
-        dg.AssetCheckSpec(
+        partitioned_check(
             "enough_people",
             asset="customer_list",
+            partitions_def=AUDIENCE_BY_DAY,
             description=f"At least {MATCH_FLOOR} rows have an e-mail address or phone number.",
         ),
-        dg.AssetCheckSpec(
+        partitioned_check(
             "consent_recorded",
             asset="customer_list",
+            partitions_def=AUDIENCE_BY_DAY,
             description="The list records who agreed to receive messages.",
         ),
     ],

@@ -7,6 +7,7 @@ from mm_pipelines.identity import KEYS
 from mm_pipelines.lists import ListError
 from mm_pipelines.lists import registry as lists
 from mm_pipelines.lists.registry import ValidatedList
+from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.payload import HashedPayload, build_hashed_payload, quarantine
 from mm_pipelines.payload import registry as payloads
@@ -45,9 +46,10 @@ def _column_schema(keys: tuple[str, ...]) -> dg.TableSchema:
     kinds={"polars", "parquet"},
     metadata={"dagster/column_schema": _column_schema(KEYS)},
     check_specs=[
-        dg.AssetCheckSpec(
+        partitioned_check(
             "no_row_lost",
             asset="hashed_payload",
+            partitions_def=AUDIENCE_BY_DAY,
             description="Accepted, merged, rejected and suppressed rows add up to the rows read. "
             "Otherwise the payload is not uploaded.",
             blocking=True,

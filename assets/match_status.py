@@ -13,6 +13,7 @@ from mm_pipelines.match_status import partition_status as statuses
 from mm_pipelines.match_status.assignments import Assignment
 from mm_pipelines.match_status.observations import SessionObservation, UploadObservation
 from mm_pipelines.match_status.partition_status import MatchStatus
+from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
@@ -63,29 +64,34 @@ _COLUMNS = dg.TableSchema(
         warn_window=timedelta(hours=30), fail_window=timedelta(hours=48)
     ),
     check_specs=[
-        dg.AssetCheckSpec(
+        partitioned_check(
             "every_row_is_accounted_for",
             asset="match_status",
+            partitions_def=AUDIENCE_BY_DAY,
             description="Meta reported on every row that it acknowledged.",
         ),
-        dg.AssetCheckSpec(
+        partitioned_check(
             "above_the_match_floor",
             asset="match_status",
+            partitions_def=AUDIENCE_BY_DAY,
             description=f"At least {MATCH_FLOOR} people matched; below that, Meta lists no tokens.",
         ),
-        dg.AssetCheckSpec(
+        partitioned_check(
             "match_rate_as_usual",
             asset="match_status",
+            partitions_def=AUDIENCE_BY_DAY,
             description="The match rate is near the median of the previous 30 days.",
         ),
-        dg.AssetCheckSpec(
+        partitioned_check(
             "reported_in_time",
             asset="match_status",
+            partitions_def=AUDIENCE_BY_DAY,
             description="No batch is without a report after settings.overdue_hours.",
         ),
-        dg.AssetCheckSpec(
+        partitioned_check(
             "batches_succeeded",
             asset="match_status",
+            partitions_def=AUDIENCE_BY_DAY,
             description="Every report says SUCCESS.",
         ),
     ],

@@ -4,6 +4,7 @@ import dagster as dg
 
 from mm_pipelines.consent.messenger_consent import count_suppressed_recipients
 from mm_pipelines.consent.messenger_events import ConsentSummary, apply_consent_events
+from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
 
@@ -27,9 +28,10 @@ _COLUMNS = dg.TableSchema(
     kinds={"postgres"},
     metadata={"dagster/table_name": "mm.messenger_consent", "dagster/column_schema": _COLUMNS},
     check_specs=[
-        dg.AssetCheckSpec(
+        partitioned_check(
             "every_event_recognized",
             asset="messaging_optins",
+            partitions_def=PAGE,
             description="Every event is an opt-in, an opt-out or a RESUME.",
         )
     ],

@@ -6,6 +6,7 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
+from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
@@ -82,14 +83,16 @@ class TokenPullConfig(dg.Config):
     ),
     metadata={"dagster/column_schema": COLUMNS, "dagster/table_name": "mm.subscription_token"},
     check_specs=[
-        dg.AssetCheckSpec(
+        partitioned_check(
             "one_token_per_recipient",
             asset="subscription_tokens",
+            partitions_def=PAGE,
             description="No recipient occurs twice in mm.deduplicated_token.",
         ),
-        dg.AssetCheckSpec(
+        partitioned_check(
             "listing_not_shrunk",
             asset="subscription_tokens",
+            partitions_def=PAGE,
             description="The listing is not much shorter than that of the previous complete pull.",
         ),
     ],

@@ -20,6 +20,7 @@ from mm_pipelines.delivery.errors import DeliveryError
 from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.lists.errors import ListError
 from mm_pipelines.lists.location import list_url
+from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -54,14 +55,16 @@ _COLUMNS = dg.TableSchema(
     kinds={"meta", "postgres"},
     metadata={"dagster/table_name": "mm.unsubscribe_request", "dagster/column_schema": _COLUMNS},
     check_specs=[
-        dg.AssetCheckSpec(
+        partitioned_check(
             "all_opt_outs_done",
             asset="unsubscribes",
+            partitions_def=PAGE_BY_DAY,
             description="The Page has no open opt-out, and no audience needs a cleanup.",
         ),
-        dg.AssetCheckSpec(
+        partitioned_check(
             "no_request_rejected",
             asset="unsubscribes",
+            partitions_def=PAGE_BY_DAY,
             description="This run rejected no request.",
         ),
     ],
