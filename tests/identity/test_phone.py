@@ -114,6 +114,7 @@ def _of_spelling(counts: Counter[tuple[str, Spelling | None]], spelling: Spellin
     return Counter({region: count for (region, of), count in counts.items() if of == spelling})
 
 
+@pytest.mark.no_cover  # its loop over phonenumbers costs most of what coverage costs
 def test_columns_agree_with_phonenumbers_on_50_000_numbers_of_all_regions() -> None:
     assert_equal_to_reference(list(numbers(50_000, seed=20261121)))
 
@@ -276,6 +277,7 @@ def _valid_numbers(region: str, count: int, chance: random.Random) -> set[str]:
     return found
 
 
+@pytest.mark.no_cover  # its loop over phonenumbers costs most of what coverage costs
 @pytest.mark.parametrize(
     "count", [4, pytest.param(1_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
