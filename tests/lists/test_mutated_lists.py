@@ -115,8 +115,9 @@ def test_a_damaged_list_ends_in_counted_rows_or_a_clear_error(
         gzipped: str | None,
         damage: Damage,
     ) -> None:
-        # A slice cut out of JSON can give a field another one's value: that is then what it says.
-        assume(form != "ndjson" or "slice" not in damage[0])
+        # Without a slice, JSON or a cell with a delimiter can be a sound list of other values.
+        divided = form == "ndjson" or any(form in cell for row in table for cell in row)
+        assume(not divided or "slice" not in damage[0])
         text = ndjson(table) if form == "ndjson" else delimited(table, form, quote_all=quote_all)
         content = text.encode(encoding)
         if gzipped == "before":
