@@ -12,15 +12,15 @@ from mm_pipelines.graph_api.redaction import redact
 
 @dataclass(frozen=True, slots=True)
 class AccessTokenInfo:
-    """What Meta says of an access token.
+    """The state of an access token, according to Meta.
 
     Attributes:
-        is_valid: a revoked token is answered with HTTP 200 and False.
+        is_valid: False for a revoked token, which Meta answers with HTTP 200.
         kind: USER, PAGE, APP or SYSTEM_USER.
         expires_at: None means never.
         data_access_expires_at: None means never.
-        scopes: permissions.
-        error: why it is not valid.
+        scopes: Its permissions.
+        error: Why it is not valid.
     """
 
     is_valid: bool
@@ -32,14 +32,14 @@ class AccessTokenInfo:
 
 
 def debug_token(client: GraphApiClient, input_token: str) -> AccessTokenInfo:
-    """What Meta says of `input_token`.
+    """Read the state of `input_token` from Meta.
 
     Args:
-        client: with the app's token, or any token of the same app.
-        input_token: the token asked about.
+        client: With the app's token, or any token of the same app.
+        input_token: The token to look up.
 
     Raises:
-        GraphApiError: as `GraphApiClient.request`.
+        GraphApiError: As `GraphApiClient.request`.
     """
     return client.request(
         "GET", "debug_token", _token_info, params={"input_token": input_token.strip()}

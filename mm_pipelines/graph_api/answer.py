@@ -14,8 +14,8 @@ class Answer:
 
     Attributes:
         status: HTTP status, 2xx.
-        raw: the body as it came; never shown.
-        headers: whose names ignore case.
+        raw: The body; never shown.
+        headers: Names ignore case.
     """
 
     status: int
@@ -25,18 +25,18 @@ class Answer:
     def document(self) -> dict[str, Any]:
         """The body as a JSON object.
 
-        The content type is not looked at: Meta sends `text/javascript` on some reads
+        The content type is ignored, because Meta sends `text/javascript` on some reads
         (docs/graph-api.md#requests-in-general).
 
         Raises:
-            UnreadableAnswerError: it is not one.
+            UnreadableAnswerError: It is not one.
         """
         try:
             document = json.loads(self.raw)
         except (ValueError, RecursionError):
-            raise unreadable("it is no JSON", self.status) from None
+            raise unreadable("it is not JSON", self.status) from None
         if not isinstance(document, dict):
-            raise unreadable("it is no JSON object", self.status)
+            raise unreadable("it is not a JSON object", self.status)
         return document
 
 
@@ -51,23 +51,23 @@ def as_success(answer: Answer) -> bool:
     Source: docs/graph-api.md#webhook-subscriptions.
 
     Raises:
-        UnreadableAnswerError: the answer does not say whether it was done.
+        UnreadableAnswerError: The answer has no readable `success`.
     """
     success = answer.document().get("success")
     if success not in (True, False, "true", "false"):
-        raise unreadable("it does not say success", answer.status)
+        raise unreadable("it has no readable success", answer.status)
     return success in (True, "true")
 
 
 def text(value: Any) -> str | None:
-    """An id or text of Meta's as text: ids come as strings or as numbers beyond 2**53."""
+    """An id or text as text: Meta sends ids as strings or as numbers beyond 2**53."""
     if value is None or value == "" or isinstance(value, bool | dict | list):
         return None
     return str(value)
 
 
 def integer(value: Any) -> int | None:
-    """A number of Meta's, which comes as a number or as text."""
+    """An integer, which Meta sends as a number or as text."""
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError):

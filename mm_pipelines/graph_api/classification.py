@@ -83,7 +83,7 @@ _QUOTAS: dict[int, Quota] = {
     **dict.fromkeys((2300080,), Quota.TOKEN_LISTING),
 }
 
-# A wait that no header tells: Meta decides on pacing again after an hour.
+# A wait that is in no header: Meta decides on pacing again after an hour.
 _WAIT_SECONDS = {2300028: 3600.0}
 
 # Errors whose code is too general or unknown, by a part of their message in lower case.

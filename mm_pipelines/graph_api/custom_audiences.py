@@ -21,7 +21,7 @@ MESSENGER_AUDIENCES = '[{"field":"data_source.subtype","operator":"IN","value":[
 MATCH_FLOOR = 100
 """Meta withholds an audience's tokens below it (docs/graph-api.md#listing-tokens)."""
 
-# What is asked of an audience: all that is read of it.
+# The requested fields are exactly those that are read.
 _FIELDS = (
     "id",
     "name",
@@ -49,11 +49,11 @@ class AudienceStatus:
 
 @dataclass(frozen=True, slots=True)
 class CustomAudience:
-    """A Custom Audience as Meta describes it; None where the answer is silent.
+    """A Custom Audience as Meta describes it; a field that the answer lacks is None.
 
     Attributes:
-        page_id: of the Page whose subscribers the audience makes.
-        approximate_count_lower_bound: of the people in it; never negative.
+        page_id: The Page that the audience makes subscribers for.
+        approximate_count_lower_bound: Of the people in it; never negative.
         operation_status: 200 is normal; see `is_flagged`.
         delivery_status: 200 is ready, 300 too small, from 400 unusable.
     """
@@ -77,7 +77,7 @@ class CustomAudience:
         """An audience from its JSON object.
 
         Raises:
-            UnreadableAnswerError: it has no id.
+            UnreadableAnswerError: It has no id.
         """
         audience_id = text(row.get("id"))
         if audience_id is None:
@@ -99,7 +99,7 @@ class CustomAudience:
 
 @dataclass(frozen=True, slots=True)
 class UploadSessionStatus:
-    """What Meta keeps of an upload session; a polling alternative to the upload webhook."""
+    """The state of an upload session; an alternative to the upload webhook, for polling."""
 
     session_id: str
     stage: str | None
@@ -119,9 +119,9 @@ def create_custom_audience(
     `find_or_create_custom_audience` does.
 
     Raises:
-        TermsNotAcceptedError: the Custom Audience terms.
-        AmbiguousOutcomeError: it may have been created.
-        GraphApiError: as `GraphApiClient.request`.
+        TermsNotAcceptedError: The Custom Audience terms are not accepted.
+        AmbiguousOutcomeError: It may have been created.
+        GraphApiError: As `GraphApiClient.request`.
     """
     body = {
         "name": name,
@@ -145,7 +145,7 @@ def list_custom_audiences(client: GraphApiClient, ad_account_id: str) -> Iterato
     """The ad account's Messenger marketing message audiences, as Meta lists them.
 
     Raises:
-        GraphApiError: as `paging.iter_pages`.
+        GraphApiError: As `paging.iter_pages`.
     """
     rows = iter_rows(
         client,
@@ -159,10 +159,10 @@ def list_custom_audiences(client: GraphApiClient, ad_account_id: str) -> Iterato
 def find_custom_audience(
     client: GraphApiClient, ad_account_id: str, *, name: str, page_id: str
 ) -> CustomAudience | None:
-    """The audience of that name for that Page: the oldest if there are several; None if none.
+    """The audience of that name for that Page; the oldest of several, None if there is none.
 
     Raises:
-        GraphApiError: as `paging.iter_pages`.
+        GraphApiError: As `paging.iter_pages`.
     """
     namesakes = [
         audience
@@ -183,12 +183,12 @@ def find_or_create_custom_audience(
 ) -> tuple[str, bool]:
     """The id of the audience of that name for that Page, and whether it was created now.
 
-    A creation whose outcome is unknown is looked up before anything is said. Two callers at once
-    could still create two: hold a lock per audience.
+    If the outcome of the creation is unknown, the audience is looked up. Two callers at once could
+    still create two: hold a lock per audience.
 
     Raises:
-        AmbiguousOutcomeError: it may have been created but is not listed (yet); call again later.
-        GraphApiError: as `create_custom_audience` and `list_custom_audiences`.
+        AmbiguousOutcomeError: It may have been created but is not listed yet. Call again later.
+        GraphApiError: As `create_custom_audience` and `list_custom_audiences`.
     """
     known = find_custom_audience(client, ad_account_id, name=name, page_id=page_id)
     if known is not None:
@@ -209,8 +209,8 @@ def get_custom_audience(client: GraphApiClient, custom_audience_id: str) -> Cust
     """One audience with its bounds and statuses.
 
     Raises:
-        NotFoundError: there is none, or the token cannot see it.
-        GraphApiError: as `GraphApiClient.request`.
+        NotFoundError: There is none, or the token has no access to it.
+        GraphApiError: As `GraphApiClient.request`.
     """
     return client.request(
         "GET",
@@ -224,7 +224,7 @@ def list_sessions(client: GraphApiClient, custom_audience_id: str) -> list[Uploa
     """The audience's upload sessions, as Meta lists them.
 
     Raises:
-        GraphApiError: as `paging.iter_pages`.
+        GraphApiError: As `paging.iter_pages`.
     """
     rows = iter_rows(client, f"{custom_audience_id}/sessions", {}, limit=100)
     return [

@@ -124,7 +124,7 @@ class ThrottledError(GraphApiError):
     Attributes:
         wait_seconds: How long no call is made: at least what Meta asks for, longer for each refusal
             in a row.
-        quota: The kind of quota; None if the code does not tell, or if no call was made because
+        quota: The kind of quota; None if the code names none, or if no call was made because
             quotas are nearly used up.
     """
 

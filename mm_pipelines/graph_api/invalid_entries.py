@@ -1,4 +1,4 @@
-"""Which rows of a batch Meta's samples of invalid entries mean.
+"""Finds the rows of a batch that Meta's samples of invalid entries name.
 
 `invalid_entry_samples` is documented as an object and as an array of at most 100 strings
 (docs/graph-api.md#uploading-users). The meaning of an object's keys and values is not documented: a
@@ -20,7 +20,7 @@ _INDEX = re.compile(r"[0-9]{1,4}")
 
 @dataclass(frozen=True, slots=True)
 class FoundSamples:
-    """Positions from 0, ascending; and how many samples fit no row, or too many."""
+    """Positions from 0, ascending, and the number of samples that fit no row or too many."""
 
     positions: tuple[int, ...]
     not_found: int
@@ -29,13 +29,13 @@ class FoundSamples:
 def positions_of_samples(
     rows: pl.DataFrame, documents: Sequence[Any], *, at_most: int
 ) -> FoundSamples:
-    """The rows that the samples mean.
+    """Find the rows that the samples name.
 
     Args:
-        rows: the batch, only the columns that were sent.
-        documents: the samples as they came: `{}`, `[]`, an object, an array, or None.
-        at_most: how many rows Meta calls invalid. A value that many rows share (a country, a
-            name) is believed only while no more rows than that are meant.
+        rows: The batch, only the columns that were sent.
+        documents: The samples: `{}`, `[]`, an object, an array, or None.
+        at_most: The number of rows that Meta calls invalid. A value that many rows share (a
+            country, a name) counts only while it names no more rows than that.
     """
     samples = list(dict.fromkeys(s for document in documents for s in _samples(document)))
     if not samples:
@@ -62,7 +62,7 @@ def positions_of_samples(
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """One sample: what may quote its row, and what may be its index."""
+    """One sample: the texts that may quote its row, and the one that may be its index."""
 
     quotes: tuple[str, ...]
     index: str
@@ -72,7 +72,7 @@ class _Sample:
         return {value for text in self.quotes for row in _readings(text) for value in row}
 
     def rows(self, holders: Mapping[str, set[int]], height: int) -> set[int]:
-        """The rows that hold all the values quoted; the index decides among them, or alone."""
+        """The rows that contain all quoted values; the index decides among them, or alone."""
         quoted: set[int] = set()
         for row in (row for text in self.quotes for row in _readings(text) if row):
             quoted = set.intersection(*(holders.get(value, set()) for value in row))
@@ -99,7 +99,7 @@ def _as_text(value: Any) -> str:
 
 
 def _readings(text: str) -> Iterator[list[str]]:
-    """What a text may quote: one value, a row as JSON, a row joined by commas."""
+    """The readings of a text: one value, a row as JSON, a row joined by commas."""
     if text:
         yield [text]
     if text.startswith("["):
@@ -113,7 +113,7 @@ def _readings(text: str) -> Iterator[list[str]]:
 
 
 def _holders(rows: pl.DataFrame, values: set[str]) -> dict[str, set[int]]:
-    """For every value that stands in the batch: the positions of its rows."""
+    """The positions of the rows that contain each value."""
     holders: dict[str, set[int]] = {}
     wanted = pl.Series(sorted(values), dtype=pl.String)
     for name in rows.columns:

@@ -28,18 +28,18 @@ CTA_TEXTS = frozenset({"ALLOW", "GET", "GET_UPDATES", "OPT_IN", "SIGN_UP"})
 
 @dataclass(frozen=True, slots=True)
 class OptInRequest:
-    """What one person is asked.
+    """One opt-in request to one person.
 
     Attributes:
         psid: Page-scoped ID of a person who wrote within the last 24 hours.
-        title: at most 65 characters.
-        image_url: https.
-        payload: comes back in the `messaging_optins` webhook.
-        timezone: the person's, such as `America/New_York`; None where unknown.
-        cta_text: one of `CTA_TEXTS`; None for Meta's own.
+        title: At most 65 characters.
+        image_url: Https.
+        payload: Comes back in the `messaging_optins` webhook.
+        timezone: The person's, such as `America/New_York`; None where unknown.
+        cta_text: One of `CTA_TEXTS`; None for Meta's own.
 
     Raises:
-        ValueError: title, image or button is not permitted.
+        ValueError: Title, image or button is not permitted.
     """
 
     psid: str = field(repr=False)
@@ -62,26 +62,26 @@ class OptInRequest:
 
 @dataclass(frozen=True, slots=True)
 class OptInReceipt:
-    """The request was sent; whether the person agrees comes by webhook."""
+    """The request was sent. A webhook reports whether the person agrees."""
 
     recipient_id: str | None = field(repr=False)
     message_id: str = field(repr=False)
 
 
 class Verdict(enum.Enum):
-    """What follows for the people still to be asked, when asking one has failed."""
+    """The reaction to a failed opt-in request."""
 
     RETRY = "retry"
-    """The person was surely not asked: ask again later."""
+    """The request was certainly not sent: send it again later."""
 
     MAYBE_ASKED = "maybe_asked"
-    """Nobody knows: count the person as asked, since asking twice is forbidden."""
+    """The outcome is unknown: count the request as sent, because a second one is not permitted."""
 
     SKIP_PERSON = "skip_person"
-    """This person cannot be asked (now): go on with the next."""
+    """This person cannot receive a request now: continue with the next one."""
 
     STOP = "stop"
-    """Nobody can be asked until the cause is settled."""
+    """No request can be sent until the cause is fixed."""
 
 
 # By code and subcode; a subcode of None means any other.
@@ -94,7 +94,7 @@ _PERSON: frozenset[tuple[int | None, int | None]] = frozenset(
         (200, 1545041),  # this person is not available
         (551, None),  # this person is not available
         (551, 1545041),
-        (9, 2018352),  # asked too often
+        (9, 2018352),  # too many requests
         (1893047, None),  # recipient unavailable
     }
 )
@@ -103,15 +103,15 @@ _PERSON: frozenset[tuple[int | None, int | None]] = frozenset(
 def send_opt_in_request(
     client: GraphApiClient, page_id: str, request: OptInRequest
 ) -> OptInReceipt:
-    """Ask one person; not repeated where the outcome is unknown.
+    """Send one opt-in request. It is not repeated if its outcome is unknown.
 
     Args:
-        client: with the Page's token.
-        page_id: of the Page.
-        request: whom and what to ask.
+        client: With the Page's token.
+        page_id: Of the Page.
+        request: The person and the content.
 
     Raises:
-        GraphApiError: as `GraphApiClient.request`; `verdict` tells what follows.
+        GraphApiError: As `GraphApiClient.request`; `verdict` has the reaction.
     """
     question: dict[str, Any] = {
         "template_type": "notification_messages",
@@ -138,7 +138,7 @@ def send_opt_in_request(
 
 
 def verdict(error: GraphApiError) -> Verdict:
-    """What follows from a failed opt-in request (docs/graph-api.md#opt-in-requests)."""
+    """The reaction to a failed opt-in request (docs/graph-api.md#opt-in-requests)."""
     if (error.code, error.subcode) in _PERSON or (error.code, None) in _PERSON:
         return Verdict.SKIP_PERSON
     if isinstance(error, AmbiguousOutcomeError):
@@ -155,7 +155,7 @@ def _receipt(answer: Answer) -> OptInReceipt:
     nested = recipient if isinstance(recipient, dict) else {}
     message_id = text(document.get("message_id")) or text(nested.get("message_id"))
     if message_id is None:
-        raise unreadable("it names no message", answer.status)
+        raise unreadable("it has no message id", answer.status)
     return OptInReceipt(
         recipient_id=text(document.get("recipient_id")) or text(nested.get("id")),
         message_id=message_id,

@@ -1,8 +1,8 @@
 """Cursor paging, in one place.
 
-A listing is followed by `cursors.after`; `paging.next` is never called, since it carries the access
-token in clear, but it alone tells whether there is more: short and empty pages can have it, and
-the last one may keep its cursors (docs/graph-api.md#paging).
+A listing is followed by `cursors.after`. `paging.next` is never called, because it contains the
+access token, but it alone shows whether there is more: short and empty pages can have it, and the
+last one may keep its cursors (docs/graph-api.md#paging).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -32,10 +32,10 @@ def next_cursor(paging: Any) -> str | None:
     """The cursor after this page; None at the end of the listing.
 
     Args:
-        paging: the `paging` object of an answer, or None.
+        paging: The `paging` object of an answer, or None.
 
     Raises:
-        UnreadableAnswerError: there is a next page, but nothing says where it begins.
+        UnreadableAnswerError: There is a next page without a cursor.
     """
     if not isinstance(paging, Mapping) or not paging.get("next"):
         return None
@@ -44,7 +44,7 @@ def next_cursor(paging: Any) -> str | None:
     if not after:
         after = next(iter(parse_qs(urlsplit(str(paging["next"])).query).get("after", ())), None)
     if not after:
-        raise unreadable("there is a next page, but no cursor to it")
+        raise unreadable("there is a next page without a cursor")
     return str(after)
 
 
@@ -56,18 +56,18 @@ def iter_pages(
     limit: int,
     read: Callable[[Answer], Page[T]],
 ) -> Iterator[T]:
-    """The rows of every page, from the top.
+    """The rows of every page, from the start.
 
     Args:
-        client: whose token may read the listing.
-        path: of the edge.
-        params: of the first page; `limit` and `after` are added.
-        limit: rows asked for at a time; halved whenever the API finds the answer too large.
-        read: turns an answer into a page.
+        client: With a token that may read the listing.
+        path: Of the edge.
+        params: Of the first page; `limit` and `after` are added.
+        limit: Rows per page; halved whenever the API finds the answer too large.
+        read: Converts an answer to a page.
 
     Raises:
-        CursorExpiredError: read again from the top.
-        GraphApiError: as `GraphApiClient.request`.
+        CursorExpiredError: Read again from the start.
+        GraphApiError: As `GraphApiClient.request`.
     """
     after: str | None = None
     while True:
@@ -103,7 +103,7 @@ def iter_pages(
 def iter_rows(
     client: GraphApiClient, path: str, params: Params, *, limit: int
 ) -> Iterator[dict[str, Any]]:
-    """Every row of a listing as the JSON object it is; raises as `iter_pages`."""
+    """Every row of a listing as a JSON object; raises as `iter_pages`."""
     for rows in iter_pages(client, path, params, limit=limit, read=_as_page):
         yield from rows
 

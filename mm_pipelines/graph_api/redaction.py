@@ -1,8 +1,8 @@
-"""Take secrets and personal values out of texts that will be read by people.
+"""Removes secrets and personal values from texts that people read.
 
-Meta echoes what it was sent: an error may quote a parameter, `paging.next` holds the access token
-in clear, and httpx logs whole URLs. Every text of an exception or a log line passes through
-`redact` first.
+Meta repeats what it receives: an error may quote a parameter, `paging.next` contains the access
+token, and httpx logs whole URLs. Every text of an exception or a log line passes through `redact`
+first.
 """
 
 import logging
@@ -20,7 +20,7 @@ _SENSITIVE_PARAMETERS = (
 # Characters of the part of an e-mail address before the @, letters of any script among them.
 _ATOM = r"\w!#$%&'*+/=?^`{|}~.-"
 
-# Words that begin like the path of a single token, but are field names.
+# Field names that begin like the path of a single token.
 _FIELDS = "token|timezone|reoptin|frequency|status|cta_text"
 
 _PATTERNS = tuple(
@@ -51,8 +51,8 @@ def redact(text: str, *secrets: str) -> str:
     """The text without secrets and personal values.
 
     Args:
-        text: what is to be shown.
-        secrets: values known to be secret, removed wherever they stand as they are.
+        text: The text to show.
+        secrets: Secret values, removed wherever they occur.
 
     Returns:
         The text with every secret, e-mail address, hash, phone number, long number and long

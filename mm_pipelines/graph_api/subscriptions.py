@@ -1,7 +1,7 @@
 """Webhook subscriptions of an app and a Page (docs/graph-api.md#webhook-subscriptions).
 
-A field is delivered only if it is subscribed at both levels: the app's and the Page's. All that
-this project needs comes by the Page; a subscription of the ad account would only repeat it.
+A field is delivered only if both the app and the Page subscribe to it. The Page has all fields that
+this project needs; a subscription of the ad account would only repeat them.
 """
 
 import json
@@ -21,14 +21,14 @@ PAGE_FIELDS = (
     "messaging_optouts",
     "marketing_messages_subscriber_upload_status",
 )
-"""The Page's fields that this project lives by."""
+"""The fields of the Page that this project needs."""
 
 _LISTING_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True)
 class AppSubscription:
-    """What an app receives of one kind of object (`page`, `ad_account`), and where."""
+    """The fields of one kind of object (`page`, `ad_account`) that an app receives, and where."""
 
     object: str
     callback_url: str | None
@@ -56,16 +56,16 @@ def subscribe_app(
     """Subscribe the app to fields of a kind of object; Meta calls the receiver before it answers.
 
     Args:
-        client: with the app's token (`APP_ID|APP_SECRET`).
-        app_id: of the app.
+        client: With the app's token (`APP_ID|APP_SECRET`).
+        app_id: Of the app.
         object_type: `page` or `ad_account`.
-        callback_url: https address of the receiver.
-        fields: subscribed; those not named are no longer.
-        verify_token: what the receiver expects in the handshake.
+        callback_url: The https address of the receiver.
+        fields: The fields to subscribe to; all others end.
+        verify_token: The token that the receiver expects in the handshake.
 
     Raises:
-        PermanentError: code 2200: the handshake failed.
-        GraphApiError: as `GraphApiClient.request`.
+        PermanentError: The handshake failed (code 2200).
+        GraphApiError: As `GraphApiClient.request`.
     """
     body = {
         "object": object_type,
@@ -80,10 +80,10 @@ def subscribe_app(
 
 
 def app_subscriptions(client: GraphApiClient, app_id: str) -> list[AppSubscription]:
-    """What the app is subscribed to; the client has the app's token.
+    """The subscriptions of the app; the client has the app's token.
 
     Raises:
-        GraphApiError: as `paging.iter_pages`.
+        GraphApiError: As `paging.iter_pages`.
     """
     return [
         AppSubscription(
@@ -102,7 +102,7 @@ def subscribe_page(
     """Subscribe the token's app to fields of the Page; the client has the Page's token.
 
     Raises:
-        GraphApiError: as `GraphApiClient.request`.
+        GraphApiError: As `GraphApiClient.request`.
     """
     return client.request(
         "POST",
@@ -116,7 +116,7 @@ def page_subscriptions(client: GraphApiClient, page_id: str) -> list[SubscribedA
     """The apps subscribed to the Page; the client has the Page's token.
 
     Raises:
-        GraphApiError: as `paging.iter_pages`.
+        GraphApiError: As `paging.iter_pages`.
     """
     return [
         SubscribedApp(

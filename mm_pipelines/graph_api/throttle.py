@@ -1,6 +1,6 @@
 """Staying below Meta's rate limits: usage headers, refusals, and the waits that follow.
 
-Meta sends no `Retry-After`. Three headers tell how much of each quota is used
+Meta sends no `Retry-After`. Three headers state how much of each quota is used
 (docs/graph-api.md#throttling). At 100 % calls fail, and calls made then prolong the block. So calls
 are spaced out from 75 % and stopped at 95 %, for as long as Meta says it takes to regain access. A
 refusal stops them too, for longer each time in a row. After the wait a single call tries whether
@@ -26,7 +26,7 @@ PAUSE_AT: Final = 95.0
 LONGEST_SPACING: Final = 10.0
 """Seconds between two calls just below the pause."""
 SHORTEST_PAUSE: Final = 60.0
-"""Seconds of the shortest pause whose length Meta does not tell."""
+"""Seconds of the shortest pause whose length Meta does not state."""
 LONGEST_PAUSE: Final = 3600.0
 """Seconds after which Meta's counters have run out, so that no growing wait exceeds them."""
 PROBE_SPACING: Final = 60.0
@@ -67,7 +67,7 @@ class Usage:
 
     Attributes:
         percent: Share of the quota; at 100 calls are refused.
-        regain_seconds: Time until access is regained; 0 if Meta does not tell or it is not lost.
+        regain_seconds: Time until access is regained; 0 if it is not lost or not stated.
         quota: The kind of quota; None for a use case that is not listed in `Quota`.
     """
 
@@ -171,7 +171,7 @@ def spacing_at(percent: float) -> float:
 
 
 def assumed_pause(percent: float) -> float:
-    """Seconds of a pause whose length Meta does not tell: a minute, doubled for each percent more.
+    """Seconds of a pause whose length Meta does not state: a minute, doubled for each percent more.
 
     The pauses from 95 to 100 % together last an hour, which is how far back Meta counts. So the
     last calls of a quota are never used up.
@@ -180,7 +180,7 @@ def assumed_pause(percent: float) -> float:
 
 
 def observed(state: ThrottleState, usage: Usage, now: float) -> ThrottleState:
-    """The state after an answer whose headers told `usage` at `now` (unix seconds).
+    """The state after an answer whose headers state `usage` at `now` (unix seconds).
 
     A pause lasts until its end, whatever answers to earlier calls still arrive.
     """
@@ -273,7 +273,7 @@ def _taken(state: ThrottleState, now: float, due: float) -> ThrottleState:
 def recheck(
     states: States, now: float, *, longest_wait: float
 ) -> tuple[dict[Quota, ThrottleState], float]:
-    """What a caller does who has waited for a reserved call: it reserves again if a pause began.
+    """Check a reserved call after its wait, and reserve again if a pause began meanwhile.
 
     Returns:
         The states, and the seconds until the call is due: 0 if it is due now. As for `reserve`,
@@ -305,7 +305,7 @@ class Throttle(Protocol):
         ...
 
     def observed(self, usages: Sequence[Usage]) -> None:
-        """Remember the usage that any other answer told."""
+        """Remember the usage in any other answer."""
         ...
 
     def refused(self, quota: Quota | None, usages: Sequence[Usage], at_least: float) -> float:
@@ -382,7 +382,7 @@ class MemoryThrottle:
             self._states = after_answer(self._states | covering, usages, now, self._own)
 
     def observed(self, usages: Sequence[Usage]) -> None:
-        """Remember the usage that any other answer told."""
+        """Remember the usage in any other answer."""
         with self._lock:
             self._states = after_answer(self._states, usages, self._now(), self._own)
 

@@ -85,24 +85,24 @@ def iter_token_pages(
     has_received_marketing_message: bool | None = None,
     opt_in_source: Sequence[str] | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """All tokens of a Page, from the top, one frame of `TOKEN_SCHEMA` a page; frames may be empty.
+    """All tokens of a Page, one frame of `TOKEN_SCHEMA` per page; frames may be empty.
 
     Args:
-        client: with the Page's token.
-        page_id: of the Page.
-        limit: tokens asked for at a time, at most 1000.
-        custom_audience_ids: only tokens that one of these audiences matched. An audience with
-            fewer than 100 matches yields none: an empty answer never means that people left.
-        do_not_return_duplicates: one token per recipient; the listing then ends silently at
-            10,000 tokens.
-        has_received_marketing_message: undocumented filter, known from Meta's SDK.
-        opt_in_source: undocumented filter, known from Meta's SDK: COMMENT_AUTOMATION, CTM,
+        client: With the Page's token.
+        page_id: Of the Page.
+        limit: Tokens per page, at most 1000.
+        custom_audience_ids: Only tokens that one of these audiences matched. An audience with
+            fewer than 100 matches yields none: an empty answer does not mean that people left.
+        do_not_return_duplicates: One token per recipient. The listing then ends at 10,000
+            tokens without notice.
+        has_received_marketing_message: Undocumented filter, known from Meta's SDK.
+        opt_in_source: Undocumented filter, known from Meta's SDK: COMMENT_AUTOMATION, CTM,
             REPLY_AUTOMATION, SUBSCRIBER_LIST.
 
     Raises:
-        CursorExpiredError: read again from the top.
-        ThrottledError: code 2300080 is this edge's own.
-        GraphApiError: as `GraphApiClient.request`.
+        CursorExpiredError: Read again from the start.
+        ThrottledError: This edge has a quota of its own (code 2300080).
+        GraphApiError: As `GraphApiClient.request`.
     """
     params: dict[str, str | int | bool] = {}
     if custom_audience_ids is not None:
@@ -119,11 +119,11 @@ def iter_token_pages(
 
 
 def get_token(client: GraphApiClient, token: str) -> pl.DataFrame:
-    """What is known of one token: a frame of `TOKEN_SCHEMA` with one row.
+    """Read one token: a frame of `TOKEN_SCHEMA` with one row.
 
     Raises:
-        NotFoundError: Meta does not know the token (any more).
-        GraphApiError: as `GraphApiClient.request`.
+        NotFoundError: Meta does not know the token, or no longer.
+        GraphApiError: As `GraphApiClient.request`.
     """
     path = f"notification_messages_{quote(token, safe='')}"
     return client.request("GET", path, lambda answer: _one_token(answer, token))

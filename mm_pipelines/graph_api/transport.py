@@ -1,4 +1,4 @@
-"""One exchange over HTTP: httpx's client, and its faults as ours."""
+"""Sends one request over HTTP and maps httpx errors to GraphApiError."""
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
@@ -10,16 +10,16 @@ from mm_pipelines.graph_api.classification import unreadable
 from mm_pipelines.graph_api.errors import AmbiguousOutcomeError, PermanentError, TransientError
 from mm_pipelines.graph_api.redaction import redact_httpx_log
 
-# Taking 10,000 rows can last; connecting never should.
+# Meta may take long for 10,000 rows, but not for a connection.
 _TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 _LIMITS = httpx.Limits(max_connections=16, max_keepalive_connections=16)
 
-# Nothing was sent yet: the call was surely not carried out.
+# Nothing was sent, so the call was certainly not carried out.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 def is_http_address(url: str) -> bool:
-    """Whether calls can be made to an address; httpx itself finds some of its faults only then."""
+    """Whether an address is a valid http address. httpx finds some faults only at a call."""
     try:
         httpx.URL(url)
         parts = urlsplit(url)
@@ -33,22 +33,22 @@ class HttpTransport:
     """Connections to one version of the Graph API, with one access token; thread-safe.
 
     Args:
-        base_url: with the version.
-        access_token: goes into the `Authorization` header of every call.
-        transport: what sends; HTTP/1.1 over the network by default (HTTP/2 costs ten times the
-            CPU for bodies of this size).
+        base_url: With the version.
+        access_token: Sent in the `Authorization` header of every call.
+        transport: By default HTTP/1.1 over the network. HTTP/2 costs ten times the CPU for bodies
+            of this size.
 
     Raises:
-        PermanentError: the base URL is no address.
+        PermanentError: The base URL is not an http address.
     """
 
     def __init__(
         self, base_url: str, access_token: str, *, transport: httpx.BaseTransport | None
     ) -> None:
         if not is_http_address(base_url):
-            # Not quoted: an address may carry a password.
+            # Not quoted: an address may contain a password.
             raise PermanentError(
-                "The base URL of the Graph API is no http address",
+                "The base URL of the Graph API is not an http address",
                 next_step="Set MM_GRAPH_API_URL to an http:// or https:// address, or unset it.",
             )
         redact_httpx_log()
@@ -67,16 +67,16 @@ class HttpTransport:
     def exchange(
         self, method: str, path: str, query: Mapping[str, str], body: Sequence[bytes] | None
     ) -> Answer:
-        """Send one request and take its whole answer, whatever its status.
+        """Send one request and read its whole answer, whatever its status.
 
         Raises:
-            TransientError: nothing could be sent.
-            AmbiguousOutcomeError: the connection failed when the call may have been carried out.
-            UnreadableAnswerError: the answer cannot be unpacked.
+            TransientError: Nothing could be sent.
+            AmbiguousOutcomeError: The connection failed; the call may have been carried out.
+            UnreadableAnswerError: The answer cannot be decompressed.
         """
         headers = {}
         if body is not None:
-            # The length is told, because httpx would send pieces chunked.
+            # Without a length, httpx would send the pieces chunked.
             length = str(sum(map(len, body)))
             headers = {"Content-Type": "application/json", "Content-Length": length}
         try:
@@ -90,7 +90,7 @@ class HttpTransport:
         except httpx.DecodingError:
             raise unreadable("its compression is broken") from None
         except httpx.TransportError as error:
-            # Its text may quote bytes of the answer: only its kind is told.
+            # Its text may quote bytes of the answer, so only its type is shown.
             raise AmbiguousOutcomeError(
                 f"The connection failed before the answer ({type(error).__name__})"
             ) from None

@@ -22,13 +22,13 @@ class UnsubscribeRow:
     """One person: exactly one of phone, e-mail, phone and e-mail, PSID, subscription token.
 
     Attributes:
-        phone: E.164 with its plus, or the SHA-256 of the normalised number.
-        email: in lower case, or its SHA-256.
+        phone: E.164 with its plus, or the SHA-256 of the normalized number.
+        email: In lower case, or its SHA-256.
         psid: Page-scoped ID.
-        subscriber_token: subscription token.
+        subscriber_token: Subscription token.
 
     Raises:
-        ValueError: the combination or a form is not permitted; the values are not told.
+        ValueError: The combination or a format is not permitted; the message has no values.
     """
 
     phone: str | None = field(default=None, repr=False)
@@ -65,21 +65,21 @@ class UnsubscribeRow:
 
 
 def unsubscribe(client: GraphApiClient, page_id: str, rows: Sequence[UnsubscribeRow]) -> int:
-    """Unsubscribe the people of one chunk; who does not match anybody is not counted as invalid.
+    """Unsubscribe up to 1,000 people. A row that matches no one is not counted as invalid.
 
-    Unsubscribing twice is the same as once, so the call is repeated where its outcome is unknown.
+    Unsubscribing twice is the same as once, so the call is repeated if its outcome is unknown.
 
     Args:
-        client: with the Page's token.
-        page_id: of the Page.
+        client: With the Page's token.
+        page_id: Of the Page.
         rows: 1 to 1000.
 
     Returns:
-        How many rows were invalid; Meta does not tell which: the answer is 200 even if all are.
+        The number of invalid rows. Meta does not say which; it answers 200 even if all are.
 
     Raises:
-        ValueError: too few or too many rows.
-        GraphApiError: as `GraphApiClient.request`.
+        ValueError: Too few or too many rows.
+        GraphApiError: As `GraphApiClient.request`.
     """
     if not 1 <= len(rows) <= MAX_ROWS:
         raise ValueError(f"one call takes 1 to {MAX_ROWS} rows, not {len(rows)}")
@@ -94,5 +94,5 @@ def unsubscribe(client: GraphApiClient, page_id: str, rows: Sequence[Unsubscribe
 def _invalid_rows(answer: Answer) -> int:
     count = integer(answer.document().get("invalid_rows_count"))
     if count is None:
-        raise unreadable("it does not say how many rows were invalid", answer.status)
+        raise unreadable("it has no count of invalid rows", answer.status)
     return count

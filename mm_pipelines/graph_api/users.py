@@ -40,13 +40,13 @@ class UploadSession:
     """One batch's place in a session.
 
     Attributes:
-        session_id: chosen by us, positive, unique in the ad account.
-        batch_seq: from 1, without a gap.
-        last_batch_flag: closes the session; 90 minutes after its first batch Meta closes it.
-        estimated_num_total: rows in the whole session.
+        session_id: Chosen by the caller, positive, unique in the ad account.
+        batch_seq: From 1, without a gap.
+        last_batch_flag: Closes the session; 90 minutes after its first batch Meta closes it.
+        estimated_num_total: Rows in the whole session.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: A number is out of range.
     """
 
     session_id: int
@@ -56,7 +56,7 @@ class UploadSession:
 
     def __post_init__(self) -> None:
         if not 1 <= self.session_id <= _LARGEST_ID:
-            raise ValueError("session_id must lie between 1 and 2**63 - 1")
+            raise ValueError("session_id must be between 1 and 2**63 - 1")
         if self.batch_seq < 1:
             raise ValueError("batch_seq counts from 1")
 
@@ -107,14 +107,14 @@ class UploadReceipt:
 def schema_of(rows: pl.DataFrame) -> list[str]:
     """The columns of a frame that are sent: the schema keys, in the frame's order.
 
-    Columns in lower case (`row_number`) are ours and never sent.
+    Columns in lower case (`row_number`) are internal and never sent.
 
     Raises:
-        ValueError: a column is neither, or there is neither EMAIL nor PHONE.
+        ValueError: A column is neither, or there is neither EMAIL nor PHONE.
     """
     keys = [name for name in rows.columns if name != name.lower()]
     if unknown := [name for name in keys if name not in SCHEMA_KEYS]:
-        raise ValueError(f"no schema key of Meta's: {', '.join(unknown)}")
+        raise ValueError(f"not schema keys of Meta: {', '.join(unknown)}")
     if not {"EMAIL", "PHONE"} & set(keys):
         raise ValueError("marketing messages need an EMAIL or a PHONE column")
     return keys
@@ -125,13 +125,13 @@ def users_body(rows: pl.DataFrame, session: UploadSession) -> bytes:
 
     Args:
         rows: 1 to 10,000 rows; string columns named by schema keys. A null is sent as "".
-        session: the batch's place; the same for adding and removing.
+        session: The batch's place; the same for adding and removing.
 
     Returns:
         `{"payload":{"schema":[…],"data":[[…],…]},"session":{…}}`, UTF-8.
 
     Raises:
-        ValueError: too few or too many rows, or `schema_of` refuses the columns.
+        ValueError: Too few or too many rows, or `schema_of` refuses the columns.
     """
     return b"".join(in_session(users_payload(rows), session))
 
@@ -196,16 +196,16 @@ def add_users(
     session, sequence and bytes again (docs/graph-api.md#q17-repeating-a-batch).
 
     Args:
-        client: with the system user's token.
-        custom_audience_id: of the audience.
-        rows: the batch.
-        session: its place.
+        client: With the system user's token.
+        custom_audience_id: Of the audience.
+        rows: The batch.
+        session: Its place.
         body: `in_session` of the rows' payload if it was built already.
 
     Raises:
         SubscriptionFailedError: HTTP 200, but no one was subscribed.
-        ValueError: as `users_body`.
-        GraphApiError: as `GraphApiClient.request`.
+        ValueError: As `users_body`.
+        GraphApiError: As `GraphApiClient.request`.
     """
     return client.request(
         "POST",
@@ -229,16 +229,16 @@ def remove_users(
     Removal is not an opt-out: docs/graph-api.md#removing-users.
 
     Args:
-        client: with the system user's token.
-        custom_audience_id: of the audience.
-        rows: the batch.
-        session: its place.
+        client: With the system user's token.
+        custom_audience_id: Of the audience.
+        rows: The batch.
+        session: Its place.
         via_post: POST with `method=DELETE`, for proxies that drop the body of a DELETE.
         body: `in_session` of the rows' payload if it was built already.
 
     Raises:
-        ValueError: as `users_body`.
-        GraphApiError: as `GraphApiClient.request`.
+        ValueError: As `users_body`.
+        GraphApiError: As `GraphApiClient.request`.
     """
     return client.request(
         "POST" if via_post else "DELETE",
@@ -257,7 +257,7 @@ def _receipt(answer: Answer, rows: pl.DataFrame) -> UploadReceipt:
     document = answer.document()
     received = integer(document.get("num_received"))
     if received is None:
-        raise unreadable("it does not say how many rows were received", answer.status)
+        raise unreadable("it has no count of received rows", answer.status)
     messenger = _messenger(document)
     if (failure := _subscription_error(messenger)) is not None:
         raise _subscription_failed(failure, answer.status)
@@ -301,7 +301,7 @@ def _subscription_error(messenger: dict[str, Any]) -> ErrorEnvelope | None:
 
 
 def _subscription_failed(envelope: ErrorEnvelope, status: int) -> Exception:
-    """Its own error, unless the code says what to do better (a throttle, a token, terms)."""
+    """SubscriptionFailedError, unless the code is more specific (a throttle, a token, terms)."""
     error = classify(envelope, status)
     if type(error) not in (PermanentError, ContentRefusedError):
         return error

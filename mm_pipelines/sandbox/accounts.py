@@ -1,4 +1,4 @@
-"""Nodes and tokens around the job: debug_token, /me, the Page and the ad account (facts 2.14)."""
+"""Access tokens and simple nodes: debug_token, /me, the Page and the ad account."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ SCOPES = {
 
 
 def debug_token(world: World, call: Call) -> dict[str, Any]:
-    """GET /debug_token: 200 also for a token nobody issued, with is_valid false."""
+    """GET /debug_token: 200 also for an unknown token, with is_valid false."""
     subject = recognize(world.settings, call.text("input_token"))
     data: dict[str, Any] = {"app_id": world.settings.app_id, "application": "sandbox app"}
     if subject is None:

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
+import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +18,11 @@ from mm_pipelines.sandbox.world import World
 POLL_SECONDS = 0.05
 
 
-def create_app(settings: Settings, now: Callable[[], float] = time.time) -> Starlette:
+def create_app(
+    settings: Settings,
+    now: Callable[[], float] = time.time,
+    webhook_transport: httpx.AsyncBaseTransport | None = None,
+) -> Starlette:
     """A sandbox as an ASGI app.
 
     The lifespan runs matching and webhook delivery. Without it (an ASGI transport in a test),
@@ -26,8 +31,9 @@ def create_app(settings: Settings, now: Callable[[], float] = time.time) -> Star
     Args:
         settings: The sandbox's settings.
         now: The real time in unix seconds, on which the sandbox's own clock is based.
+        webhook_transport: Sends the webhooks; by default over the network.
     """
-    world = World(settings, now)
+    world = World(settings, now, webhook_transport)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

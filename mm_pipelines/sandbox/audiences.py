@@ -1,4 +1,4 @@
-"""Custom Audiences: creating, listing, reading, changing and deleting them (facts 2.1 to 2.3)."""
+"""Custom Audiences: create, list, read, change and delete them."""
 
 import sqlite3
 from collections.abc import Callable
@@ -28,7 +28,7 @@ CUSTOMER_FILE_SUBTYPE = 1001
 
 _OPERATION_STATUS = {
     200: "Normal: there is no ongoing operation on this audience.",
-    410: "No upload: nobody has been uploaded to this audience yet.",
+    410: "No upload: no people have been uploaded to this audience yet.",
     414: "Replace in progress.",
     415: "Replace failed.",
     441: "Populating: the audience can be used, its size is still growing.",
@@ -92,7 +92,7 @@ def create(world: World, call: Call, account_id: str) -> dict[str, Any]:
                 now,
             ),
         ).lastrowid
-        # Beyond 2^53, as Meta's are: whoever reads it as a float gets another audience.
+        # More than 2^53, as Meta's are: read as a float, it is the id of another audience.
         audience_id = str(keyed_number(world.settings.seed, "audience", number, digits=18))
         db.execute("UPDATE audience SET audience_id = ? WHERE number = ?", (audience_id, number))
     return _created(call, audience_id)
@@ -161,7 +161,7 @@ def mark_deleted(world: World, audience_id: str) -> None:
 
 
 def sessions(world: World, call: Call, audience_id: str) -> dict[str, Any]:
-    """GET /<CUSTOM_AUDIENCE_ID>/sessions: every value a string (facts 2.3)."""
+    """GET /<CUSTOM_AUDIENCE_ID>/sessions: every value is a string."""
     existing(world, audience_id)
     wanted = call.text("session_id", "")
     with world.transaction() as db:
@@ -196,12 +196,12 @@ def check_account(world: World, account_id: str) -> None:
 
 
 def size_bounds(matched: int) -> tuple[int, int]:
-    """Meta's approximate bounds: the true number lies inside, it is never told exactly."""
+    """Meta's approximate bounds; the true number is between them."""
     return matched - matched // 20, matched + matched // 20
 
 
 def described(world: World, row: sqlite3.Row, fields: list[str]) -> dict[str, Any]:
-    """An audience node with the fields asked for."""
+    """An audience node with the requested fields."""
     lower, upper = size_bounds(row["matched"])
     ready = row["matched"] >= world.settings.audience_floor
     subtype = "MESSENGER_ONSITE_SUBSCRIPTION" if row["marketing_messages"] else "ANYTHING"

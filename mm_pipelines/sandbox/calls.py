@@ -1,4 +1,4 @@
-"""A Graph API call as it arrives: version, path, parameters and token, however they were sent."""
+"""A Graph API call: version, path, parameters and token, in any of the forms they are sent in."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _LIST_SUFFIX = re.compile(r"\[\d*\]\Z")
 
 @dataclass(frozen=True)
 class Call:
-    """One call, its parameters merged from query and body; `method=` in them has been obeyed."""
+    """One call. Its parameters are merged from query and body; `method=` has been applied."""
 
     method: str
     version: str
@@ -33,7 +33,7 @@ class Call:
     variants: Variants
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A scalar parameter as text; required when there is no default."""
+        """A scalar parameter as text; required if there is no default."""
         value = self.params.get(name)
         if value is None or value == "":
             if default is None:
@@ -46,7 +46,7 @@ class Call:
         return str(value)
 
     def nested(self, name: str) -> Any:
-        """An object or list, which forms and queries carry as a JSON string; None when absent."""
+        """An object or list, a JSON string in forms and queries; None if absent."""
         value = self.params.get(name)
         if isinstance(value, str):
             try:
@@ -56,7 +56,7 @@ class Call:
         return value
 
     def items(self, name: str) -> list[str]:
-        """A list given as JSON array, as CSV or by repeating the key (facts 7.12)."""
+        """A list given as JSON array, as CSV or by repeating the key."""
         value = self.params.get(name)
         if value is None or value == "":
             return []
@@ -68,7 +68,7 @@ class Call:
         ]
 
     def flag(self, name: str) -> bool | None:
-        """A boolean in any of its spellings; None when absent."""
+        """A boolean in any of its spellings; None if absent."""
         if self.params.get(name) is None:
             return None
         word = self.text(name, "").lower()

@@ -1,4 +1,4 @@
-"""JSON and opaque values the way Meta writes them."""
+"""JSON and opaque values in the form in which Meta sends them."""
 
 import base64
 import binascii
@@ -26,12 +26,12 @@ def to_escaped_json(value: object) -> bytes:
 
 
 def to_cursor(position: int) -> str:
-    """An opaque paging cursor that stands for a position."""
+    """An opaque paging cursor for a position."""
     return base64.urlsafe_b64encode(f"QVFIU{position}".encode()).decode().rstrip("=")
 
 
 def from_cursor(cursor: str) -> int:
-    """The position a cursor stands for; raises ValueError for anything not made here."""
+    """The position of a cursor; raises ValueError for any other text."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, UnicodeDecodeError) as error:

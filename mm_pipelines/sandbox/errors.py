@@ -18,7 +18,7 @@ from mm_pipelines.sandbox.encoding import to_json
 
 @dataclass
 class GraphError(Exception):
-    """An answer that is an error envelope instead of a result."""
+    """An answer with an error envelope instead of a result."""
 
     message: str
     code: int
@@ -63,7 +63,7 @@ def missing_token() -> GraphError:
 
 
 def invalid_token() -> GraphError:
-    """A token nobody issued."""
+    """An unknown token."""
     return GraphError(
         "Invalid OAuth access token - Cannot parse access token",
         code=190,
@@ -82,7 +82,7 @@ def expired_token() -> GraphError:
 
 
 def permission_denied(what: str) -> GraphError:
-    """A good token that may not do this (code 200)."""
+    """A valid token without the permission (code 200)."""
     return GraphError(f"(#200) Permissions error: {what}", code=200, status=403)
 
 
@@ -92,17 +92,17 @@ def page_token_required() -> GraphError:
 
 
 def invalid_parameter(what: str, subcode: int | None = None) -> GraphError:
-    """A parameter that is there but wrong (code 100)."""
+    """A wrong parameter (code 100)."""
     return GraphError(f"(#100) {what}", code=100, subcode=subcode)
 
 
 def missing_parameter(name: str) -> GraphError:
-    """A required parameter that is absent (code 100, in the words third parties report)."""
+    """A required parameter is missing (code 100, with the message that third parties report)."""
     return GraphError(f"(#100) Missing required parameter: {name}", code=100)
 
 
 def unknown_object(object_id: str, method: str = "get") -> GraphError:
-    """Code 100 subcode 33: no such object, or none this token may see."""
+    """Code 100 subcode 33: the object does not exist, or the token has no access to it."""
     return GraphError(
         f"Unsupported {method.lower()} request. Object with ID '{object_id}' does not exist, "
         "cannot be loaded due to missing permissions, or does not support this operation",
@@ -113,12 +113,12 @@ def unknown_object(object_id: str, method: str = "get") -> GraphError:
 
 
 def unsupported_call(method: str, path: str) -> GraphError:
-    """A path the sandbox does not play (code 2500, as for an unknown path component)."""
+    """A path that the sandbox does not support (code 2500)."""
     return GraphError(f"Unknown path components: {method} /{path}", code=2500)
 
 
 def session_error(what: str, subcode: int | None = None) -> GraphError:
-    """An upload session used in a way it does not allow (code 2650)."""
+    """An upload session is used in a way that it does not permit (code 2650)."""
     return GraphError(f"(#2650) {what}", code=2650, subcode=subcode)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -82,7 +81,7 @@ _NODE = re.compile(r"(act_)?([0-9]+)")
 
 async def answer(world: World, request: Request) -> Response:
     """Answer one Graph API call, with the faults configured for it."""
-    trace_id = "A" + secrets.token_urlsafe(16)
+    trace_id = f"A{world.next_number('trace', digits=20)}"
     try:
         call = await read_call(request, await asyncio.to_thread(world.variants))
     except GraphError as error:
@@ -259,7 +258,7 @@ async def _until_disconnected(request: Request) -> None:
 
 
 async def _reset(request: Request) -> Response:
-    """Cut the connection, as a broken network does: the caller cannot know what was applied."""
+    """Cut the connection, so that the caller cannot know whether the call was applied."""
     reset = request.scope.get("extensions", {}).get(RESET)
     if reset is None:
         raise ConnectionResetError("a fault of the sandbox cuts this connection")

@@ -1,4 +1,4 @@
-"""What the sandbox knows, for whoever checks a story against it: read-only."""
+"""Read-only views of the sandbox's state, for tests and people."""
 
 import hashlib
 from typing import Any
@@ -8,7 +8,7 @@ from mm_pipelines.sandbox.world import World
 
 
 def audiences(world: World) -> list[dict[str, Any]]:
-    """Every audience, the deleted too, with its counts."""
+    """Every audience, deleted ones included, with its counts."""
     with world.transaction() as db:
         rows = db.execute(
             "SELECT *, (SELECT count(*) FROM member m WHERE m.audience = a.number)"
@@ -41,7 +41,7 @@ def membership(world: World, audience_id: str) -> dict[str, Any]:
 
 
 def calls(world: World) -> dict[str, Any]:
-    """How many calls of each kind ended how, and every batch with how often it came."""
+    """The number of calls by kind and outcome, and every batch with its times received."""
     with world.transaction() as db:
         counts = db.execute(
             "SELECT method, path, principal, status, code, count(*) AS calls FROM call"
@@ -58,7 +58,7 @@ def calls(world: World) -> dict[str, Any]:
 
 
 def token_counts(world: World) -> list[dict[str, Any]]:
-    """Tokens by Page: alive by origin, given up, and the recipients known."""
+    """Tokens by Page: alive by origin, unsubscribed, and the known recipients."""
     with world.transaction() as db:
         rows = db.execute(
             "SELECT page_id, sum(gone_at IS NULL) AS alive,"
@@ -71,7 +71,7 @@ def token_counts(world: World) -> list[dict[str, Any]]:
 
 
 def webhook_counts(world: World) -> dict[str, Any]:
-    """Webhooks pending and delivered, by field, and the attempts they took."""
+    """Webhooks pending and delivered, by field, and their attempts."""
     with world.transaction() as db:
         rows = db.execute(
             "SELECT field, object, count(*) AS made, sum(delivered_at IS NULL) AS pending,"
@@ -88,7 +88,7 @@ def webhook_counts(world: World) -> dict[str, Any]:
 
 
 def idle(world: World) -> dict[str, Any]:
-    """Whether nothing is left to happen by itself."""
+    """Whether no matching and no webhook is pending."""
     with world.transaction() as db:
         (jobs,) = db.execute(
             "SELECT count(*) FROM batch WHERE due_at IS NOT NULL AND processed_at IS NULL"

@@ -13,11 +13,11 @@ _FIELD = re.compile(r"[A-Za-z0-9_]+(?=(?:\.[a-z_]+\([^)]*\))?(?:\{|,|\Z))")
 
 
 def requested_fields(call: Call, known: Sequence[str], default: Sequence[str]) -> list[str]:
-    """The names in `fields`, without what is asked inside them; code 100 for an unknown one."""
-    asked = call.params.get("fields")
-    if asked is None or asked in ("", [], "[]"):
+    """The names in `fields`, without nested fields; code 100 for an unknown one."""
+    requested = call.params.get("fields")
+    if requested is None or requested in ("", [], "[]"):
         return list(default)
-    text = ",".join(call.items("fields")) if isinstance(asked, list) else str(asked)
+    text = ",".join(call.items("fields")) if isinstance(requested, list) else str(requested)
     if text.startswith("["):
         text = ",".join(call.items("fields"))
     names = _FIELD.findall(re.sub(r"\{[^}]*\}", "", text.replace(" ", "")))
@@ -28,7 +28,7 @@ def requested_fields(call: Call, known: Sequence[str], default: Sequence[str]) -
 
 
 def position_after(call: Call) -> int:
-    """The position from which the page begins; code 100 for a cursor that was not ours."""
+    """The position after which the page starts; code 100 for an unknown cursor."""
     cursor = call.text("after", "")
     if not cursor:
         return 0
@@ -39,7 +39,7 @@ def position_after(call: Call) -> int:
 
 
 def paging(call: Call, first: int, last: int, more: bool) -> dict[str, Any]:
-    """The `paging` object; `next` is whole and carries the access token, as the real one does."""
+    """The `paging` object; `next` contains the access token, as at Meta."""
     links: dict[str, Any] = {"cursors": {"before": to_cursor(first), "after": to_cursor(last)}}
     if more:
         query: Mapping[str, Any] = {

@@ -194,7 +194,7 @@ def usage_headers(subject: str | None, uses: Iterable[_Use]) -> dict[str, str]:
     """The usage headers as JSON texts.
 
     Times to wait are whole minutes in X-Business-Use-Case-Usage, seconds in X-Ad-Account-Usage;
-    X-App-Usage tells none.
+    X-App-Usage contains none.
     """
     by_code = {use.quota.resolved_code: use for use in uses}
     headers = {"x-app-usage": _text(_load(by_code.get(_DEFAULT_CODES["application"])))}

@@ -14,12 +14,12 @@ from mm_pipelines.sandbox.settings import Settings
 
 
 class ResettableProtocol(HttpToolsProtocol):
-    """HTTP whose connection the app may cut: ASGI itself has no word for that."""
+    """HTTP with connections that the app can cut, which ASGI does not support."""
 
     def on_message_begin(self) -> None:
-        """Lend every request the means to cut its connection."""
+        """Give every request a function that cuts its connection."""
         super().on_message_begin()
-        # The scope's own type knows only values here; the app needs the door itself.
+        # The scope's type permits only values here; the app needs the function.
         extensions: dict[str, Any] = {RESET: {"cut": self._cut}}
         self.scope["extensions"] = extensions
 
@@ -32,7 +32,7 @@ class ResettableProtocol(HttpToolsProtocol):
 
 
 def server(host: str, port: int, settings: Settings) -> uvicorn.Server:
-    """A server not yet started; port 0 takes a free one."""
+    """A server that is not started yet; port 0 picks a free one."""
     return uvicorn.Server(
         uvicorn.Config(
             create_app(settings),
@@ -43,17 +43,17 @@ def server(host: str, port: int, settings: Settings) -> uvicorn.Server:
             # Paths may carry subscription tokens, queries access tokens: no access log.
             access_log=False,
             log_level="warning",
-            # A hanging call, ordered as a fault, must not hold up the end.
+            # A call that hangs because of a fault must not delay the shutdown.
             timeout_graceful_shutdown=2,
         )
     )
 
 
 async def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8090) -> None:
-    """Serve until cancelled or told to stop by a signal."""
+    """Serve until cancelled or stopped by a signal."""
     await server(host, port, settings).serve()
 
 
 def run(host: str, port: int, settings: Settings) -> None:
-    """Serve in the foreground: what `mm sandbox` does."""
+    """Serve in the foreground, as `mm sandbox` does."""
     asyncio.run(serve(settings, host, port))

@@ -1,7 +1,6 @@
-"""Webhook subscriptions at app, Page and ad-account level (facts 2.13)."""
+"""Webhook subscriptions at app, Page and ad-account level."""
 
 import asyncio
-import secrets
 from typing import Any
 
 import httpx
@@ -15,7 +14,7 @@ HANDSHAKE_SECONDS = 5.0
 
 
 async def subscribe_app(world: World, call: Call) -> dict[str, Any]:
-    """POST /<APP_ID>/subscriptions: the receiver must answer the handshake before it counts."""
+    """POST /<APP_ID>/subscriptions: the receiver must answer the handshake first."""
     object_name = call.text("object")
     if object_name not in OBJECTS:
         raise invalid_parameter(f"Param object must be one of {', '.join(OBJECTS)}")
@@ -23,7 +22,7 @@ async def subscribe_app(world: World, call: Call) -> dict[str, Any]:
     fields = call.items("fields")
     if not fields:
         raise missing_parameter("fields")
-    await _shake_hands(callback_url, call.text("verify_token"))
+    await _verify_callback(world, callback_url, call.text("verify_token"))
     await asyncio.to_thread(_store, world, "app", object_name, "", fields, callback_url)
     return {"success": True}
 
@@ -79,15 +78,17 @@ def account_apps(world: World, call: Call, account_id: str) -> dict[str, Any]:
     return {"success": True}
 
 
-async def _shake_hands(callback_url: str, verify_token: str) -> None:
-    challenge = str(secrets.randbelow(10**10))
+async def _verify_callback(world: World, callback_url: str, verify_token: str) -> None:
+    challenge = str(world.next_number("challenge", digits=10))
     query = {
         "hub.mode": "subscribe",
         "hub.verify_token": verify_token,
         "hub.challenge": challenge,
     }
     try:
-        async with httpx.AsyncClient(timeout=HANDSHAKE_SECONDS, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            timeout=HANDSHAKE_SECONDS, trust_env=False, transport=world.webhook_transport
+        ) as client:
             answer = await client.get(callback_url, params=query)
         fault = f"HTTP Status Code = {answer.status_code}" if answer.status_code != 200 else ""
         if not fault and answer.text != challenge:

@@ -134,7 +134,11 @@ def reverse_pending(world: World) -> dict[str, Any]:
 
 def sender(world: World) -> httpx.AsyncClient:
     """The client that delivers webhooks: without a proxy, with Meta's time-out."""
-    return httpx.AsyncClient(timeout=world.settings.webhook_timeout_seconds, trust_env=False)
+    return httpx.AsyncClient(
+        timeout=world.settings.webhook_timeout_seconds,
+        trust_env=False,
+        transport=world.webhook_transport,
+    )
 
 
 async def deliver_due(world: World, client: httpx.AsyncClient) -> bool:

@@ -5,6 +5,7 @@ not at all. Later work (matching, webhooks) is a row with a due time, so a resta
 """
 
 import asyncio
+import itertools
 import sqlite3
 import threading
 import time
@@ -12,7 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mm_pipelines.sandbox.encoding import from_json, to_json
+import httpx
+
+from mm_pipelines.sandbox.encoding import from_json, keyed_number, to_json
 from mm_pipelines.sandbox.settings import Settings, Variants
 
 SCHEMA = """
@@ -149,11 +152,19 @@ class World:
     Args:
         settings: The sandbox's settings.
         now: The real time in unix seconds, on which the sandbox's own clock is based.
+        webhook_transport: Sends the calls to the receiver; by default over the network.
     """
 
-    def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        now: Callable[[], float] = time.time,
+        webhook_transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self.settings = settings
+        self.webhook_transport = webhook_transport
         self._real_time = now
+        self._numbers = itertools.count()
         if settings.state_file is not None:
             settings.state_file.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
@@ -201,6 +212,10 @@ class World:
         with self._lock:
             self.db.close()
 
+    def next_number(self, purpose: str, *, digits: int) -> int:
+        """A number that was not used before in this process and follows from the seed."""
+        return keyed_number(self.settings.seed, purpose, next(self._numbers), digits=digits)
+
     def now(self) -> float:
         """The sandbox's time in unix seconds: the real time plus an offset, or a frozen time."""
         clock = self.recall("clock", {})
@@ -210,7 +225,7 @@ class World:
         return self._real_time() + float(clock.get("offset", 0.0))
 
     def set_clock(self, *, advance_seconds: float = 0.0, frozen: bool | None = None) -> None:
-        """Move the clock forward; freeze it, or let it run again from where it stands."""
+        """Move the clock forward; freeze it, or let it run again from its current time."""
         with self.transaction():
             now = self.now() + advance_seconds
             was_frozen = self.recall("clock", {}).get("frozen_at") is not None

@@ -56,7 +56,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def control(address: str) -> Iterator[Control]:
-    """The sandbox's own door, on a world begun afresh."""
+    """The sandbox's control calls, after a reset."""
     with httpx.Client(base_url=f"{address}/_sandbox/") as http:
 
         def ask(path: str, http_method: str = "POST", /, **body: Any) -> Any:
@@ -243,7 +243,7 @@ def test_people_are_taken_out_by_either_method(
     assert control(f"audiences/{audience_id}/members", "GET")["count"] == 6
 
 
-def test_a_session_that_is_over_says_so(system_user: GraphApiClient) -> None:
+def test_a_finished_session_is_recognized(system_user: GraphApiClient) -> None:
     audience_id, _ = acme(system_user)
     add_users(system_user, audience_id, people(10), place(last=True))
     with pytest.raises(errors.SessionEndedError):
@@ -279,7 +279,7 @@ def test_a_quota_is_never_exceeded(
     ("token", "kind"),
     [("EAAnobody", errors.TokenError), (PAGE_TOKEN, errors.PermissionDeniedError)],
 )
-def test_a_wrong_token_is_told_at_once(
+def test_a_wrong_token_is_recognized_at_once(
     new_client: NewClient, token: str, kind: type[errors.GraphApiError]
 ) -> None:
     with pytest.raises(kind):
@@ -305,7 +305,7 @@ def test_people_leave_by_every_identifier(page: GraphApiClient) -> None:
 
 
 @pytest.mark.parametrize("shape", ["nested", "flat"])
-def test_a_person_who_wrote_can_be_asked_once(
+def test_a_person_can_get_one_request_after_a_message(
     page: GraphApiClient, control: Control, shape: str
 ) -> None:
     control("variants", optin_response=shape)

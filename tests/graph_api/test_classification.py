@@ -68,7 +68,7 @@ def raised(graph: Graph, reply: httpx.Response) -> errors.GraphApiError:
     ("code", "kind"), [(code, kind) for kind, codes in BY_CODE.items() for code in codes]
 )
 @pytest.mark.parametrize("status", [200, 400, 401, 403])
-def test_the_code_decides_whatever_the_status(
+def test_the_code_decides_for_every_status(
     graph: Graph, code: int, kind: type[errors.GraphApiError], status: int
 ) -> None:
     assert type(raised(graph, error_answer(code, status=status))) is kind
@@ -100,7 +100,7 @@ def test_a_known_code_is_stronger_than_is_transient(graph: Graph) -> None:
     assert type(raised(graph, error_answer(190, is_transient=True))) is errors.TokenError
 
 
-def test_a_page_that_is_too_large_is_told_from_an_unknown_error(graph: Graph) -> None:
+def test_a_page_that_is_too_large_differs_from_an_unknown_error(graph: Graph) -> None:
     message = "Please reduce the amount of data you're asking for, then retry your request"
     error = raised(graph, error_answer(1, status=500, message=message))
     assert type(error) is errors.TooMuchDataError
@@ -165,7 +165,7 @@ def test_the_content_type_is_not_looked_at(graph: Graph) -> None:
         assert client.get("me") == {"id": "1"}
 
 
-def test_every_kind_of_error_says_what_to_do() -> None:
+def test_every_error_has_a_next_step() -> None:
     def kinds(kind: type[errors.GraphApiError]) -> list[type[errors.GraphApiError]]:
         return [kind, *(sub for below in kind.__subclasses__() for sub in kinds(below))]
 

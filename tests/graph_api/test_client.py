@@ -51,15 +51,13 @@ def test_a_client_never_shows_its_secrets(graph: Graph) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "  ", "EAA with blank", "EAA\nnewline", "EAAé"])
-def test_a_token_that_cannot_be_one_is_refused_without_being_quoted(
-    graph: Graph, token: str
-) -> None:
+def test_an_impossible_token_is_refused_without_quoting_it(graph: Graph, token: str) -> None:
     with pytest.raises(ValueError, match="access token") as caught:
         graph.client(token)
     assert not token.strip() or token not in str(caught.value)
 
 
-def test_metas_own_words_lose_the_token_they_quote(graph: Graph) -> None:
+def test_a_token_that_meta_quotes_is_redacted(graph: Graph) -> None:
     graph.answers(error_answer(190, message="Malformed access token x-y-z and proof"))
     with graph.client("x-y-z") as client, pytest.raises(errors.TokenError) as caught:
         client.get("me")
@@ -82,7 +80,7 @@ def test_metas_own_words_lose_the_token_they_quote(graph: Graph) -> None:
         httpx.ConnectError("refused"),
     ],
 )
-def test_what_may_pass_is_repeated_with_a_growing_wait(
+def test_a_transient_failure_is_repeated_with_a_growing_wait(
     graph: Graph, failure: httpx.Response | Exception
 ) -> None:
     with graph.answers(failure, failure, OK).client() as client:
@@ -109,7 +107,7 @@ def test_a_repeated_call_is_the_same_to_the_byte(graph: Graph) -> None:
         httpx.Response(200, content=b"<html>"),
     ],
 )
-def test_an_unknown_outcome_is_not_repeated_where_twice_is_not_once(
+def test_an_unknown_outcome_is_not_repeated_unless_repeatable(
     graph: Graph, failure: httpx.Response | Exception
 ) -> None:
     with (
@@ -121,7 +119,7 @@ def test_an_unknown_outcome_is_not_repeated_where_twice_is_not_once(
 
 
 @pytest.mark.parametrize("failure", [httpx.ConnectError("refused"), error_answer(1200)])
-def test_what_surely_was_not_done_is_repeated_always(
+def test_a_call_that_was_not_carried_out_is_always_repeated(
     graph: Graph, failure: httpx.Response | Exception
 ) -> None:
     with graph.answers(failure, OK).client() as client:
@@ -129,7 +127,7 @@ def test_what_surely_was_not_done_is_repeated_always(
 
 
 @pytest.mark.parametrize("code", [3, 10, 100, 102, 190, 200, 294, 368, 2635, 2654, 2663])
-def test_what_cannot_pass_is_not_repeated(graph: Graph, code: int) -> None:
+def test_a_permanent_failure_is_not_repeated(graph: Graph, code: int) -> None:
     with graph.answers(error_answer(code)).client() as client, pytest.raises(errors.GraphApiError):
         client.get("me")
     assert len(graph.requests) == 1
@@ -284,7 +282,7 @@ def test_waits_between_attempts_come_from_the_given_randomness(graph: Graph) -> 
 # --- the version --------------------------------------------------------------------------------
 
 
-def test_the_version_that_answered_is_known_and_another_one_is_said_once(
+def test_the_version_that_answers_is_known_and_another_one_is_logged_once(
     graph: Graph, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -335,7 +333,7 @@ def test_a_connection_that_breaks_is_repeated_if_that_is_safe(broken: bytes) -> 
     assert len([wait for wait in waits if wait > 0]) == 1
 
 
-def test_nobody_listening_is_a_failure_that_may_pass_and_surely_did_nothing() -> None:
+def test_a_refused_connection_is_transient_and_not_ambiguous() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with (
@@ -357,7 +355,7 @@ def test_nobody_listening_is_a_failure_that_may_pass_and_surely_did_nothing() ->
         "ftp://me:secret@graph.example",
     ],
 )
-def test_a_base_url_that_is_none_is_said_and_not_quoted(base_url: str) -> None:
+def test_an_invalid_base_url_is_reported_without_quoting_it(base_url: str) -> None:
     with pytest.raises(errors.PermanentError, match="Set MM_GRAPH_API_URL") as caught:
         GraphApiClient("t", base_url=base_url)
     assert "secret" not in "".join(traceback.format_exception(caught.value))

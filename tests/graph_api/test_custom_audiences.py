@@ -35,7 +35,7 @@ def acme(audience_id: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_an_audience_is_created_as_metas_page_says(graph: Graph) -> None:
+def test_an_audience_is_created_as_documented(graph: Graph) -> None:
     graph.answers(answer({"data": [{"id": "23847"}]}))
     with graph.client() as client:
         assert create_custom_audience(client, "12348141984909088", **WANTED) == "23847"
@@ -150,7 +150,7 @@ def test_an_audience_is_found_or_created_once(
     assert [request.method for request in graph.requests].count("POST") == created
 
 
-def test_a_creation_that_nobody_can_confirm_is_left_to_the_next_run(graph: Graph) -> None:
+def test_a_creation_that_cannot_be_confirmed_is_left_to_the_next_run(graph: Graph) -> None:
     graph.answers(listed(), httpx.ReadTimeout("slow"), listed())
     with graph.client() as client, pytest.raises(errors.AmbiguousOutcomeError):
         find_or_create_custom_audience(client, "1", **WANTED)

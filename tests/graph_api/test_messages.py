@@ -17,7 +17,7 @@ ASKED: dict[str, Any] = {
 }
 
 
-def test_a_person_is_asked_as_metas_page_says(graph: Graph) -> None:
+def test_a_request_is_sent_as_documented(graph: Graph) -> None:
     graph.answers(answer({"recipient": {"id": ASKED["psid"], "message_id": "m_1"}}))
     request = OptInRequest(**ASKED, timezone="America/New_York", cta_text="OPT_IN")
     with graph.client() as client:
@@ -51,7 +51,7 @@ def test_a_person_is_asked_as_metas_page_says(graph: Graph) -> None:
         {"recipient_id": 4567890123456789, "message_id": "m_1"},
     ],
 )
-def test_the_receipt_is_read_from_either_shape_and_shows_nobody(
+def test_the_receipt_is_read_from_either_shape_and_shows_no_person(
     graph: Graph, document: dict[str, Any]
 ) -> None:
     with graph.answers(answer(document)).client() as client:
@@ -106,9 +106,7 @@ def test_a_question_that_meta_would_refuse_is_never_sent(wrong: dict[str, Any]) 
         (error_answer(2635), Verdict.STOP),
     ],
 )
-def test_every_failure_says_what_follows_for_the_others(
-    graph: Graph, failure: Reply, expected: Verdict
-) -> None:
+def test_every_failure_has_a_verdict(graph: Graph, failure: Reply, expected: Verdict) -> None:
     with (
         graph.answers(failure).client(retries=RetryPolicy(attempts=1)) as client,
         pytest.raises(errors.GraphApiError) as caught,
@@ -117,7 +115,7 @@ def test_every_failure_says_what_follows_for_the_others(
     assert verdict(caught.value) is expected
 
 
-def test_nobody_is_asked_twice_because_an_answer_was_lost(graph: Graph) -> None:
+def test_a_lost_answer_does_not_lead_to_a_second_request(graph: Graph) -> None:
     graph.answers(httpx.ReadTimeout("slow"), answer({"recipient_id": "1", "message_id": "m"}))
     with graph.client() as client, pytest.raises(errors.AmbiguousOutcomeError):
         send_opt_in_request(client, "134", OptInRequest(**ASKED))

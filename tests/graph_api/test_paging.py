@@ -57,7 +57,7 @@ def test_a_listing_may_have_no_paging_at_all(graph: Graph, document: dict[str, A
     assert read(graph, answer(document)) == []
 
 
-def test_a_page_that_is_too_large_is_asked_for_again_in_halves(graph: Graph) -> None:
+def test_a_page_that_is_too_large_is_requested_again_in_halves(graph: Graph) -> None:
     too_much = error_answer(1, status=500, message="Please reduce the amount of data")
     assert read(
         graph, too_much, too_much, page([1], "A", more=True), page([2], "B", more=False)
@@ -72,7 +72,7 @@ def test_a_page_that_cannot_be_made_smaller_is_an_error(graph: Graph) -> None:
 
 
 @pytest.mark.parametrize("subcode", [None, 33])
-def test_a_dead_cursor_is_told_from_a_wrong_request(graph: Graph, subcode: int | None) -> None:
+def test_an_expired_cursor_differs_from_a_wrong_request(graph: Graph, subcode: int | None) -> None:
     with pytest.raises(errors.CursorExpiredError, match="from the start"):
         read(graph, page([1], "A", more=True), error_answer(100, subcode))
     with pytest.raises(errors.PermanentError) as caught:

@@ -40,7 +40,7 @@ def test_the_app_is_subscribed_with_the_receivers_address(graph: Graph) -> None:
     }
 
 
-def test_a_failed_handshake_says_where_to_look(graph: Graph) -> None:
+def test_a_failed_handshake_has_a_next_step(graph: Graph) -> None:
     message = (
         "(#2200) Callback verification failed with the following errors: HTTP Status Code = 403"
     )
@@ -57,7 +57,7 @@ def test_success_is_read_as_boolean_or_text(graph: Graph, success: object, *, to
     assert request.url.params["subscribed_fields"] == "messaging_optins"
 
 
-def test_an_answer_that_does_not_say_success_is_none(graph: Graph) -> None:
+def test_an_answer_without_success_is_unreadable(graph: Graph) -> None:
     with (
         graph.answers(answer({"ok": 1})).client() as client,
         pytest.raises(errors.UnreadableAnswerError),

@@ -88,7 +88,7 @@ def test_spacing_begins_at_three_quarters_and_grows_to_the_pause() -> None:
     ]
 
 
-def test_a_pause_lasts_as_long_as_meta_says() -> None:
+def test_a_pause_lasts_as_long_as_meta_states() -> None:
     assert observed(ThrottleState(), Usage(95, 300), 1000).next_call_at == 1300
 
 

@@ -210,7 +210,7 @@ def test_the_edges_own_limit_is_a_throttle() -> None:
     assert caught.value.code == 2300080
 
 
-def test_a_dead_cursor_is_told_so_that_the_pull_begins_again() -> None:
+def test_an_expired_cursor_is_raised_so_that_the_pull_starts_again() -> None:
     with pytest.raises(errors.CursorExpiredError):
         pull(listing(OPTED_IN, after="A"), error_answer(100))
 
@@ -225,7 +225,7 @@ def test_one_token_is_a_frame_of_the_same_schema(graph: Graph) -> None:
     assert frame.equals(listed)
 
 
-def test_a_token_is_one_part_of_the_path_whatever_it_holds(graph: Graph) -> None:
+def test_a_token_is_always_one_part_of_the_path(graph: Graph) -> None:
     with graph.answers(answer({"notification_messages_token": "a/b?c"})).client() as client:
         get_token(client, "a/b?c")
     assert graph.requests[0].url.raw_path == b"/v26.0/notification_messages_a%2Fb%3Fc"

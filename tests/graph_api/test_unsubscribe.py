@@ -52,7 +52,7 @@ def test_any_other_row_is_refused_before_it_is_sent_and_not_quoted(row: dict[str
     assert not any(value and value in str(caught.value) for value in row.values())
 
 
-def test_a_row_shows_nobody() -> None:
+def test_a_row_shows_no_person() -> None:
     assert repr(UnsubscribeRow(email="mary@example.com")) == "UnsubscribeRow()"
 
 

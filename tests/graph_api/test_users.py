@@ -60,7 +60,7 @@ def receipt(graph: Graph, document: dict[str, Any], rows: pl.DataFrame = ROWS) -
     st.booleans(),
     st.integers(0, 10**9),
 )
-def test_a_body_says_the_same_as_the_rows_written_as_json(
+def test_a_body_equals_the_rows_written_as_json(
     rows: list[tuple[str | None, str | None, str]],
     session_id: int,
     batch_seq: int,
@@ -193,7 +193,7 @@ def test_a_failed_subscription_is_a_failure_though_the_status_is_200(graph: Grap
         (2, errors.TransientError),
     ],
 )
-def test_a_failed_subscription_whose_code_says_more_is_that_error(
+def test_a_failed_subscription_with_a_specific_code_is_that_error(
     graph: Graph, code: int, kind: type[errors.GraphApiError]
 ) -> None:
     with pytest.raises(kind):

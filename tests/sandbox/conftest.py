@@ -79,7 +79,7 @@ def every_sandbox(every_receiver: Receiver) -> Iterator[Meta]:
 @pytest.fixture
 def sandbox(every_sandbox: Meta, receiver: Receiver) -> Meta:
     """A sandbox fresh from a reset, with the usual settings, whose webhooks go to `receiver`."""
-    every_sandbox.door("POST", "reset")
+    every_sandbox.control("POST", "reset")
     receiver.got.clear()
     return every_sandbox
 

@@ -49,7 +49,7 @@ class Meta:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         return self.http.request(method, f"{self.url}/v26.0/{path}", headers=headers, **kwargs)
 
-    def door(self, method: str, path: str, /, **body: Any) -> Any:
+    def control(self, method: str, path: str, /, **body: Any) -> Any:
         answer = self.http.request(method, f"{self.url}/_sandbox/{path}", json=body)
         assert answer.is_success, answer.text
         return answer.json()
@@ -78,10 +78,10 @@ class Meta:
         return self.call(method, f"{audience}/{edge}", json=body)
 
     def settle(self) -> Any:
-        return self.door("POST", "settle")
+        return self.control("POST", "settle")
 
     def members(self, audience: str) -> set[str]:
-        return set(self.door("GET", f"audiences/{audience}/members")["keys"])
+        return set(self.control("GET", f"audiences/{audience}/members")["keys"])
 
     def tokens(self, token: str = PAGE_TOKEN, page: str = PAGE, **params: Any) -> list[Any]:
         """Every token listed, by cursor."""

@@ -32,7 +32,7 @@ def test_an_audience_is_created_and_listed_as_the_seed_shows(sandbox: Meta) -> N
 
 
 def test_the_answer_to_a_creation_can_take_the_references_shape(sandbox: Meta) -> None:
-    sandbox.door("POST", "variants", create_shape="top_level")
+    sandbox.control("POST", "variants", create_shape="top_level")
 
     assert sandbox.call("POST", EDGE, json=meta.creation()).json()["id"].isdigit()
 
@@ -57,7 +57,7 @@ def test_a_creation_lacking_what_the_seed_requires_is_refused(
     assert error_of(answer)[0] == code
 
 
-def test_names_are_not_unique_unless_asked_for(sandbox: Meta) -> None:
+def test_names_are_not_unique_unless_requested(sandbox: Meta) -> None:
     first, second = sandbox.create_audience("Same"), sandbox.create_audience("Same")
     again = sandbox.call(
         "POST", EDGE, json=meta.creation("Same") | {"enable_fetch_or_create": True}
@@ -112,9 +112,9 @@ def test_an_audience_is_read_changed_and_deleted(sandbox: Meta) -> None:
     assert sandbox.call("GET", EDGE).json()["data"] == []
 
 
-def test_a_flagged_audience_takes_nobody(sandbox: Meta) -> None:
+def test_a_flagged_audience_accepts_no_one(sandbox: Meta) -> None:
     audience = sandbox.create_audience()
-    sandbox.door("POST", f"audiences/{audience}/status", code=471)
+    sandbox.control("POST", f"audiences/{audience}/status", code=471)
 
     assert error_of(sandbox.upload(audience, meta.people(1))) == (100, 1713230)
     node = sandbox.call("GET", audience, params={"fields": "operation_status"}).json()

@@ -133,10 +133,10 @@ PARAMETERS = st.sampled_from(
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_no_call_whatever_it_carries_breaks_the_sandbox(
+def test_no_call_breaks_the_sandbox(
     sandbox: Meta, method: str, edge: str, params: dict[str, object]
 ) -> None:
-    sandbox.door("POST", "reset")
+    sandbox.control("POST", "reset")
     audience = sandbox.create_audience()
     token = meta.PAGE_TOKEN if edge.startswith(meta.PAGE) else meta.SYSTEM_TOKEN
     try:

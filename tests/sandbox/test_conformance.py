@@ -18,7 +18,7 @@ from facebook_business.session import FacebookSession
 @pytest.fixture
 def sdk(sandbox: Meta) -> Meta:
     """The sandbox in the shape the SDK reads; sessions made by `api` go there."""
-    sandbox.door("POST", "variants", create_shape="top_level")
+    sandbox.control("POST", "variants", create_shape="top_level")
     return sandbox
 
 
@@ -29,7 +29,7 @@ def api(sandbox: Meta, token: str) -> FacebookAdsApi:
     return FacebookAdsApi(Session(meta.APP_ID, meta.APP_SECRET, token))
 
 
-# The SDK reads the receipt as an audience, whose field of that name is a list (facts 1.5).
+# The SDK reads the receipt as an audience, whose field of that name is a list.
 @pytest.mark.filterwarnings("ignore:Value of subscription_info:UserWarning")
 def test_the_sdk_creates_lists_fills_and_empties_an_audience(sdk: Meta) -> None:
     account = AdAccount(f"act_{meta.ACCOUNT}", api=api(sdk, meta.SYSTEM_TOKEN))

@@ -12,7 +12,7 @@ EDGE = f"act_{meta.ACCOUNT}/customaudiences"
 
 
 def test_the_nth_call_fails_as_often_as_ordered(sandbox: Meta) -> None:
-    sandbox.door(
+    sandbox.control(
         "POST",
         "faults",
         method="GET",
@@ -23,15 +23,15 @@ def test_the_nth_call_fails_as_often_as_ordered(sandbox: Meta) -> None:
         error={"code": 2, "is_transient": True, "status": 500, "subcode": 99},
     )
     statuses = [sandbox.call("GET", EDGE).status_code for _ in range(6)]
-    (fault,) = sandbox.door("GET", "faults")
+    (fault,) = sandbox.control("GET", "faults")
 
     assert statuses == [200, 500, 200, 500, 200, 200]
     assert (fault["seen"], fault["fired"]) == (6, 2)
-    assert sandbox.door("DELETE", f"faults/{fault['id']}") == []
+    assert sandbox.control("DELETE", f"faults/{fault['id']}") == []
 
 
 def test_an_ordered_error_is_a_whole_envelope(sandbox: Meta) -> None:
-    sandbox.door("POST", "faults", error={"code": 190, "subcode": 463, "status": 401})
+    sandbox.control("POST", "faults", error={"code": 190, "subcode": 463, "status": 401})
     answer = sandbox.call("GET", EDGE)
 
     assert answer.status_code == 401
@@ -40,7 +40,7 @@ def test_an_ordered_error_is_a_whole_envelope(sandbox: Meta) -> None:
 
 def test_a_token_can_expire_after_so_many_calls_for_one_caller_alone(sandbox: Meta) -> None:
     error = {"code": 190, "subcode": 463}
-    sandbox.door("POST", "faults", principal="system_user", nth=3, times=None, error=error)
+    sandbox.control("POST", "faults", principal="system_user", nth=3, times=None, error=error)
     statuses = [sandbox.call("GET", EDGE).status_code for _ in range(4)]
 
     assert statuses == [200, 200, 400, 400]
@@ -53,7 +53,7 @@ def test_a_connection_can_be_cut_before_or_after_the_call_is_applied(
     sandbox: Meta, when: str, applied: int
 ) -> None:
     audience = sandbox.create_audience()
-    sandbox.door("POST", "faults", method="POST", path="*/users", reset=when)
+    sandbox.control("POST", "faults", method="POST", path="*/users", reset=when)
     with pytest.raises(httpx.TransportError):
         sandbox.upload(audience, people(3))
     assert len(sandbox.members(audience)) == applied
@@ -63,7 +63,7 @@ def test_a_connection_can_be_cut_before_or_after_the_call_is_applied(
 
 
 def test_a_call_can_hang_until_the_caller_gives_up(sandbox: Meta) -> None:
-    sandbox.door("POST", "faults", hang=True)
+    sandbox.control("POST", "faults", hang=True)
     with pytest.raises(httpx.ReadTimeout):
         sandbox.call("GET", EDGE, timeout=0.2)
 
@@ -72,7 +72,7 @@ def test_a_call_can_hang_until_the_caller_gives_up(sandbox: Meta) -> None:
 
 def test_an_answer_can_be_html_truncated_or_empty(sandbox: Meta) -> None:
     for body in ("html", "truncated", "empty"):
-        sandbox.door("POST", "faults", body=body, headers={"x-extra": "1"})
+        sandbox.control("POST", "faults", body=body, headers={"x-extra": "1"})
         answer = sandbox.call("GET", EDGE)
         with pytest.raises(ValueError, match=r"."):
             json.loads(answer.content)
@@ -87,7 +87,9 @@ def test_a_fault_that_makes_no_sense_is_refused(sandbox: Meta) -> None:
 
 def test_a_quota_shows_its_use_and_blocks_beyond_it(sandbox: Meta) -> None:
     account = f"act_{meta.ACCOUNT}"
-    sandbox.door("POST", "quotas", subject=account, calls=4, window_seconds=600, block_seconds=90)
+    sandbox.control(
+        "POST", "quotas", subject=account, calls=4, window_seconds=600, block_seconds=90
+    )
     answers = [sandbox.call("GET", EDGE) for _ in range(5)]
     used = [
         json.loads(answer.headers["x-business-use-case-usage"])[meta.ACCOUNT][0]
@@ -99,12 +101,12 @@ def test_a_quota_shows_its_use_and_blocks_beyond_it(sandbox: Meta) -> None:
     assert used[-1]["estimated_time_to_regain_access"] == 2
     assert error_of(answers[-1]) == (80003, 2446079)
     assert json.loads(answers[1].headers["x-ad-account-usage"])["acc_id_util_pct"] == 0
-    sandbox.door("POST", "clock", advance_seconds=700)
+    sandbox.control("POST", "clock", advance_seconds=700)
     assert sandbox.call("GET", EDGE).status_code == 200
 
 
 def test_the_token_listing_has_a_throttle_of_its_own(sandbox: Meta) -> None:
-    sandbox.door("POST", "quotas", subject=meta.PAGE, calls=1)
+    sandbox.control("POST", "quotas", subject=meta.PAGE, calls=1)
     path = f"{meta.PAGE}/notification_message_tokens"
     codes = [sandbox.call("GET", path, meta.PAGE_TOKEN).status_code for _ in range(2)]
 
@@ -128,17 +130,17 @@ def test_the_token_listing_has_a_throttle_of_its_own(sandbox: Meta) -> None:
 def test_each_kind_of_quota_refuses_with_its_own_code_until_its_block_ends(
     sandbox: Meta, subject: str, code: int, kind: str
 ) -> None:
-    sandbox.door("POST", "clock", frozen=True)
-    sandbox.door(
+    sandbox.control("POST", "clock", frozen=True)
+    sandbox.control(
         "POST", "quotas", subject=subject, code=code, blocked_for_seconds=3600, block_seconds=0
     )
     of_page = subject == meta.PAGE
     path = f"{meta.PAGE}/notification_message_tokens" if of_page else EDGE
     token = meta.PAGE_TOKEN if of_page else meta.SYSTEM_TOKEN
     refused = [error_of(sandbox.call("GET", path, token))[0] for _ in range(2)]
-    sandbox.door("POST", "clock", advance_seconds=3600)
+    sandbox.control("POST", "clock", advance_seconds=3600)
     permitted = sandbox.call("GET", path, token)
-    (counted,) = sandbox.door("GET", "throttled")
+    (counted,) = sandbox.control("GET", "throttled")
 
     assert refused == [code, code]
     assert permitted.status_code == 200
@@ -147,7 +149,7 @@ def test_each_kind_of_quota_refuses_with_its_own_code_until_its_block_ends(
 
 
 def test_only_the_header_of_the_refusing_quota_is_full(sandbox: Meta) -> None:
-    sandbox.door("POST", "quotas", subject="app", blocked_for_seconds=600)
+    sandbox.control("POST", "quotas", subject="app", blocked_for_seconds=600)
     answer = sandbox.call("GET", EDGE)
     use_case = json.loads(answer.headers["x-business-use-case-usage"])[meta.ACCOUNT][0]
 
@@ -156,9 +158,9 @@ def test_only_the_header_of_the_refusing_quota_is_full(sandbox: Meta) -> None:
     assert json.loads(answer.headers["x-ad-account-usage"])["acc_id_util_pct"] == 0
 
 
-def test_a_refusal_need_not_tell_how_long_it_lasts(sandbox: Meta) -> None:
+def test_the_headers_of_a_refusal_can_lack_the_wait(sandbox: Meta) -> None:
     account = f"act_{meta.ACCOUNT}"
-    sandbox.door("POST", "quotas", subject=account, blocked_for_seconds=600, tell_wait=False)
+    sandbox.control("POST", "quotas", subject=account, blocked_for_seconds=600, tell_wait=False)
     usage = json.loads(sandbox.call("GET", EDGE).headers["x-business-use-case-usage"])
 
     assert usage[meta.ACCOUNT][0]["estimated_time_to_regain_access"] == 0
@@ -166,8 +168,8 @@ def test_a_refusal_need_not_tell_how_long_it_lasts(sandbox: Meta) -> None:
 
 
 def test_two_kinds_of_quota_of_one_account_are_counted_apart(sandbox: Meta) -> None:
-    sandbox.door("POST", "quotas", subject=meta.PAGE, kind="token_listing", calls=1)
-    sandbox.door("POST", "quotas", subject=meta.PAGE, kind="page", code=80006, calls=3)
+    sandbox.control("POST", "quotas", subject=meta.PAGE, kind="token_listing", calls=1)
+    sandbox.control("POST", "quotas", subject=meta.PAGE, kind="page", code=80006, calls=3)
     listing = f"{meta.PAGE}/notification_message_tokens"
     codes = []
     for path in (listing, listing, meta.PAGE, meta.PAGE):
@@ -177,10 +179,10 @@ def test_two_kinds_of_quota_of_one_account_are_counted_apart(sandbox: Meta) -> N
     assert codes == [None, 2300080, None, 80006]
 
 
-def test_a_frozen_clock_stands_until_it_is_advanced_or_released(sandbox: Meta) -> None:
-    frozen = sandbox.door("POST", "clock", frozen=True)["now"]
-    assert sandbox.door("GET", "clock")["now"] == frozen
-    assert sandbox.door("POST", "clock", advance_seconds=60)["now"] == frozen + 60
-    released = sandbox.door("POST", "clock", frozen=False)["now"]
+def test_a_frozen_clock_changes_only_when_advanced_or_released(sandbox: Meta) -> None:
+    frozen = sandbox.control("POST", "clock", frozen=True)["now"]
+    assert sandbox.control("GET", "clock")["now"] == frozen
+    assert sandbox.control("POST", "clock", advance_seconds=60)["now"] == frozen + 60
+    released = sandbox.control("POST", "clock", frozen=False)["now"]
     assert released == pytest.approx(frozen + 60, abs=1)
-    assert sandbox.door("GET", "clock")["now"] > released
+    assert sandbox.control("GET", "clock")["now"] > released

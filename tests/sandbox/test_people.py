@@ -28,14 +28,14 @@ def ask(sandbox: Meta, psid: str, title: str = "Spring offers", **changes: Any) 
 
 
 def written(sandbox: Meta, psid: str | None = None) -> str:
-    return str(sandbox.door("POST", "people/message", page_id=meta.PAGE, psid=psid)["psid"])
+    return str(sandbox.control("POST", "people/message", page_id=meta.PAGE, psid=psid)["psid"])
 
 
 def act(sandbox: Meta, what: str, psid: str, **more: Any) -> Any:
-    return sandbox.door("POST", f"people/{what}", page_id=meta.PAGE, psid=psid, **more)
+    return sandbox.control("POST", f"people/{what}", page_id=meta.PAGE, psid=psid, **more)
 
 
-def test_a_message_is_told_and_opens_the_window(sandbox: Meta, receiver: Receiver) -> None:
+def test_a_message_sends_a_webhook_and_opens_the_window(sandbox: Meta, receiver: Receiver) -> None:
     psid = written(sandbox)
     sandbox.settle()
     (message,) = receiver.bodies()[0]["entry"][0]["messaging"]
@@ -52,14 +52,16 @@ def test_requests_keep_to_the_window_and_to_the_titles_week(sandbox: Meta) -> No
     assert error_of(ask(sandbox, psid, title="x" * 66))[0] == 100
     assert ask(sandbox, psid).status_code == 200
     assert error_of(ask(sandbox, psid, title="Another")) == (9, 2018352)
-    sandbox.door("POST", "clock", advance_seconds=25 * HOUR)
+    sandbox.control("POST", "clock", advance_seconds=25 * HOUR)
     assert error_of(ask(sandbox, psid, title="Another")) == (10, 2018278)
     written(sandbox, psid)
     assert error_of(ask(sandbox, psid)) == (9, 2018352)
     assert ask(sandbox, psid, title="Another").status_code == 200
 
 
-def test_who_accepts_holds_a_token_with_every_field(sandbox: Meta, receiver: Receiver) -> None:
+def test_accepting_a_request_yields_a_token_with_every_field(
+    sandbox: Meta, receiver: Receiver
+) -> None:
     psid = written(sandbox)
     ask(sandbox, psid)
     token = act(sandbox, "accept", psid)["subscription_token"]
@@ -77,7 +79,7 @@ def test_who_accepts_holds_a_token_with_every_field(sandbox: Meta, receiver: Rec
     assert listed["topic_title"] == "Spring offers"
 
 
-def test_who_ignores_holds_none_and_cannot_accept_later(sandbox: Meta) -> None:
+def test_a_dismissed_request_yields_no_token_and_cannot_be_accepted(sandbox: Meta) -> None:
     psid = written(sandbox)
     ask(sandbox, psid)
     act(sandbox, "ignore", psid)
@@ -92,10 +94,10 @@ def test_who_ignores_holds_none_and_cannot_accept_later(sandbox: Meta) -> None:
     ("spelling", "stop"),
     [("spaces", "STOP NOTIFICATIONS"), ("underscores", "STOP_NOTIFICATIONS")],
 )
-def test_stop_and_resume_are_told_and_listed(
+def test_stop_and_resume_send_webhooks_and_appear_in_the_listing(
     sandbox: Meta, receiver: Receiver, spelling: str, stop: str
 ) -> None:
-    sandbox.door("POST", "variants", optin_status_spelling=spelling)
+    sandbox.control("POST", "variants", optin_status_spelling=spelling)
     psid = written(sandbox)
     ask(sandbox, psid)
     act(sandbox, "accept", psid)
@@ -133,10 +135,10 @@ def unsubscribe(sandbox: Meta, *rows: object) -> Any:
         {"phone": "+15550000001", "email": "ann@example.com"},
     ],
 )
-def test_who_unsubscribes_by_contact_loses_the_token_for_good(
+def test_unsubscribing_by_contact_ends_the_token_for_good(
     sandbox: Meta, row: dict[str, str]
 ) -> None:
-    sandbox.door("POST", "reset")
+    sandbox.control("POST", "reset")
     audience = sandbox.create_audience()
     # Enough others for the floor; among a few namesakes at least one is matched.
     ann = [[sha256("ann@example.com"), sha256("15550000001")]]
@@ -153,7 +155,7 @@ def test_who_unsubscribes_by_contact_loses_the_token_for_good(
     assert len(sandbox.members(audience)) == 301
 
 
-def test_who_unsubscribes_by_psid_loses_every_token_by_token_one(sandbox: Meta) -> None:
+def test_unsubscribing_by_psid_ends_every_token_and_by_token_one(sandbox: Meta) -> None:
     listed = [row for row in sandbox.tokens() if "recipient_id" in row]
     psids = [row["recipient_id"] for row in listed]
     several = next(psid for psid in psids if psids.count(psid) > 1)

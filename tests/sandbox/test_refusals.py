@@ -13,7 +13,7 @@ def audience(sandbox: Meta) -> str:
 
 
 def refuse_rows(sandbox: Meta, *names: str, **rule: object) -> None:
-    sandbox.door("POST", "refusals", hashes=[person(name)[0] for name in names], **rule)
+    sandbox.control("POST", "refusals", hashes=[person(name)[0] for name in names], **rule)
 
 
 def test_a_refused_row_makes_every_batch_that_contains_it_fail(
@@ -32,9 +32,9 @@ def test_a_refused_row_makes_every_batch_that_contains_it_fail(
 def test_a_row_is_refused_by_its_phone_too_and_until_the_rule_is_changed(
     sandbox: Meta, audience: str
 ) -> None:
-    sandbox.door("POST", "refusals", hashes=[person("bad")[1]])
+    sandbox.control("POST", "refusals", hashes=[person("bad")[1]])
     assert sandbox.upload(audience, [person("bad")]).status_code == 400
-    assert sandbox.door("POST", "refusals")["hashes"] == []
+    assert sandbox.control("POST", "refusals")["hashes"] == []
     assert sandbox.upload(audience, [person("bad")]).status_code == 200
 
 
@@ -49,7 +49,7 @@ def test_removals_are_refused_only_where_the_rule_names_them(sandbox: Meta, audi
 
 
 def test_a_refused_schema_key_fails_every_request_that_has_it(sandbox: Meta, audience: str) -> None:
-    sandbox.door("POST", "refusals", schema_keys=["GEN"])
+    sandbox.control("POST", "refusals", schema_keys=["GEN"])
     refused = sandbox.upload(audience, [[*person("a"), ""]], schema=["EMAIL", "PHONE", "GEN"])
 
     assert error_of(refused)[0] == 100
@@ -61,7 +61,7 @@ def test_a_removal_that_would_leave_a_small_audience_is_refused_until_the_audien
     sandbox: Meta, audience: str
 ) -> None:
     sandbox.upload(audience, people(10), session=1)
-    sandbox.door("POST", f"audiences/{audience}/small", minimum_members=10, code=2650)
+    sandbox.control("POST", f"audiences/{audience}/small", minimum_members=10, code=2650)
     refused = sandbox.upload(audience, people(1), session=2, method="DELETE")
     assert error_of(refused)[0] == 2650
     assert refused.json()["error"]["message"].startswith(TOO_SMALL)
@@ -74,7 +74,7 @@ def test_a_removal_that_would_leave_a_small_audience_is_refused_until_the_audien
 def test_an_audience_deleted_at_meta_answers_as_an_unknown_object(
     sandbox: Meta, audience: str
 ) -> None:
-    sandbox.door("POST", f"audiences/{audience}/delete")
+    sandbox.control("POST", f"audiences/{audience}/delete")
 
     assert error_of(sandbox.upload(audience, people(1))) == (100, 33)
     assert error_of(sandbox.call("GET", audience)) == (100, 33)
@@ -86,7 +86,7 @@ def test_a_lost_batch_is_missing_from_the_sessions_count_and_can_be_sent_again(
     sandbox: Meta, audience: str
 ) -> None:
     lose = {"path": "*/users", "nth": 3, "variants": {"batch_lost": True}}
-    sandbox.door("POST", "faults", **lose)
+    sandbox.control("POST", "faults", **lose)
     received = [
         sandbox.upload(audience, people(2, f"{seq}-"), seq=seq).json()["num_received"]
         for seq in (1, 2, 3, 4)
@@ -105,7 +105,7 @@ def test_a_lost_batch_is_missing_from_the_sessions_count_and_can_be_sent_again(
 def test_rows_can_be_received_without_a_subscriber(
     sandbox: Meta, audience: str, subscribers: str, received: int, invalid: int
 ) -> None:
-    sandbox.door("POST", "variants", subscribers=subscribers)
+    sandbox.control("POST", "variants", subscribers=subscribers)
     document = sandbox.upload(audience, people(3)).json()
     messenger = document["subscription_info"]["messenger"]
 
@@ -116,7 +116,7 @@ def test_rows_can_be_received_without_a_subscriber(
 
 
 def test_rows_without_subscribers_yield_no_token(sandbox: Meta, audience: str) -> None:
-    sandbox.door("POST", "variants", subscribers="none")
+    sandbox.control("POST", "variants", subscribers="none")
     sandbox.upload(audience, people(400), last=True)
     sandbox.settle()
 

@@ -53,15 +53,15 @@ def test_a_killed_sandbox_finishes_its_matching_and_its_webhooks_after_a_restart
     }
     with process(free_port, json.dumps(settings)) as sandbox:
         audience = sandbox.create_audience()
-        sandbox.door("POST", "webhooks/pause")
+        sandbox.control("POST", "webhooks/pause")
         sandbox.upload(audience, people(300), seq=1)
         sandbox.settle()
         sandbox.upload(audience, people(300, "more"), seq=2)
     with process(free_port, json.dumps(settings)) as sandbox:
-        idle = sandbox.door("GET", "idle")
+        idle = sandbox.control("GET", "idle")
         assert (idle["pending_matching"], idle["pending_webhooks"]) == (1, 1)
         assert sandbox.members(audience) == {key(row) for row in people(300) + people(300, "more")}
         assert sandbox.upload(audience, people(300), seq=1).json()["num_received"] == 300
-        sandbox.door("POST", "webhooks/resume")
+        sandbox.control("POST", "webhooks/resume")
         assert sandbox.settle()["idle"]
         assert len({body["entry"][0]["time"] for body in receiver.bodies()}) == 2

@@ -72,7 +72,7 @@ def test_an_audience_under_the_floor_hides_its_tokens(sandbox: Meta) -> None:
     assert len(made_by_audience(sandbox)) >= 100
 
 
-def test_audience_tokens_tell_little_and_opt_in_tokens_all(sandbox: Meta) -> None:
+def test_audience_tokens_have_few_fields_and_opt_in_tokens_all(sandbox: Meta) -> None:
     uploaded(sandbox, 300)
     listed = sandbox.tokens()
     opted_in = [row for row in listed if "recipient_id" in row]
@@ -105,7 +105,7 @@ def test_the_listing_is_paged_with_a_default_and_a_highest_limit(sandbox: Meta) 
 def test_short_and_empty_pages_lead_to_the_same_tokens(sandbox: Meta) -> None:
     uploaded(sandbox, 500)
     whole = sandbox.tokens()
-    sandbox.door("POST", "variants", short_pages=True)
+    sandbox.control("POST", "variants", short_pages=True)
 
     assert sandbox.tokens(limit=20) == whole
 
@@ -198,7 +198,7 @@ def test_the_match_threshold_has_three_readings(
     start: Start, threshold: str, tokens: int, members: int
 ) -> None:
     sandbox = start(match_rate=1, optin_people_per_page=0)
-    sandbox.door("POST", "variants", match_threshold=threshold)
+    sandbox.control("POST", "variants", match_threshold=threshold)
     audience = upload_days(sandbox, [*SMALL_DAYS, LARGE_DAY])
 
     assert len(sandbox.tokens(custom_audience_ids=audience)) == tokens
@@ -211,7 +211,7 @@ def test_a_small_day_earns_tokens_when_members_are_sent_again_with_it(
     start: Start, threshold: str
 ) -> None:
     sandbox = start(match_rate=1, optin_people_per_page=0)
-    sandbox.door("POST", "variants", match_threshold=threshold)
+    sandbox.control("POST", "variants", match_threshold=threshold)
     small, later = people(60, "small "), people(10, "later ")
     audience = upload_days(sandbox, [LARGE_DAY, small + LARGE_DAY, later])
 
@@ -224,7 +224,7 @@ def test_a_session_earns_tokens_for_all_its_batches_once_it_reaches_the_threshol
     start: Start,
 ) -> None:
     sandbox = start(match_rate=1, optin_people_per_page=0)
-    sandbox.door("POST", "variants", match_threshold="session")
+    sandbox.control("POST", "variants", match_threshold="session")
     audience = sandbox.create_audience()
     counts = []
     for seq in (1, 2, 3):
@@ -238,7 +238,7 @@ def test_a_session_earns_tokens_for_all_its_batches_once_it_reaches_the_threshol
 def test_a_listing_can_be_empty_once(sandbox: Meta) -> None:
     listed = sandbox.tokens()
     fault = {"path": "*/notification_message_tokens", "variants": {"empty_listing": True}}
-    sandbox.door("POST", "faults", **fault)
+    sandbox.control("POST", "faults", **fault)
 
     assert sandbox.tokens() == []
     assert sandbox.tokens() == listed
@@ -254,7 +254,7 @@ def test_a_person_can_hold_a_token_of_an_old_topic_and_one_from_an_audience(star
     assert len(listed) == 200 + len(old)
 
     person = {"page_id": meta.PAGE, "psid": old[0]["recipient_id"]}
-    sandbox.door("POST", "people/stop", **person)
+    sandbox.control("POST", "people/stop", **person)
     stopped = [row["notification_messages_reoptin"] for row in sandbox.tokens()]
     assert stopped.count("DISABLED") == 2
     path = f"{meta.PAGE}/messaging_customer_base/unsubscribe"

@@ -35,7 +35,7 @@ def test_a_batch_sent_again_gets_the_first_answer_and_counts_once(
 
     assert first.json() == again.json()
     assert error_of(other)[0] == 100
-    (batch,) = sandbox.door("GET", "calls")["batches"]
+    (batch,) = sandbox.control("GET", "calls")["batches"]
     assert (batch["times_received"], batch["num_rows"]) == (2, 3)
 
 
@@ -123,9 +123,9 @@ def test_batches_of_a_session_are_sequential_of_one_schema_and_end_with_the_last
 
 def test_a_session_ends_ninety_minutes_after_its_first_batch(sandbox: Meta, audience: str) -> None:
     sandbox.upload(audience, people(1), seq=1)
-    sandbox.door("POST", "clock", advance_seconds=89 * 60)
+    sandbox.control("POST", "clock", advance_seconds=89 * 60)
     assert sandbox.upload(audience, people(1), seq=2).status_code == 200
-    sandbox.door("POST", "clock", advance_seconds=2 * 60)
+    sandbox.control("POST", "clock", advance_seconds=2 * 60)
     assert error_of(sandbox.upload(audience, people(1), seq=3)) == (2650, 1870158)
 
 
@@ -206,7 +206,7 @@ def test_a_replacement_becomes_the_whole_membership_with_its_last_batch(
 
 
 def test_a_failed_subscription_inside_a_200_applies_nothing(sandbox: Meta, audience: str) -> None:
-    sandbox.door("POST", "faults", path="*/users", variants={"messenger_error": True})
+    sandbox.control("POST", "faults", path="*/users", variants={"messenger_error": True})
     hidden = sandbox.upload(audience, people(3))
     again = sandbox.upload(audience, people(3))
 
@@ -223,7 +223,7 @@ def test_a_failed_subscription_inside_a_200_applies_nothing(sandbox: Meta, audie
 def test_invalid_samples_come_in_every_documented_shape(
     sandbox: Meta, audience: str, shape: str, samples: object
 ) -> None:
-    sandbox.door("POST", "variants", invalid_samples=shape)
+    sandbox.control("POST", "variants", invalid_samples=shape)
     answer = sandbox.upload(audience, [["bad"], [sha256("x")]], schema=["EMAIL"]).json()
 
     assert answer["num_invalid_entries"] == 1

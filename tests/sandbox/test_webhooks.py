@@ -20,7 +20,9 @@ def uploaded(sandbox: Meta, batches: int = 1, rows: int = 200) -> str:
     return audience
 
 
-def test_each_processed_batch_is_told_once_and_signed(sandbox: Meta, receiver: Receiver) -> None:
+def test_each_processed_batch_is_reported_once_and_signed(
+    sandbox: Meta, receiver: Receiver
+) -> None:
     audience = uploaded(sandbox, batches=3)
     sandbox.settle()
 
@@ -44,7 +46,7 @@ def test_each_processed_batch_is_told_once_and_signed(sandbox: Meta, receiver: R
 def test_the_envelope_can_take_its_other_forms(
     sandbox: Meta, receiver: Receiver, envelope: str
 ) -> None:
-    sandbox.door("POST", "variants", envelope=envelope)
+    sandbox.control("POST", "variants", envelope=envelope)
     uploaded(sandbox)
     sandbox.settle()
     (body,) = receiver.bodies()
@@ -55,8 +57,8 @@ def test_the_envelope_can_take_its_other_forms(
         assert "field" not in body["entry"][0]["changes"][0]["value"]
 
 
-def test_a_failed_batch_is_told_and_makes_no_token(sandbox: Meta, receiver: Receiver) -> None:
-    sandbox.door("POST", "variants", upload_status="FAILURE", upload_object="both")
+def test_a_failed_batch_is_reported_and_yields_no_token(sandbox: Meta, receiver: Receiver) -> None:
+    sandbox.control("POST", "variants", upload_status="FAILURE", upload_object="both")
     uploaded(sandbox)
     sandbox.settle()
 
@@ -83,20 +85,20 @@ def test_a_refused_webhook_comes_again_with_the_same_bytes(
 def test_webhooks_can_be_held_back_and_sent_again_in_another_order(
     sandbox: Meta, receiver: Receiver
 ) -> None:
-    sandbox.door("POST", "webhooks/pause")
+    sandbox.control("POST", "webhooks/pause")
     uploaded(sandbox, batches=3)
     assert sandbox.settle()["pending_webhooks"] == 3
     assert receiver.got == []
-    sandbox.door("POST", "webhooks/resume")
+    sandbox.control("POST", "webhooks/resume")
     sandbox.settle()
-    sandbox.door("POST", "webhooks/redeliver", reverse=True, last=2)
+    sandbox.control("POST", "webhooks/redeliver", reverse=True, last=2)
     sandbox.settle()
 
     assert len(receiver.got) == 5
     assert len(set(receiver.got)) == 3
 
 
-def test_subscribing_shakes_hands_first(start: Start, receiver: Receiver) -> None:
+def test_subscribing_verifies_the_callback_first(start: Start, receiver: Receiver) -> None:
     sandbox = start(require_subscriptions=True)
     body = {
         "object": "page",
@@ -147,32 +149,32 @@ def upload_of_sizes(sandbox: Meta, *sizes: int) -> str:
 
 def test_webhooks_can_be_lost_doubled_and_late(in_order: Meta, receiver: Receiver) -> None:
     sandbox = in_order
-    sandbox.door("POST", "webhooks/faults", field="*upload_status", nth=1, lost=True)
-    sandbox.door("POST", "webhooks/faults", field="*upload_status", nth=2, copies=2)
-    sandbox.door("POST", "webhooks/faults", field="*upload_status", nth=3, delay_seconds=600)
-    sandbox.door("POST", "webhooks/faults", field="messages", lost=True)
+    sandbox.control("POST", "webhooks/faults", field="*upload_status", nth=1, lost=True)
+    sandbox.control("POST", "webhooks/faults", field="*upload_status", nth=2, copies=2)
+    sandbox.control("POST", "webhooks/faults", field="*upload_status", nth=3, delay_seconds=600)
+    sandbox.control("POST", "webhooks/faults", field="messages", lost=True)
     upload_of_sizes(sandbox, 1, 2, 3, 4)
     assert sandbox.settle()["pending_webhooks"] == 1
     assert sorted(upload_reports(receiver)) == [2, 2, 4]
-    sandbox.door("POST", "clock", advance_seconds=600)
+    sandbox.control("POST", "clock", advance_seconds=600)
     sandbox.settle()
 
     assert sorted(upload_reports(receiver)) == [2, 2, 3, 4]
-    assert [fault["fired"] for fault in sandbox.door("GET", "webhooks/faults")] == [1, 1, 1, 0]
-    assert sandbox.door("DELETE", "webhooks/faults") == []
+    assert [fault["fired"] for fault in sandbox.control("GET", "webhooks/faults")] == [1, 1, 1, 0]
+    assert sandbox.control("DELETE", "webhooks/faults") == []
 
 
 def test_pending_webhooks_can_arrive_in_reverse_within_one_second(
     in_order: Meta, receiver: Receiver
 ) -> None:
     sandbox = in_order
-    sandbox.door("POST", "clock", frozen=True)
-    sandbox.door("POST", "variants", webhook_entry_time="seconds")
-    sandbox.door("POST", "webhooks/pause")
+    sandbox.control("POST", "clock", frozen=True)
+    sandbox.control("POST", "variants", webhook_entry_time="seconds")
+    sandbox.control("POST", "webhooks/pause")
     upload_of_sizes(sandbox, 1, 2, 3)
     sandbox.settle()
-    assert sandbox.door("POST", "webhooks/reverse") == {"reversed": 3}
-    sandbox.door("POST", "webhooks/resume")
+    assert sandbox.control("POST", "webhooks/reverse") == {"reversed": 3}
+    sandbox.control("POST", "webhooks/resume")
     sandbox.settle()
 
     assert upload_reports(receiver) == [3, 2, 1]
@@ -182,7 +184,7 @@ def test_pending_webhooks_can_arrive_in_reverse_within_one_second(
 def test_a_report_of_another_app_can_be_sent(sandbox: Meta, receiver: Receiver) -> None:
     audience = sandbox.create_audience()
     report = {"audience_id": audience, "num_rows": 10, "app_id": "42", "upper_bound": 7}
-    sandbox.door("POST", "webhooks/upload-status", **report)
+    sandbox.control("POST", "webhooks/upload-status", **report)
     sandbox.settle()
     (body,) = receiver.bodies()
     value = body["entry"][0]["changes"][0]["value"]
