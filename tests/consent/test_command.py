@@ -33,11 +33,11 @@ def test_a_request_is_recorded_and_carried_out_like_any_other(page: Page) -> Non
 def test_an_address_may_be_said_on_standard_input(page: Page) -> None:
     assert mm("--page", "acme", "--email", "-", said="mary@example.com\n").exit_code == 0
     assert page.rows("select email from mm.unsubscribe_request") == [("mary@example.com",)]
-    assert "name somebody" in mm("--page", "acme", "--email", "-", said="").stderr
+    assert "name the person" in mm("--page", "acme", "--email", "-", said="").stderr
 
 
 def test_a_request_without_identifier_or_with_an_unknown_page_is_refused(page: Page) -> None:
-    assert "name somebody" in mm("--page", "acme", "--email", " ").stderr
+    assert "name the person" in mm("--page", "acme", "--email", " ").stderr
     unknown = mm("--page", "acne", "--psid", "1")
     assert unknown.exit_code == 1
     assert "known are acme, globex" in unknown.stderr
