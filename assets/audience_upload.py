@@ -60,7 +60,7 @@ class UploadConfig(dg.Config):
     group_name="delivery",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
-    # A dry run materialises nothing.
+    # A dry run materializes nothing.
     output_required=False,
     check_specs=[
         partitioned_check(

@@ -95,8 +95,8 @@ def _stub() -> Iterator[str]:
 
 def _measured(*arguments: str) -> tuple[float, float]:
     command = [sys.executable, "-m", "benchmarks.audience_upload", *arguments]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    measured = json.loads(said.splitlines()[-1])
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    measured = json.loads(output.splitlines()[-1])
     return measured["seconds"], measured["peak_mb"]
 
 

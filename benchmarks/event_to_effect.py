@@ -114,7 +114,7 @@ def run() -> list[Figure]:
 
 @dataclass(frozen=True)
 class _Both:
-    """The running stack, with a partition whose batches nobody has reported yet."""
+    """The running stack, with a partition whose batches are not reported yet."""
 
     database: Database
     receiver_url: str

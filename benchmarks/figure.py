@@ -47,7 +47,7 @@ def median_seconds(work: Callable[[], object], runs: int = 3) -> float:
 def peak_megabytes() -> float:
     """The peak of this process's resident memory.
 
-    Not what getrusage tells: there a process inherits the peak of the one that started it.
+    getrusage would return the peak of the parent process if that is higher.
     """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)

@@ -169,7 +169,7 @@ def messy_phone(chance: random.Random, person: Person) -> str:
 
 
 def messy_rows(chance: random.Random, members: list[Person]) -> Iterator[dict[str, str]]:
-    """The day's rows: everybody once, some twice and differently, some rows of nobody."""
+    """The day's rows: all people once, some twice and differently, some rows without a person."""
     for person in members:
         yield _row(chance, person)
         if chance.random() < 0.04:

@@ -48,12 +48,12 @@ class AudienceDay:
 
     @property
     def list_url(self) -> str:
-        """Where the day's customer list lies, or will."""
+        """The address of the day's customer list, which may not exist yet."""
         return self._url(CONFIG.audiences[self.audience].source)
 
     @property
     def removal_lists(self) -> list[tuple[ListSource, str]]:
-        """The sources of people to take out of the audience, each with its address that day."""
+        """The audience's removal lists, each with its address on that day."""
         sources = (CONFIG.audiences[self.audience].removals, CONFIG.removals)
         return [(source, self._url(source)) for source in sources if source is not None]
 
@@ -68,7 +68,7 @@ class AudienceDay:
 
 @dataclass(frozen=True)
 class PageDay:
-    """One day of one Page: a partition of the assets about people who join and leave."""
+    """One day of one Page: a partition of the assets about opt-ins and opt-outs."""
 
     page: str
     day: date
@@ -85,12 +85,12 @@ class PageDay:
 
     @property
     def begins_at(self) -> datetime:
-        """The day's first moment, in mm.yaml's time zone."""
+        """The start of the day, in mm.yaml's time zone."""
         return datetime.combine(self.day, time(), CONFIG.zone)
 
     @property
     def ends_at(self) -> datetime:
-        """The next day's first moment."""
+        """The start of the next day."""
         return datetime.combine(self.day + timedelta(days=1), time(), CONFIG.zone)
 
     @property
@@ -107,8 +107,8 @@ def single_partition(context: dg.AssetExecutionContext) -> str:
     """
     if len(context.partition_keys) != 1:
         raise dg.Failure(
-            f"This run has {len(context.partition_keys)} partitions and this asset takes one: "
-            "launch it as a backfill, which makes a run of each",
+            f"This run has {len(context.partition_keys)} partitions, and this asset takes one. "
+            "Launch a backfill, which creates one run for each partition.",
             allow_retries=False,
         )
     return str(context.partition_key)

@@ -189,7 +189,7 @@ class SharedThrottle:
             self._saw_refusals = False
 
     def observed(self, usages: Sequence[Usage]) -> None:
-        """Remember the usage that any other answer told."""
+        """Remember the usage in any other answer."""
         self._count_usage(usages)
         if usages:
             self._change(lambda states, now: after_answer(states, usages, now, self._own))

@@ -1,4 +1,4 @@
-"""What every test may ask for: a migrated database on a real PostgreSQL, and a storage."""
+"""Fixtures of all tests: a migrated database on a real PostgreSQL, and a storage."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template_url(server_url: str) -> Iterator[str]:
-    """A migrated database that every test's own is copied from."""
+    """The migrated database that each test gets a copy of."""
     with _own_database(server_url, template=None) as url:
         database = Database(url)
         upgrade(database)
@@ -75,7 +75,7 @@ def storage(tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """An MM_HOME that every account can reach, not made yet; its server is removed afterwards."""
+    """The path of an MM_HOME that every account can reach; its server is removed afterwards."""
     with reachable_home() as home:
         yield home
 

@@ -1,4 +1,4 @@
-"""Servers of ours on real sockets, for as long as a test needs them."""
+"""Runs our servers on real sockets during a test."""
 
 import socket
 import threading
@@ -27,7 +27,7 @@ def serving(server: uvicorn.Server) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago, for servers that must come back to it."""
+    """A free port, for a server that restarts on the same one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Sessions of PostgreSQL that end in mid-work: by a restart, a failover or an administrator."""
+"""Ends sessions of PostgreSQL as a restart, a failover or an administrator does."""
 
 from sqlalchemy import text
 

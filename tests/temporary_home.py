@@ -11,7 +11,7 @@ from mm_pipelines.local.postgres import EmbeddedPostgres
 
 @contextmanager
 def reachable_home() -> Iterator[Path]:
-    """An MM_HOME that every account can reach, not made yet; its server is removed afterwards."""
+    """The path of an MM_HOME that every account can reach; its server is removed afterwards."""
     parent = Path(tempfile.mkdtemp(prefix="mm-home-"))
     parent.chmod(0o755)
     try:

@@ -54,7 +54,7 @@ def test_the_assets_of_the_contract_are_there_with_their_partitions() -> None:
     assert {key: found[key] for key in CONTRACT} == CONTRACT
 
 
-def test_every_asset_tells_a_reader_what_it_is_and_whose() -> None:
+def test_every_asset_has_a_description_and_an_owner() -> None:
     for spec in specs():
         assert spec.description, spec.key
         assert spec.owners, spec.key

@@ -23,7 +23,7 @@ EVENTS = """
 insert into mm.webhook_event (dedupe_key, field, payload, received_at, processed_at)
 values ('old', 'messages', '{}', :long_ago, :long_ago), ('new', 'messages', '{}', :now, :now),
        ('pending', 'messages', '{}', :long_ago, null),
-       ('nobody''s', 'message_reads', '{}', :long_ago, null)
+       ('unacknowledged', 'message_reads', '{}', :long_ago, null)
 """
 
 DELTAS = """
@@ -67,7 +67,7 @@ def test_old_files_and_events_go_and_the_rest_stays(database: Database, storage:
     assert left == ["new", "pending"]
 
 
-def test_a_file_that_a_delivery_or_a_membership_stands_on_stays(
+def test_a_file_that_a_delivery_or_a_membership_needs_stays(
     database: Database, storage: Storage
 ) -> None:
     for path in (

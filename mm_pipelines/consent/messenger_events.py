@@ -8,7 +8,7 @@ growth report learn of it.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import Connection
@@ -22,6 +22,7 @@ from mm_pipelines.consent import (
 from mm_pipelines.consent.conversations import Message
 from mm_pipelines.consent.messenger_consent import Grant
 from mm_pipelines.consent.opt_out_requests import NewRequest
+from mm_pipelines.graph_api.epoch import epoch_time
 from mm_pipelines.tokens import webhook_tokens
 from mm_pipelines.tokens.webhook_tokens import GrantedToken
 from mm_pipelines.warehouse.database import Database
@@ -35,8 +36,6 @@ MESSAGE_FIELDS = ("messages", "messaging_postbacks", "messaging_referrals")
 """The fields that `conversations` acknowledges: each opens the 24-hour window."""
 
 _EVENTS_AT_ONCE = 5_000
-_MILLISECONDS_FROM = 10**11  # docs/graph-api.md#q3-timestamp-unit
-_MOST_DIGITS = 18
 _LONGEST_IDENTIFIER = 512
 
 Action = Literal["granted", "stopped", "resumed", "other"]
@@ -90,7 +89,7 @@ def parse_consent_event(event: PageEvent) -> ConsentEvent:
         title=_text(optin.get("title")),
         user_token_status=_text(optin.get("user_token_status")),
         timezone=_text(optin.get("notification_messages_timezone")),
-        expires_at=_time(optin.get("token_expiry_timestamp")),
+        expires_at=epoch_time(optin.get("token_expiry_timestamp")),
     )
 
 
@@ -202,16 +201,3 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     return str(value).strip() or None
-
-
-def _time(value: Any) -> datetime | None:
-    text = _text(value)
-    if text is None or not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
-        return None
-    if int(text) == 0:
-        return None  # zero means never (docs/graph-api.md#q7-expiry-of-tokens)
-    seconds = int(text) / 1000 if int(text) >= _MILLISECONDS_FROM else int(text)
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None

@@ -1,12 +1,13 @@
 """Validity, scopes and expiry of access tokens (docs/graph-api.md#access-tokens)."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from mm_pipelines.graph_api.answer import Answer, integer, text
+from mm_pipelines.graph_api.answer import Answer, text
 from mm_pipelines.graph_api.classification import unreadable
 from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.epoch import epoch_time
 from mm_pipelines.graph_api.redaction import redact
 
 
@@ -55,17 +56,11 @@ def _token_info(answer: Answer) -> AccessTokenInfo:
     return AccessTokenInfo(
         is_valid=data["is_valid"],
         kind=text(data.get("type")),
-        expires_at=_expiry(data.get("expires_at")),
-        data_access_expires_at=_expiry(data.get("data_access_expires_at")),
+        expires_at=epoch_time(data.get("expires_at")),
+        data_access_expires_at=epoch_time(data.get("data_access_expires_at")),
         scopes=_names(data.get("scopes")),
         error=redact(reason) if reason else None,
     )
-
-
-def _expiry(value: Any) -> datetime | None:
-    """Unix seconds; 0 means never."""
-    seconds = integer(value)
-    return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
 def _names(value: Any) -> frozenset[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from mm_pipelines.graph_api.answer import Answer, integer, text
 from mm_pipelines.graph_api.classification import unreadable
 from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.epoch import epoch_time
 from mm_pipelines.graph_api.errors import AmbiguousOutcomeError
 from mm_pipelines.graph_api.paging import iter_rows
 
@@ -93,7 +94,7 @@ class CustomAudience:
             approximate_count_upper_bound=_count(row.get("approximate_count_upper_bound")),
             operation_status=_status(row.get("operation_status")),
             delivery_status=_status(row.get("delivery_status")),
-            time_created=_time(row.get("time_created")),
+            time_created=epoch_time(row.get("time_created")),
         )
 
 
@@ -235,7 +236,7 @@ def list_sessions(client: GraphApiClient, custom_audience_id: str) -> list[Uploa
             num_received=integer(row.get("num_received")),
             num_invalid_entries=integer(row.get("num_invalid_entries")),
             num_matched=integer(row.get("num_matched")),
-            end_time=_time(row.get("end_time")),
+            end_time=epoch_time(row.get("end_time")),
         )
         for row in rows
         if (session_id := text(row.get("session_id"))) is not None
@@ -266,14 +267,3 @@ def _count(value: Any) -> int | None:
 def _status(value: Any) -> AudienceStatus | None:
     code = integer(value.get("code")) if isinstance(value, Mapping) else None
     return AudienceStatus(code, text(value.get("description"))) if code is not None else None
-
-
-def _time(value: Any) -> datetime | None:
-    """Unix seconds, as a number or as text; 0 and less mean never."""
-    seconds = integer(value)
-    if seconds is None or seconds <= 0:
-        return None
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None

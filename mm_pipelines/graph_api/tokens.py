@@ -15,6 +15,7 @@ import polars as pl
 from mm_pipelines.graph_api.answer import Answer, text
 from mm_pipelines.graph_api.classification import unreadable
 from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.epoch import MILLISECONDS_FROM
 from mm_pipelines.graph_api.paging import Page, iter_pages, next_cursor
 
 MAX_LIMIT: Final = 1000
@@ -70,8 +71,6 @@ _ROW = pl.Struct(
 _PAGING = pl.Struct({"cursors": pl.Struct({"after": pl.String()}), "next": pl.String()})
 _LISTING = {"data": pl.List(_ROW), "paging": _PAGING}
 
-# Fewer than 12 digits are seconds, otherwise milliseconds (docs/graph-api.md#q3-timestamp-unit).
-_FIRST_MILLISECONDS = 10**11
 _YEAR_10000 = 253_402_300_800_000
 
 
@@ -196,7 +195,7 @@ def _number_in_any_form(name: str) -> pl.Expr:
 def _text(name: str) -> pl.Expr:
     if name != "recipient_id":
         return pl.col(name)
-    # "0" stood for an unknown recipient until January 2026.
+    # "0" meant an unknown recipient until January 2026.
     return pl.when(pl.col(name) != "0").then(pl.col(name))
 
 
@@ -209,9 +208,9 @@ def _time(name: str) -> pl.Expr:
     """Unix seconds or milliseconds to a time; 0, negative and absurd values to null."""
     number = pl.col(name).cast(pl.Int64, strict=False)
     return (
-        pl.when(number.is_between(1, _FIRST_MILLISECONDS, closed="left"))
+        pl.when(number.is_between(1, MILLISECONDS_FROM, closed="left"))
         .then(number * 1_000_000)
-        .when(number.is_between(_FIRST_MILLISECONDS, _YEAR_10000, closed="left"))
+        .when(number.is_between(MILLISECONDS_FROM, _YEAR_10000, closed="left"))
         .then(number * 1_000)
         .cast(_TIME)
     )

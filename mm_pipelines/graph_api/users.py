@@ -1,4 +1,4 @@
-"""People put into a Custom Audience and taken out of it, at most 10,000 rows a call.
+"""Add people to a Custom Audience and remove them, at most 10,000 rows per call.
 
 docs/graph-api.md#uploading-users and docs/graph-api.md#removing-users.
 """
@@ -137,10 +137,10 @@ def users_body(rows: pl.DataFrame, session: UploadSession) -> bytes:
 
 
 def users_payload(rows: pl.DataFrame) -> list[bytes]:
-    """The part of a body that does not depend on the session, to be built ahead of it.
+    """The part of a body that does not depend on the session, so that it can be built early.
 
     Returns:
-        `{"schema":[…],"data":[[…],…]}`, UTF-8, in pieces, for joining them copies megabytes;
+        `{"schema":[…],"data":[[…],…]}`, UTF-8, in pieces, because joining them copies megabytes;
         raises as `users_body`.
     """
     keys = schema_of(rows)
@@ -154,8 +154,8 @@ def users_payload(rows: pl.DataFrame) -> list[bytes]:
 def _json_rows(texts: pl.DataFrame) -> bytes:
     """The rows as JSON arrays with commas between, without spaces.
 
-    Polars joins them columnwise, four times as fast as orjson and without holding up the threads
-    that send. It does not escape; but hashes, codes and years never need it.
+    Polars joins whole columns, four times as fast as orjson and without blocking the sending
+    threads. It does not escape, which hashes, codes and years never need.
     """
     row = '["' + '","'.join(["{}"] * texts.width) + '"]'
     joined: str = texts.select(pl.format(row, *texts.columns).str.join(",")).item()
@@ -169,7 +169,7 @@ def _json_rows(texts: pl.DataFrame) -> bytes:
 
 
 def in_session(payload: Sequence[bytes], session: UploadSession) -> list[bytes]:
-    """The whole body of a payload in its place, in pieces."""
+    """The whole body of a payload with its session, in pieces."""
     place = orjson.dumps(
         {
             "session_id": session.session_id,
@@ -190,7 +190,7 @@ def add_users(
     *,
     body: Sequence[bytes] | None = None,
 ) -> UploadReceipt:
-    """Put one batch into an audience.
+    """Add one batch to an audience.
 
     Adding the same person again changes nothing, so an unknown outcome is followed by the same
     session, sequence and bytes again (docs/graph-api.md#q17-repeating-a-batch).
@@ -203,7 +203,7 @@ def add_users(
         body: `in_session` of the rows' payload if it was built already.
 
     Raises:
-        SubscriptionFailedError: HTTP 200, but no one was subscribed.
+        SubscriptionFailedError: HTTP 200, but Messenger subscribed no one.
         ValueError: As `users_body`.
         GraphApiError: As `GraphApiClient.request`.
     """

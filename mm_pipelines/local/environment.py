@@ -183,7 +183,7 @@ class Environment:
         )
 
     def installation_id(self) -> str:
-        """What tells this MM_HOME from those of other hosts; created once and kept in it."""
+        """The id that distinguishes this MM_HOME from those of other hosts, created once."""
         return secret_file.read_or_create(
             self.home / "installation.id", lambda: secrets.token_hex(_INSTALLATION_ID_BYTES)
         )

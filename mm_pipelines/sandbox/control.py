@@ -74,7 +74,7 @@ class Clock(_Request):
 def routes(world: World) -> list[Route]:
     """Everything under /_sandbox."""
 
-    async def settle(_: Request) -> Response:
+    async def process_now(_: Request) -> Response:
         return _answer(await process_everything(world))
 
     return [
@@ -82,7 +82,7 @@ def routes(world: World) -> list[Route]:
         *_control(world),
         *_faults(world),
         *_people(world),
-        Route("/_sandbox/settle", settle, methods=["POST"]),
+        Route("/_sandbox/settle", process_now, methods=["POST"]),
     ]
 
 

@@ -30,7 +30,7 @@ PLAIN_KEYS = frozenset(
 
 _HEX = "0123456789abcdef"
 HASH_PATTERN = re.compile(r"[0-9a-f]{64}\Z")
-# No e-mail address is empty: this hash always stands for a value that should have been "".
+# No e-mail address is empty: this is the hash of a value that should have been "".
 HASH_OF_NOTHING = hashlib.sha256(b"").hexdigest()
 
 

@@ -50,7 +50,7 @@ def server(host: str, port: int, settings: Settings) -> uvicorn.Server:
 
 
 async def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8090) -> None:
-    """Serve until cancelled or stopped by a signal."""
+    """Serve until the task is canceled or a signal stops it."""
     await server(host, port, settings).serve()
 
 

@@ -2,7 +2,8 @@
 
 uvicorn limits the size of headers (in its h11 protocol, which is why that one is used) and the time
 between requests, but not the time for the headers: a thousand incomplete requests would hold a
-thousand connections.
+thousand connections. A proxy in front limits it too, but the receiver must not depend on one.
+``tests/webhooks/test_limits.py::test_incomplete_headers_close_the_connection`` needs this class.
 """
 
 import asyncio

@@ -10,16 +10,15 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from mm_pipelines.graph_api.epoch import epoch_milliseconds, epoch_time, whole_number
 from mm_pipelines.webhooks.privacy import redact_message_text, without_texts
 from mm_pipelines.webhooks.webhook_event import MESSAGES, OPTINS, UNREADABLE, WebhookEvent
 
 MAX_DEPTH = 64
 """Deepest nesting of a body; Meta's own events have about ten levels."""
 
-_SECONDS_BELOW = 10**11  # larger values are milliseconds (docs/graph-api.md#q3-timestamp-unit)
 _IDS_BELOW = 10**20
 _MOST_UNREADABLE = 1_000
 _ADDRESS = frozenset({"sender", "recipient", "timestamp"})
@@ -153,16 +152,16 @@ def _event(
     content = value if isinstance(value, dict) else {}
     recipient = content.get("recipient")
     receiver_id = _id(recipient.get("id")) if isinstance(recipient, dict) else None
-    own_time = _time(content.get("timestamp"))
+    own_time = epoch_time(content.get("timestamp"))
     value_key = _digest(name, _canonical(value))
     return WebhookEvent(
-        dedupe_key=_digest(value_key, _milliseconds(entry_time)),
+        dedupe_key=_digest(value_key, _time_key(entry_time)),
         value_key=value_key,
         object=_storable(object_),
         field=name,
         page_id=entry_page_id or _id(content.get("page_id")) or receiver_id,
         custom_audience_id=_id(content.get("custom_audience_id")),
-        event_time=own_time or _time(entry_time),
+        event_time=own_time or epoch_time(entry_time),
         payload=_json(_storable(redact_message_text(name, value))),
     )
 
@@ -206,37 +205,15 @@ def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _number(value: Any) -> int | None:
-    """Return a whole number given as a number or as digits."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
-        return int(value)
-    return None
-
-
 def _id(value: Any) -> str | None:
-    number = _number(value)
+    number = whole_number(value)
     return str(value) if number is not None and 0 <= number < _IDS_BELOW else None
 
 
-def _milliseconds(value: Any) -> str:
-    number = _number(value)
-    if number is None:
-        return _json(value)
-    return str(number * 1000 if number < _SECONDS_BELOW else number)
-
-
-def _time(value: Any) -> datetime | None:
-    number = _number(value)
-    if number is None or number <= 0:
-        return None
-    try:
-        return datetime.fromtimestamp(int(_milliseconds(number)) / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
+def _time_key(value: Any) -> str:
+    """The same text for a time in either unit."""
+    milliseconds = epoch_milliseconds(value)
+    return _json(value) if milliseconds is None else str(milliseconds)
 
 
 def _object(value: Any) -> dict[str, Any]:

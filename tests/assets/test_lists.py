@@ -22,7 +22,7 @@ KEY = "acme_newsletter|2026-11-20"
 LIST = """\
 email,phone,first_name,shoe_size
 mary@example.com,15559876543,Mary,38
-,,Nobody,39
+,,Unknown,39
  MARY@example.com ,+1 555 987 6543,Mary,38
 not-an-address,,Noone,40
 john@example.com,,John,41
@@ -185,7 +185,7 @@ def test_a_range_of_partitions_in_one_run_is_refused_clearly(
         },
         raise_on_error=False,
     )
-    assert "launch it as a backfill" in failure_of(result)
+    assert "Launch a backfill" in failure_of(result)
 
 
 def test_a_list_without_a_header_is_refused_and_nothing_of_it_is_quoted(

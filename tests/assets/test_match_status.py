@@ -1,4 +1,4 @@
-"""The asset: the row, Meta asked when webhooks stay away, and what a person is told."""
+"""The asset: the row, polling Meta when webhooks do not arrive, and the checks."""
 
 import json
 import threading
@@ -160,7 +160,7 @@ def test_where_meta_cannot_be_asked_the_row_is_there_all_the_same(
     assert "reported_in_time" in failed
 
 
-def test_a_failed_batch_is_told(run: Run, ledger: Ledger) -> None:
+def test_a_failed_batch_fails_the_check(run: Run, ledger: Ledger) -> None:
     ledger.delivers(1000, WEDNESDAY)
     ledger.hears(1000, status="FAILED_SOMEHOW")
     metadata, failed = run.of()
@@ -168,7 +168,7 @@ def test_a_failed_batch_is_told(run: Run, ledger: Ledger) -> None:
     assert "1000 rows are in batches that Meta reported as failed" in failed["batches_succeeded"]
 
 
-def test_fewer_than_100_matches_are_told(run: Run, ledger: Ledger) -> None:
+def test_fewer_than_100_matches_fail_the_check(run: Run, ledger: Ledger) -> None:
     ledger.delivers(1000, WEDNESDAY)
     ledger.hears(1000, lower=20, upper=99)
     _, failed = run.of()

@@ -55,7 +55,7 @@ _FAULTS = {
             select audience, day, sum(row_count) as rows, count(*) as batches,
                    count(reported_event_id) as reported
             from mm.upload_batch group by audience, day
-        ) as told using (audience, day)
+        ) as reported using (audience, day)
         where (status, rows_uploaded, rows_processed, rows_failed, batches_delivered,
                batches_reported)
             is distinct from ('complete', rows, rows, 0, batches, reported)

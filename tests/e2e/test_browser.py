@@ -24,18 +24,18 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def up(installation: Installation, ports: list[str]) -> Iterator[RunningStack]:
-    up = RunningStack(installation, ports)
-    yield up
-    up.stop()
+def stack(installation: Installation, ports: list[str]) -> Iterator[RunningStack]:
+    stack = RunningStack(installation, ports)
+    yield stack
+    stack.stop()
 
 
 @pytest.fixture
-def page(up: RunningStack) -> Iterator[Page]:
+def page(stack: RunningStack) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(
-            base_url=f"http://127.0.0.1:{up.ports['--port']}",
+            base_url=f"http://127.0.0.1:{stack.ports['--port']}",
             viewport={"width": 1600, "height": 1000},
         )
         page.set_default_timeout(60_000)
@@ -43,7 +43,9 @@ def page(up: RunningStack) -> Iterator[Page]:
         browser.close()
 
 
-def test_a_user_sees_the_graph_and_uploads_one_day_in_the_ui(up: RunningStack, page: Page) -> None:
+def test_a_user_sees_the_graph_and_uploads_one_day_in_the_ui(
+    stack: RunningStack, page: Page
+) -> None:
     page.goto("/asset-groups")
     for group in ("lists", "delivery", "status", "tokens", "people"):
         expect(page.get_by_text(group, exact=True).first).to_be_visible()
@@ -58,10 +60,10 @@ def test_a_user_sees_the_graph_and_uploads_one_day_in_the_ui(up: RunningStack, p
     dialog.get_by_placeholder("ex: 2026-11-18").fill("2026-11-20")
     dialog.get_by_role("button", name="All").first.click()
     dialog.get_by_role("button", name="Launch").click()
-    # Leaving the page before it says so would call the launch off.
+    # Leaving the page earlier would cancel the launch.
     expect(page.get_by_text("Created backfill")).to_be_visible()
 
-    # The page shows what there was when it was opened.
+    # The page does not refresh itself.
     give_up = time.monotonic() + 180
     metadata = page.get_by_text("rows_with_identifier")
     while not metadata.is_visible():

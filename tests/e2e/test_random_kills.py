@@ -50,15 +50,15 @@ class Flow:
         self._installation = installation
         self._ports = ports
         self._chance = chance
-        self.up = RunningStack(installation, ports)
+        self.stack = RunningStack(installation, ports)
 
     def __enter__(self) -> Self:
         """The first stack runs."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.up.process.poll() is None:
-            self.up.stop()
+        if self.stack.process.poll() is None:
+            self.stack.stop()
 
     @property
     def app_secret(self) -> str:
@@ -68,12 +68,12 @@ class Flow:
 
     def launch(self, partitions: list[str]) -> None:
         """Ask for the uploads of some partitions."""
-        ui = self.up.ui
+        ui = self.stack.ui
         ui.launch_backfill(JOB, partitions)
         ui.close()
 
     def redeliver(self) -> None:
-        """Let Meta deliver some webhooks once more that it was told are stored."""
+        """Let Meta deliver some acknowledged webhooks once more."""
         wanted = {"last": self._chance.randint(1, 10), "reverse": self._chance.random() < 0.5}
         self.move("webhooks/redeliver", wanted)
 
@@ -81,16 +81,16 @@ class Flow:
         """Kill a part at a random instant; start the stack again if that was its end."""
         time.sleep(self._chance.uniform(0, LONGEST_LIFE_SECONDS))
         if victim == "run worker":
-            _wait_until("a run worker is at work", lambda: bool(self.up.run_workers()))
+            _wait_until("a run worker is at work", lambda: bool(self.stack.run_workers()))
             time.sleep(self._chance.uniform(0, 3))
             # It may have come to its end meanwhile; the next is as good.
-            _wait_until("a run worker is at work", lambda: bool(self.up.run_workers()))
-            self.up.kill(victim)
+            _wait_until("a run worker is at work", lambda: bool(self.stack.run_workers()))
+            self.stack.kill(victim)
             return
-        self.up.kill(victim)
-        assert self.up.end() == 1, f"the stack went on without its {victim}"
+        self.stack.kill(victim)
+        assert self.stack.end() == 1, f"the stack went on without its {victim}"
         assert self._installation.processes() == []
-        self.up = RunningStack(self._installation, self._ports)
+        self.stack = RunningStack(self._installation, self._ports)
 
     def finish(self) -> None:
         """Wait until nothing is to come any more.
@@ -103,7 +103,7 @@ class Flow:
         moved_at = time.monotonic()
         while awaited := self._awaited(ledger):
             assert time.monotonic() < give_up, f"still to come: {awaited}"
-            assert self.up.process.poll() is None, "the stack ended by itself"
+            assert self.stack.process.poll() is None, "the stack ended by itself"
             if {"runs that wait or work", "backfills under way"} & set(awaited):
                 moved_at = time.monotonic()
             elif time.monotonic() > moved_at + STILL_SECONDS:
@@ -118,7 +118,7 @@ class Flow:
 
     def move(self, lever: str, value: object) -> None:
         """Move a lever of the sandbox."""
-        url = f"http://127.0.0.1:{self.up.ports['--sandbox-port']}/_sandbox/{lever}"
+        url = f"http://127.0.0.1:{self.stack.ports['--sandbox-port']}/_sandbox/{lever}"
         httpx.post(url, json=value).raise_for_status()
 
     def ledger(self) -> Ledger:
@@ -126,7 +126,7 @@ class Flow:
         return Ledger(Environment.resolve(self._installation.variables).database_url())
 
     def _awaited(self, ledger: Ledger) -> dict[str, int]:
-        sandbox = self.up.sandbox("idle")
+        sandbox = self.stack.sandbox("idle")
         awaited = ledger.awaited(len(self.lists.partitions))
         for name in ("pending_matching", "pending_webhooks"):
             if sandbox[name]:
@@ -146,7 +146,7 @@ def test_every_event_takes_effect_exactly_once_after_random_kills(
     chance.shuffle(victims)
     chance.shuffle(partitions)
     with Flow(installation, ports, lists, chance) as flow:
-        with Writers(flow.up.ports["--receiver-port"], flow.app_secret) as writers:
+        with Writers(flow.stack.ports["--receiver-port"], flow.app_secret) as writers:
             # Every life of the stack has something to upload, so that each kill meets work.
             for life, victim in enumerate(victims):
                 flow.launch(partitions[life :: len(victims)])
@@ -164,7 +164,7 @@ def test_every_event_takes_effect_exactly_once_after_random_kills(
         ledger.close()
         assert [name for name, rows in kept.items() if rows != again[name]] == []
         is_right(flow, writers)
-        assert flow.up.stop() == 0
+        assert flow.stack.stop() == 0
     assert installation.processes() == []
 
 
@@ -172,19 +172,19 @@ def is_right(flow: Flow, writers: Writers) -> None:
     """Everything was stored once, delivered once and counted once."""
     ledger = flow.ledger()
     assert ledger.faults() == {}
-    batches = flow.up.sandbox("calls")["batches"]
+    batches = flow.stack.sandbox("calls")["batches"]
     assert ledger.count(UPLOAD_STATUS) == len(batches) > 0
     assert writers.unanswered > 0, "no message met a receiver that was away"
     assert ledger.count("messages") == ledger.writers() == writers.written > 0
-    audiences = flow.up.sandbox("audiences")
+    audiences = flow.stack.sandbox("audiences")
     final = ledger.final()
     assert len(audiences) == len(final)
     for audience in audiences:
-        told = final[audience["audience_id"]]
+        reported = final[audience["audience_id"]]
         sent = [b for b in batches if b["audience_id"] == audience["audience_id"]]
-        assert audience["members"] == flow.lists.people == told.people
+        assert audience["members"] == flow.lists.people == reported.people
         assert sum(batch["num_rows"] for batch in sent) == flow.lists.people
-        assert told.lower_bound <= audience["matched"] <= told.upper_bound
+        assert reported.lower_bound <= audience["matched"] <= reported.upper_bound
     ledger.close()
 
 

@@ -17,24 +17,24 @@ PARTITION = "acme_newsletter|2026-11-18"
 def test_the_stack_starts_answers_and_stops_completely(
     installation: Installation, ports: list[str]
 ) -> None:
-    up = RunningStack(installation, ports)
-    assert set(up.children()) == {
+    stack = RunningStack(installation, ports)
+    assert set(stack.children()) == {
         "sandbox",
         "receiver",
         "code-server",
         "dagster-webserver",
         "dagster-daemon",
     }
-    receiver = f"http://127.0.0.1:{up.ports['--receiver-port']}"
+    receiver = f"http://127.0.0.1:{stack.ports['--receiver-port']}"
     assert httpx.get(f"{receiver}/readyz").status_code == httpx.codes.OK
     assert httpx.post(f"{receiver}/webhooks", content=b"{}").status_code == httpx.codes.FORBIDDEN
-    ui = up.ui
+    ui = stack.ui
     assert ui.is_loaded()
     ui.close()
     second = installation.mm("up", "--sandbox", *ports)
     assert second.returncode == 1
     assert "a stack runs already" in second.stderr
-    assert up.stop() == 0
+    assert stack.stop() == 0
     assert installation.processes() == []
 
 
@@ -81,23 +81,23 @@ def test_the_real_graph_api_is_refused_in_a_home_of_the_sandbox(
 def test_killing_any_process_and_restarting_loses_and_duplicates_nothing(
     installation: Installation, ports: list[str], victim: str
 ) -> None:
-    up = RunningStack(installation, ports)
-    ui = up.ui
+    stack = RunningStack(installation, ports)
+    ui = stack.ui
     ui.launch_backfill(JOB, [PARTITION])
     give_up = time.monotonic() + 120
     while not any(run.status == "STARTED" for run in ui.unfinished_runs()):
         assert time.monotonic() < give_up
         time.sleep(0.1)
     ui.close()
-    up.kill(victim)
+    stack.kill(victim)
     if victim == "mm up":
-        assert up.end() == -signal.SIGKILL
+        assert stack.end() == -signal.SIGKILL
     elif victim == "run worker":
         # The stack lives on, and Dagster starts the run again.
-        up.wait_until_complete(PARTITION)
-        assert up.stop() == 0
+        stack.wait_until_complete(PARTITION)
+        assert stack.stop() == 0
     else:
-        assert up.end() == 1, "the stack went on without one of its parts"
+        assert stack.end() == 1, "the stack went on without one of its parts"
         assert installation.processes() == []
     again = RunningStack(installation, ports)
     again.wait_until_complete(PARTITION)

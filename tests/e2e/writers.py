@@ -15,10 +15,10 @@ _GIVE_UP_SECONDS = 300.0
 
 
 class Writers(threading.Thread):
-    """Delivers a message of another person every few seconds, each twice, until it is left.
+    """Delivers a message of another person every few seconds, each twice, until the block ends.
 
     Attributes:
-        written: how many messages Meta was told to be stored.
+        written: how many messages were acknowledged.
         unanswered: how many attempts met no receiver, or one without its database.
     """
 

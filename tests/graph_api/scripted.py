@@ -1,4 +1,4 @@
-"""A Graph API that answers from a script, and a time that passes only when somebody sleeps."""
+"""A Graph API that answers from a script, and a clock that moves only when code sleeps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -383,7 +383,7 @@ def test_the_kind_of_quota_and_its_wait_are_known(
     with pytest.raises(errors.ThrottledError) as caught:
         get_custom_audience(system_user, audience_id)
     assert (caught.value.code, caught.value.quota) == (code, quota)
-    # Only the application's header tells no time: full, it means 32 minutes.
+    # Only the application's header states no time: at 100 % it means 32 minutes.
     assert caught.value.wait_seconds == (1920 if quota is Quota.APPLICATION else 1200)
     with pytest.raises(errors.ThrottledError):
         get_custom_audience(system_user, audience_id)

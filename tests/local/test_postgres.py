@@ -367,7 +367,7 @@ def test_an_ordinary_user_runs_a_server_of_its_own(home: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     home.mkdir()
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
-    started = start_as_nobody(home)
+    started = start_unprivileged(home)
     if "no usable PostgreSQL programs" in started.stderr:
         pytest.skip("this checkout is closed to other users")
     assert (started.stdout.strip(), started.stderr) == ("connected to mm", "")
@@ -383,12 +383,12 @@ def test_an_ordinary_user_runs_a_server_of_its_own(home: Path) -> None:
 def test_another_users_home_is_refused_with_the_next_step(server: EmbeddedPostgres) -> None:
     server.start()
     server.stop()
-    refused = start_as_nobody(server.log.parents[1])
+    refused = start_unprivileged(server.log.parents[1])
     assert refused.returncode != 0
     assert "run as the user who created it, or set MM_HOME" in refused.stderr
 
 
-def start_as_nobody(home: Path) -> subprocess.CompletedProcess[str]:
+def start_unprivileged(home: Path) -> subprocess.CompletedProcess[str]:
     # Python itself may lie where only root can read it, so it loads everything before it drops.
     nobody = pwd.getpwnam("nobody")
     drop = f"os.setgroups([]); os.setgid({nobody.pw_gid}); os.setuid({nobody.pw_uid})"

@@ -1,4 +1,4 @@
-"""A sandbox on a socket, matching when told to and telling a receiver."""
+"""A sandbox on a socket that matches on request and sends webhooks to a receiver."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -33,7 +33,7 @@ def receiver(every_receiver: Receiver) -> Receiver:
 
 
 def settings(**changes: Any) -> Settings:
-    """Tokens, one ad account and two Pages; matching waits for `settle`."""
+    """Tokens, one ad account and two Pages; matching waits for `process_now`."""
     values = {
         "system_user_tokens": (meta.SYSTEM_TOKEN,),
         "page_tokens": {

@@ -23,7 +23,7 @@ def sha256(text: str) -> str:
 
 
 def person(name: object) -> list[str]:
-    """A row of somebody with an e-mail and a phone."""
+    """A row of a person with an e-mail and a phone."""
     return [sha256(f"{name}@example.com"), sha256(f"1555{name}")]
 
 
@@ -77,7 +77,7 @@ class Meta:
         }
         return self.call(method, f"{audience}/{edge}", json=body)
 
-    def settle(self) -> Any:
+    def process_now(self) -> Any:
         return self.control("POST", "settle")
 
     def members(self, audience: str) -> set[str]:

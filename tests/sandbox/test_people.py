@@ -37,7 +37,7 @@ def act(sandbox: Meta, what: str, psid: str, **more: Any) -> Any:
 
 def test_a_message_sends_a_webhook_and_opens_the_window(sandbox: Meta, receiver: Receiver) -> None:
     psid = written(sandbox)
-    sandbox.settle()
+    sandbox.process_now()
     (message,) = receiver.bodies()[0]["entry"][0]["messaging"]
 
     assert (message["sender"]["id"], message["recipient"]["id"]) == (psid, meta.PAGE)
@@ -65,7 +65,7 @@ def test_accepting_a_request_yields_a_token_with_every_field(
     psid = written(sandbox)
     ask(sandbox, psid)
     token = act(sandbox, "accept", psid)["subscription_token"]
-    sandbox.settle()
+    sandbox.process_now()
     # The webhook of the message may arrive before it or after.
     messages = [message for body in receiver.bodies() for message in body["entry"][0]["messaging"]]
     (optin,) = [message["optin"] for message in messages if "optin" in message]
@@ -107,7 +107,7 @@ def test_stop_and_resume_send_webhooks_and_appear_in_the_listing(
     act(sandbox, "resume", psid)
     (listed,) = [row for row in sandbox.tokens() if row.get("recipient_id") == psid]
     assert listed["notification_messages_reoptin"] == "ENABLED"
-    sandbox.settle()
+    sandbox.process_now()
     optins = [
         body["entry"][0]["messaging"][0]["optin"]
         for body in receiver.bodies()
@@ -143,12 +143,12 @@ def test_unsubscribing_by_contact_ends_the_token_for_good(
     # Enough others for the floor; among a few namesakes at least one is matched.
     ann = [[sha256("ann@example.com"), sha256("15550000001")]]
     sandbox.upload(audience, people(300) + ann, last=True)
-    sandbox.settle()
+    sandbox.process_now()
     before = {item["notification_messages_token"] for item in sandbox.tokens()}
     assert unsubscribe(sandbox, row) == 0
     gone = before - {item["notification_messages_token"] for item in sandbox.tokens()}
     sandbox.upload(audience, ann, session=2, last=True)
-    sandbox.settle()
+    sandbox.process_now()
 
     assert len(gone) == 1
     assert not gone & {item["notification_messages_token"] for item in sandbox.tokens()}

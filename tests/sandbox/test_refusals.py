@@ -118,7 +118,7 @@ def test_rows_can_be_received_without_a_subscriber(
 def test_rows_without_subscribers_yield_no_token(sandbox: Meta, audience: str) -> None:
     sandbox.control("POST", "variants", subscribers="none")
     sandbox.upload(audience, people(400), last=True)
-    sandbox.settle()
+    sandbox.process_now()
 
     assert len(sandbox.members(audience)) == 400
     assert sandbox.tokens(custom_audience_ids=audience) == []

@@ -55,7 +55,7 @@ def test_a_killed_sandbox_finishes_its_matching_and_its_webhooks_after_a_restart
         audience = sandbox.create_audience()
         sandbox.control("POST", "webhooks/pause")
         sandbox.upload(audience, people(300), seq=1)
-        sandbox.settle()
+        sandbox.process_now()
         sandbox.upload(audience, people(300, "more"), seq=2)
     with process(free_port, json.dumps(settings)) as sandbox:
         idle = sandbox.control("GET", "idle")
@@ -63,5 +63,5 @@ def test_a_killed_sandbox_finishes_its_matching_and_its_webhooks_after_a_restart
         assert sandbox.members(audience) == {key(row) for row in people(300) + people(300, "more")}
         assert sandbox.upload(audience, people(300), seq=1).json()["num_received"] == 300
         sandbox.control("POST", "webhooks/resume")
-        assert sandbox.settle()["idle"]
+        assert sandbox.process_now()["idle"]
         assert len({body["entry"][0]["time"] for body in receiver.bodies()}) == 2

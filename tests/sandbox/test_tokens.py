@@ -29,7 +29,7 @@ def made_by_audience(sandbox: Meta, **params: Any) -> dict[str, list[str]]:
 def uploaded(sandbox: Meta, count: int, name: str = "Newsletter", session: int = 1) -> str:
     audience = sandbox.create_audience(name)
     sandbox.upload(audience, people(count), session=session, last=True)
-    sandbox.settle()
+    sandbox.process_now()
     return audience
 
 
@@ -68,7 +68,7 @@ def test_an_audience_under_the_floor_hides_its_tokens(sandbox: Meta) -> None:
     assert made_by_audience(sandbox) == {}
     assert sandbox.tokens(custom_audience_ids=audience) == []
     sandbox.upload(audience, people(150, "more"), session=2, last=True)
-    sandbox.settle()
+    sandbox.process_now()
     assert len(made_by_audience(sandbox)) >= 100
 
 
@@ -115,7 +115,7 @@ def test_tokens_are_filtered_by_audience_in_any_encoding(sandbox: Meta, encoding
     first = uploaded(sandbox, 300, "One", session=1)
     other = sandbox.create_audience("Other Page", page=meta.OTHER_PAGE)
     sandbox.upload(other, people(300, "foreign"), session=2, last=True)
-    sandbox.settle()
+    sandbox.process_now()
     value = {
         "csv": f"{first},{other}",
         "json": f'["{first}", "{other}"]',
@@ -138,7 +138,7 @@ def test_without_duplicates_the_listing_stops_at_ten_thousand(start: Start) -> N
     audience = sandbox.create_audience()
     sandbox.upload(audience, people(10_000), seq=1)
     sandbox.upload(audience, people(50, "more"), seq=2, last=True)
-    sandbox.settle()
+    sandbox.process_now()
 
     assert len(sandbox.tokens()) == 10_050
     assert len(sandbox.tokens(do_not_return_duplicates=True)) == 10_000
@@ -181,7 +181,7 @@ def upload_days(sandbox: Meta, days: list[list[list[str]]]) -> str:
     audience = sandbox.create_audience()
     for session, rows in enumerate(days, 1):
         sandbox.upload(audience, rows, session=session, last=True)
-        sandbox.settle()
+        sandbox.process_now()
     return audience
 
 
@@ -229,7 +229,7 @@ def test_a_session_earns_tokens_for_all_its_batches_once_it_reaches_the_threshol
     counts = []
     for seq in (1, 2, 3):
         sandbox.upload(audience, people(60, f"{seq} "), seq=seq, last=seq == 3)
-        sandbox.settle()
+        sandbox.process_now()
         counts.append(len(sandbox.tokens()))
 
     assert counts == [0, 120, 180]

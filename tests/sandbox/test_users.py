@@ -31,7 +31,7 @@ def test_a_batch_sent_again_gets_the_first_answer_and_counts_once(
     first = sandbox.upload(audience, people(3))
     again = sandbox.upload(audience, people(3))
     other = sandbox.upload(audience, people(4))
-    sandbox.settle()
+    sandbox.process_now()
 
     assert first.json() == again.json()
     assert error_of(other)[0] == 100
@@ -192,13 +192,13 @@ def test_a_replacement_becomes_the_whole_membership_with_its_last_batch(
     sandbox: Meta, audience: str
 ) -> None:
     sandbox.upload(audience, people(4), session=1, last=True)
-    sandbox.settle()
+    sandbox.process_now()
     sandbox.upload(audience, people(6)[3:], session=2, edge="usersreplace")
     assert sandbox.members(audience) == {key(row) for row in people(4)}
     busy = sandbox.upload(audience, people(1), session=3)
     assert error_of(busy) == (2650, 1870145)
     sandbox.upload(audience, people(8)[6:], session=2, seq=2, last=True, edge="usersreplace")
-    sandbox.settle()
+    sandbox.process_now()
 
     assert sandbox.members(audience) == {key(row) for row in people(8)[3:]}
     node = sandbox.call("GET", audience, params={"fields": "operation_status"}).json()
@@ -235,7 +235,7 @@ def test_sessions_can_be_looked_at_instead_of_waiting_for_a_webhook(
 ) -> None:
     sandbox.upload(audience, people(200), session=7, last=True)
     (before,) = sandbox.call("GET", f"{audience}/sessions").json()["data"]
-    sandbox.settle()
+    sandbox.process_now()
     (after,) = sandbox.call("GET", f"{audience}/sessions").json()["data"]
 
     assert (before["stage"], after["stage"]) == ("processing", "finished")

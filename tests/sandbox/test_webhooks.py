@@ -24,7 +24,7 @@ def test_each_processed_batch_is_reported_once_and_signed(
     sandbox: Meta, receiver: Receiver
 ) -> None:
     audience = uploaded(sandbox, batches=3)
-    sandbox.settle()
+    sandbox.process_now()
 
     assert len(receiver.got) == 3
     for signature, body in receiver.got:
@@ -48,7 +48,7 @@ def test_the_envelope_can_take_its_other_forms(
 ) -> None:
     sandbox.control("POST", "variants", envelope=envelope)
     uploaded(sandbox)
-    sandbox.settle()
+    sandbox.process_now()
     (body,) = receiver.bodies()
 
     if envelope == "bare":
@@ -60,7 +60,7 @@ def test_the_envelope_can_take_its_other_forms(
 def test_a_failed_batch_is_reported_and_yields_no_token(sandbox: Meta, receiver: Receiver) -> None:
     sandbox.control("POST", "variants", upload_status="FAILURE", upload_object="both")
     uploaded(sandbox)
-    sandbox.settle()
+    sandbox.process_now()
 
     assert {body["object"] for body in receiver.bodies()} == {"page", "ad_account"}
     value = receiver.bodies()[0]["entry"][0]["changes"][0]["value"]
@@ -75,7 +75,7 @@ def test_a_refused_webhook_comes_again_with_the_same_bytes(
 ) -> None:
     receiver.statuses += [503, 500]
     uploaded(sandbox)
-    while not sandbox.settle()["idle"]:
+    while not sandbox.process_now()["idle"]:
         pass
 
     assert len(receiver.got) == 3
@@ -87,12 +87,12 @@ def test_webhooks_can_be_held_back_and_sent_again_in_another_order(
 ) -> None:
     sandbox.control("POST", "webhooks/pause")
     uploaded(sandbox, batches=3)
-    assert sandbox.settle()["pending_webhooks"] == 3
+    assert sandbox.process_now()["pending_webhooks"] == 3
     assert receiver.got == []
     sandbox.control("POST", "webhooks/resume")
-    sandbox.settle()
+    sandbox.process_now()
     sandbox.control("POST", "webhooks/redeliver", reverse=True, last=2)
-    sandbox.settle()
+    sandbox.process_now()
 
     assert len(receiver.got) == 5
     assert len(set(receiver.got)) == 3
@@ -113,14 +113,14 @@ def test_subscribing_verifies_the_callback_first(start: Start, receiver: Receive
     assert error_of(sandbox.call("POST", edge, data=body))[0] == 15
     assert sandbox.call("POST", edge, APP_TOKEN, data=body).json() == {"success": True}
     uploaded(sandbox)
-    sandbox.settle()
+    sandbox.process_now()
     assert receiver.got == []  # The Page has not subscribed yet.
 
     fields = {"subscribed_fields": FIELD}
     answer = sandbox.call("POST", page_edge, meta.PAGE_TOKEN, params=fields)
     assert answer.json() == {"success": "true"}
     sandbox.upload(sandbox.create_audience("Second"), people(10), session=9)
-    sandbox.settle()
+    sandbox.process_now()
     assert len(receiver.got) == 1
     (listed,) = sandbox.call("GET", edge, APP_TOKEN).json()["data"]
     assert [field["name"] for field in listed["fields"]] == ["messages", FIELD]
@@ -154,10 +154,10 @@ def test_webhooks_can_be_lost_doubled_and_late(in_order: Meta, receiver: Receive
     sandbox.control("POST", "webhooks/faults", field="*upload_status", nth=3, delay_seconds=600)
     sandbox.control("POST", "webhooks/faults", field="messages", lost=True)
     upload_of_sizes(sandbox, 1, 2, 3, 4)
-    assert sandbox.settle()["pending_webhooks"] == 1
+    assert sandbox.process_now()["pending_webhooks"] == 1
     assert sorted(upload_reports(receiver)) == [2, 2, 4]
     sandbox.control("POST", "clock", advance_seconds=600)
-    sandbox.settle()
+    sandbox.process_now()
 
     assert sorted(upload_reports(receiver)) == [2, 2, 3, 4]
     assert [fault["fired"] for fault in sandbox.control("GET", "webhooks/faults")] == [1, 1, 1, 0]
@@ -172,10 +172,10 @@ def test_pending_webhooks_can_arrive_in_reverse_within_one_second(
     sandbox.control("POST", "variants", webhook_entry_time="seconds")
     sandbox.control("POST", "webhooks/pause")
     upload_of_sizes(sandbox, 1, 2, 3)
-    sandbox.settle()
+    sandbox.process_now()
     assert sandbox.control("POST", "webhooks/reverse") == {"reversed": 3}
     sandbox.control("POST", "webhooks/resume")
-    sandbox.settle()
+    sandbox.process_now()
 
     assert upload_reports(receiver) == [3, 2, 1]
     assert len({body["entry"][0]["time"] for body in receiver.bodies()}) == 1
@@ -185,7 +185,7 @@ def test_a_report_of_another_app_can_be_sent(sandbox: Meta, receiver: Receiver) 
     audience = sandbox.create_audience()
     report = {"audience_id": audience, "num_rows": 10, "app_id": "42", "upper_bound": 7}
     sandbox.control("POST", "webhooks/upload-status", **report)
-    sandbox.settle()
+    sandbox.process_now()
     (body,) = receiver.bodies()
     value = body["entry"][0]["changes"][0]["value"]
 

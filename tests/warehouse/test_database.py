@@ -1,4 +1,4 @@
-"""The doors to PostgreSQL."""
+"""Connections, transactions, locks and addresses of PostgreSQL."""
 
 import traceback
 

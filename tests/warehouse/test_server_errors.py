@@ -1,4 +1,4 @@
-"""PostgreSQL quotes rows and values in its errors; none of that leaves the doors to it."""
+"""PostgreSQL quotes rows and values in its errors; our exceptions contain none of that."""
 
 import traceback
 from collections.abc import Callable
@@ -43,16 +43,16 @@ def bulk_value(database: Database) -> None:
         cursor.execute("select $1::text::bigint", (PERSON,))
 
 
-def told_on(database: Database) -> None:
+def wrapped(database: Database) -> None:
     try:
         bulk_value(database)
     except Exception as error:
-        raise RuntimeError("what a caller makes of it") from error
+        raise RuntimeError("the caller's error") from error
 
 
 def inside(database: Database) -> None:
     with database.transaction():
-        told_on(database)
+        wrapped(database)
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,16 @@ def inside(database: Database) -> None:
         inside,
     ],
 )
-def test_no_error_tells_what_was_in_a_row_or_a_statement(
+def test_no_error_contains_a_value_of_a_row_or_a_statement(
     database: Database, fail: Callable[[Database], None]
 ) -> None:
     with pytest.raises(Exception, match=r".") as caught:
         fail(database)
-    told = "".join(traceback.format_exception(caught.value))
+    shown = "".join(traceback.format_exception(caught.value))
     # The test's own source lines are in a traceback, but never the value.
-    assert PERSON not in told
-    assert "DETAIL" not in told
-    assert f"= {PERSON[:3]}" not in told
+    assert PERSON not in shown
+    assert "DETAIL" not in shown
+    assert f"= {PERSON[:3]}" not in shown
 
 
 def test_an_error_still_names_the_constraint(database: Database) -> None:
@@ -87,6 +87,6 @@ def test_an_error_still_names_the_constraint(database: Database) -> None:
         statement("insert into person values (1, :token), (1, :token)")(database)
 
 
-def test_a_value_at_fault_is_told_by_its_kind(database: Database) -> None:
+def test_an_invalid_value_is_reported_by_its_sqlstate(database: Database) -> None:
     with pytest.raises(Exception, match="22P02"):
         statement("select cast(:token as bigint)")(database)

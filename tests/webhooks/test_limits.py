@@ -1,4 +1,4 @@
-"""Senders who take their time, or too much room."""
+"""Requests that are too slow or too large."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""What Meta told us, and what became of each partition."""
+"""Webhook events, and the match status of each partition."""
 
 from alembic import op
 

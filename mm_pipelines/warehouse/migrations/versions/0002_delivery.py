@@ -125,7 +125,7 @@ create unique index removal_batch_slice on mm.removal_batch (delta_id, first_row
 where status <> 'superseded'
 """
 
-# Who stands in a Custom Audience: this file, and the deltas completed after `through_delta_id`.
+# The members of a Custom Audience: this file, and the deltas completed after `through_delta_id`.
 MEMBERSHIP = """
 create table mm.membership (
     custom_audience_id text primary key,

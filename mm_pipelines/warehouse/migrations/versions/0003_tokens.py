@@ -6,9 +6,9 @@ revision = "0003"
 down_revision = "0002"
 
 # Ids are opaque, so they are ordered byte by byte, on every server alike. Half of each block is
-# left free: a pull that changes nothing still renews every last_seen_at, and with room beside the
-# old version that touches no index (HOT) and costs an eighth. It stays so as long as no index
-# holds last_seen_at.
+# left free: a pull that changes nothing still renews every last_seen_at, and with free space in
+# the same block the update touches no index (HOT) and costs an eighth. That holds as long as no
+# index contains last_seen_at.
 SUBSCRIPTION_TOKEN = """
 create table mm.subscription_token (
     page_id             text collate "C" not null,
@@ -91,8 +91,8 @@ TOKEN_CHANGE_BY_TIME = """
 create index token_change_by_time on mm.token_change using brin (happened_at)
 """
 
-# All that ever happened to a token. That it appeared its own row tells: a first pull brings
-# millions at once, and would otherwise write each of them twice.
+# The history of each token. When it appeared is a column of its own row, because a first pull adds
+# millions at once and would write each of them twice.
 TOKEN_EVENT = """
 create view mm.token_event as
 select

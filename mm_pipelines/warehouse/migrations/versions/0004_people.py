@@ -109,8 +109,8 @@ create index messenger_consent_stopped on mm.messenger_consent (page_id, contact
 where stopped
 """
 
-# A request by PSID or token suppresses in the transaction that writes it, whoever writes it:
-# nothing has to run first. (E-mail and phone need the key: the `unsubscribes` asset does those.)
+# A request by PSID or token suppresses in the transaction that writes it, from any client:
+# no run is needed first. (E-mail and phone need the key: the `unsubscribes` asset does those.)
 STOP_CONTACTS = """
 create function mm.stop_contacts() returns trigger language plpgsql as $$
 begin
@@ -159,9 +159,9 @@ create index subscription_token_stopped on mm.subscription_token (page_id, token
 where stopped_at is not null
 """
 
-# Whoever left is not sendable, from the commit of their request on. A token that was stopped may
-# still be listed by Meta, and be merged again: so it is looked up, not only marked. The three
-# questions are put one by one, for each alone is a hash of a few against the scan of the many.
+# An opted-out person is not sendable from the commit of the request. Meta may still list a stopped
+# token, which is then merged again, so the view looks it up instead of a mark. Three separate
+# conditions, because each is a hash of few rows against the scan of many.
 SENDABLE_TOKEN = """
 create view mm.sendable_token as
 select * from mm.usable_token as token

@@ -27,7 +27,7 @@ create table mm.sender_file (
 )
 """
 
-# Runs with the rights of its owner: whoever may record an opt-out may cause this row.
+# Runs with the rights of its owner, so that a client that records an opt-out needs no others.
 NOTE_CONSENT_CHANGE = """
 create function mm.note_consent_change() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
