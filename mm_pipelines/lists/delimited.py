@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from mm_pipelines.lists.errors import ListRowError, ListUnreadableError, row
+from mm_pipelines.lists.quotes import has_stray_quotes, is_ambiguous
 
 DELIMITERS = ",;\t|"
 _SNIFFED_BYTES = 64 << 10
@@ -128,6 +129,8 @@ class Delimited:
             inside = self._delimiters_inside(frame) if quoted else 0
             if data.count(self.delimiter.encode()) != delimiters + inside:
                 return None
+        if quoted and _holds_quotes(frame) and has_stray_quotes(data, self.delimiter.encode()):
+            return None
         return frame.select(pl.col(f"column_{place + 1}").alias(str(place)) for place in places)
 
     def _delimiters_inside(self, frame: pl.DataFrame) -> int:
@@ -137,21 +140,15 @@ class Delimited:
     def _exact(self, data: bytes, places: Sequence[int], done: int) -> pl.DataFrame:
         columns: list[list[str]] = [[] for _ in places]
         width, number = len(self.header), done
-        reader = csv.reader(
-            io.StringIO(data.decode(), newline=""), delimiter=self.delimiter, strict=True
-        )
+        lines = _Lines(data.decode())
         csv.field_size_limit(_LONGEST_FIELD)
         try:
-            for fields in reader:
+            for fields in csv.reader(lines, delimiter=self.delimiter, strict=True):
+                record = lines.take()
                 if not fields or (len(fields) == 1 and width > 1 and not fields[0].strip()):
                     continue
                 number += 1
-                if len(fields) != width:
-                    fault = f"{_fields(len(fields))} where the header has {width}"
-                    raise ListRowError(self._url, row(number), fault)
-                if any("\0" in field for field in fields):
-                    fault = "a zero byte, which is not text"
-                    raise ListRowError(self._url, row(number), fault)
+                self._check_row(number, fields, record)
                 for column, place in zip(columns, places, strict=True):
                     column.append(fields[place])
         except csv.Error as error:
@@ -162,6 +159,36 @@ class Delimited:
                 for place, column in zip(places, columns, strict=True)
             }
         )
+
+    def _check_row(self, number: int, fields: list[str], record: str) -> None:
+        fault = None
+        if len(fields) != len(self.header):
+            fault = f"{_fields(len(fields))} where the header has {len(self.header)}"
+        elif any("\0" in field for field in fields):
+            fault = "a zero byte, which is not text"
+        elif is_ambiguous(record, fields, self.delimiter):
+            fault = "quotes inside unquoted fields; quote the fields and double the quotes in them"
+        if fault:
+            raise ListRowError(self._url, row(number), fault)
+
+
+class _Lines:
+    """The lines of a text, and those of the record that a csv reader read last."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = io.StringIO(text, newline="")
+        self._taken: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self._taken.append(line)
+            yield line
+
+    def take(self) -> str:
+        """The lines read since the last call."""
+        record = "".join(self._taken)
+        self._taken.clear()
+        return record
 
 
 def sniff_delimiter(sample: str) -> str:
@@ -243,6 +270,11 @@ def _fills(data: bytes, frame: pl.DataFrame, delimiters: int) -> bool:
         return False
     fields = frame.select(pl.sum_horizontal(pl.all().str.len_bytes().sum())).item()
     return bool(fields + delimiters + ends == len(data))
+
+
+def _holds_quotes(frame: pl.DataFrame) -> bool:
+    holds = pl.all().str.contains('"', literal=True).any()
+    return bool(frame.select(pl.any_horizontal(holds)).item())
 
 
 def _with_newlines(block: bytes) -> bytes:

@@ -60,6 +60,7 @@ NO_NAMES = "the first line holds values, not column names; put a line of names a
 LATE_BYTE = "a byte that is not UTF-8, though the list began in UTF-8; save it as UTF-8"
 UNCLOSED = "a quoted field begins here and is never closed"
 BEHIND_QUOTE = "there is text after a closing quote"
+STRAY_QUOTES = "quotes inside unquoted fields; quote the fields and double the quotes in them"
 UNKNOWN = (
     "no column is recognized as EMAIL or PHONE ({} recognized); name them in mm.yaml under "
     "source.columns, or put a line of names above the values if there is none"
@@ -124,6 +125,8 @@ CORPUS = [
     Malformed("l.csv", _many(b'a@b.co,1,"Mary\n', 7), ListRowError, "row 8", UNCLOSED),
     Malformed("l.csv", _many(b'a@b.co,1,"Mary" Ann\n', 7), ListRowError, "row 8", BEHIND_QUOTE),
     Malformed("l.csv", _many(b'"a@b.co"x,1,Mary\n', 0), ListRowError, "row 1", BEHIND_QUOTE),
+    Malformed("l.csv", _many(b'a@b.co,1""Mary, 2"\n', 7), ListRowError, "row 8", STRAY_QUOTES),
+    Malformed("l.csv", _many(b'a@b.co,1" 2,Mary "B"\n', 0), ListRowError, "row 1", STRAY_QUOTES),
     Malformed("l.csv", b'"Email,Phone\n' + GOOD * 3, ListUnreadableError, "header",
               "the quotes of the first line are broken"),
     Malformed("l.csv", HEADER + "é@example.com,1,É\n".encode() * 30 + b"a@b.co,1,Val\xe9ry\n",
@@ -236,6 +239,24 @@ def test_a_message_holds_no_value(tmp_path: Path) -> None:
             inspect_list(str(path), case.columns)
         for value in ("a@b.co", "mary@", "6505551212"):
             assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("before", [0, 300])
+@pytest.mark.parametrize(
+    ("row", "first_name"),
+    [
+        (b'a@b.co,1,Robert "Bob" Smith\n', 'Robert "Bob" Smith'),
+        (b'"a@b.co","1",5" pipe\n', '5" pipe'),
+        (b'"a@b.co","1 ""2""","3 ""4"""\n', '3 "4"'),
+        (b'a@b.co,"",""\n', ""),
+    ],
+)
+def test_quotes_that_leave_no_doubt_are_read(
+    tmp_path: Path, row: bytes, first_name: str, before: int
+) -> None:
+    (tmp_path / "l.csv").write_bytes(_many(row, before))
+    frame = pl.concat(CustomerList(str(tmp_path / "l.csv")).chunks())
+    assert frame.select("EMAIL", "FN").row(before) == ("a@b.co", first_name)
 
 
 @given(
