@@ -62,7 +62,7 @@ class OptOutSummary:
         received: New requests from the list.
         overtaken: Requests of people who opted in again later.
         rejected: Requests that are unusable or that Meta refused.
-        suppressed: E-mails and phones that were not suppressed before.
+        suppressed: Hashes that were not suppressed before; see `identifiers.OptOut.hashes`.
         confirmed: Requests that Meta accepted; their identifiers are erased.
         unresolved: Requests kept for the next run, in groups that Meta refused in part.
         calls: Calls to the unsubscribe edge.
