@@ -1,5 +1,7 @@
 """Daily counts of a Page's tokens."""
 
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
 
 from mm_pipelines.assets.subscription_tokens import subscription_tokens
@@ -43,10 +45,17 @@ def token_snapshot(
 ) -> dg.MaterializeResult:
     """Counts the Page's tokens at the end of the day, or now if the day is today.
 
-    The counts follow from the tokens and their events, so a past day can be counted later. Plot
-    `live`, `growth` and `churn` over the partitions.
+    The counts follow from the tokens and their events, so a past day can be counted while these
+    are kept (settings.retention_days). Plot `live`, `growth` and `churn` over the partitions.
     """
     partition = PageDay.of(context)
+    kept = timedelta(days=CONFIG.settings.retention_days)
+    if partition.begins_at < datetime.now(UTC) - kept:
+        raise dg.Failure(
+            f"{partition.day} is before settings.retention_days: the changes of its tokens are no "
+            "longer kept, so it cannot be counted. The counts made earlier stay.",
+            allow_retries=False,
+        )
     with database.get().transaction() as connection:
         snapshot = take_snapshot(
             connection,

@@ -118,7 +118,13 @@ class Settings(_Model):
         15, ge=0, description="Least minutes between two pulls of a Page's tokens by the sensors."
     )
     retention_days: int = Field(
-        90, ge=1, description="Days until processed events and hashed files are removed."
+        90,
+        ge=1,
+        description="Days until processed events, conversations, opt-in requests, rejected rows, "
+        "and tokens that are gone are removed.",
+    )
+    payload_days: int = Field(
+        2, ge=1, description="Days until delivered payloads and deltas are removed."
     )
     unsubscribe_chunk: int = Field(
         1000, ge=1, le=1000, description="Rows of one call to Meta's unsubscribe edge."

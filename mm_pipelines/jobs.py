@@ -11,7 +11,7 @@ from mm_pipelines.orchestration.priorities import SHARED_SLOT
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
-from mm_pipelines.retention import remove_expired
+from mm_pipelines.retention import RetentionRules, remove_expired
 from mm_pipelines.webhooks.webhook_event import UPLOAD_STATUS
 
 ASSETS_BY_JOB: Final[Mapping[str, tuple[str, ...]]] = {
@@ -57,19 +57,25 @@ ACKNOWLEDGED_FIELDS = (UPLOAD_STATUS, *CONSENT_FIELDS, *MESSAGE_FIELDS)
 def remove_expired_data(
     context: dg.OpExecutionContext, database: DatabaseResource, storage: StorageResource
 ) -> None:
-    """Remove hashed files and processed events that are older than settings.retention_days."""
-    before = datetime.now(UTC) - timedelta(days=CONFIG.settings.retention_days)
-    removed = remove_expired(
-        database.get(),
-        storage.get(),
-        before=before,
+    """Remove what is older than settings.retention_days and settings.payload_days."""
+    now = datetime.now(UTC)
+    rules = RetentionRules(
+        rows_before=now - timedelta(days=CONFIG.settings.retention_days),
+        files_before=now - timedelta(days=CONFIG.settings.payload_days),
         acknowledged_fields=ACKNOWLEDGED_FIELDS,
         page_ids=[page.page_id for page in CONFIG.pages.values()],
     )
-    context.log.info(f"{removed.files:,} files and {removed.events:,} events removed")
+    removed = remove_expired(database.get(), storage.get(), rules)
+    rows = ", ".join(f"{count:,} of mm.{table}" for table, count in removed.rows.items() if count)
+    context.log.info(f"Removed {removed.files:,} files; rows: {rows or 'none'}")
 
 
-@dg.job(description="Removes hashed files and processed events older than settings.retention_days.")
+@dg.job(
+    description=(
+        "Removes files of hashed people after settings.payload_days, and events and people's "
+        "history after settings.retention_days, unless something still needs them."
+    )
+)
 def retention() -> None:
     """Remove expired data that nothing depends on."""
     remove_expired_data()

@@ -1,95 +1,131 @@
-"""Removes hashed files and processed events older than ``settings.retention_days``.
+"""Removes data of people that nothing needs any more; docs/operations.md#retention lists the rules.
 
-It keeps every file that a delivery or an audience's membership needs, and every event that a match
-status was computed from.
+Files of hashed people and rows have limits of their own. A file that a delivery, a membership or an
+undelivered payload needs stays; so does an event that a match status was computed from.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
+from sqlalchemy import Connection
+
+from mm_pipelines.consent import conversations, optin_request_ledger
 from mm_pipelines.delivery import deltas
-from mm_pipelines.payload import registry
+from mm_pipelines.delivery.membership import fold_older_than
+from mm_pipelines.payload import quarantine, registry
 from mm_pipelines.storage import Storage
+from mm_pipelines.tokens import history
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks import webhook_event
 
 HASHED_FOLDERS = ("hashed_payload", "deltas", "members", "removals")
 """The folders of hashed people. The sender's files are not subject to retention."""
 
-_EVENTS_PER_TRANSACTION = 10_000
+_ROWS_PER_TRANSACTION = 10_000
 
 _LONGEST_WRITE = timedelta(days=1)
+
+# Removes rows that are older than the time, at most so many, and returns how many it removed.
+_Forget = Callable[[Connection, datetime, int], int]
+
+
+@dataclass(frozen=True)
+class RetentionRules:
+    """What is old enough to be removed.
+
+    Attributes:
+        rows_before: Rows of an earlier time may go, and undelivered payloads.
+        files_before: Files of hashed people of an earlier time may go.
+        acknowledged_fields: The webhook fields that an asset acknowledges; their pending events
+            stay.
+        page_ids: The Pages of mm.yaml; pending events of other Pages do not stay.
+        files_not_kept: Undelivered payloads that are not kept beyond ``files_before``, because
+            they contain an erased person.
+    """
+
+    rows_before: datetime
+    files_before: datetime
+    acknowledged_fields: Collection[str]
+    page_ids: Collection[str]
+    files_not_kept: Collection[str] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
 class Removed:
-    """The number of removed files and events."""
+    """What a run removed.
+
+    Attributes:
+        files: The number of files.
+        rows: The number of rows by table.
+    """
 
     files: int
-    events: int
+    rows: dict[str, int]
 
 
-def remove_expired(
-    database: Database,
-    storage: Storage,
-    *,
-    before: datetime,
-    acknowledged_fields: Collection[str],
-    page_ids: Collection[str],
-) -> Removed:
-    """Remove files and events that are older than ``before`` and no longer needed.
+def remove_expired(database: Database, storage: Storage, rules: RetentionRules) -> Removed:
+    """Remove files and rows that are old enough and no longer needed; a rerun goes on.
 
-    Args:
-        database: Holds the events and the records of files in use.
-        storage: Holds the files.
-        before: Newer files and events stay.
-        acknowledged_fields: The webhook fields that an asset acknowledges; their pending events
-            stay.
-        page_ids: The Pages of mm.yaml; pending events of other Pages do not stay.
+    Raises:
+        OSError: The storage does not answer.
     """
     storage.clear_scratch(datetime.now(UTC) - _LONGEST_WRITE)
+    # Members are computed from old deltas until those are folded into one file.
+    fold_older_than(database, storage, rules.files_before)
     return Removed(
-        files=_files(database, storage, before),
-        events=_events(database, before, acknowledged_fields, page_ids),
+        files=_files(database, storage, rules),
+        rows={
+            table: _rows(database, rules.rows_before, forget)
+            for table, forget in _forgetting(rules).items()
+        },
     )
 
 
-def _files(database: Database, storage: Storage, before: datetime) -> int:
-    # List first, so that the query sees files that come into use after the listing.
+def _forgetting(rules: RetentionRules) -> dict[str, _Forget]:
+    return {
+        "webhook_event": partial(
+            webhook_event.forget,
+            acknowledged_fields=rules.acknowledged_fields,
+            page_ids=rules.page_ids,
+        ),
+        "conversation": conversations.forget,
+        "optin_request": optin_request_ledger.forget,
+        "rejected_row": quarantine.forget,
+        "subscription_token": history.forget_gone_tokens,
+        "token_change": history.forget_changes,
+        "token_pull": history.forget_pulls,
+    }
+
+
+def _rows(database: Database, before: datetime, forget: _Forget) -> int:
+    removed = 0
+    while True:
+        with database.transaction() as connection:
+            found = forget(connection, before, _ROWS_PER_TRANSACTION)
+        removed += found
+        if found < _ROWS_PER_TRANSACTION:
+            return removed
+
+
+def _files(database: Database, storage: Storage, rules: RetentionRules) -> int:
+    # List first, so that the queries see files that come into use after the listing.
     old = [
         path
         for folder in HASHED_FOLDERS
         for path, modified_at in storage.files(folder)
-        if modified_at < before
+        if modified_at < rules.files_before
     ]
     with database.transaction() as connection:
-        needed = deltas.paths_in_use(connection) | registry.undelivered_paths(connection)
+        deltas.release_memberships(connection, rules.rows_before)
+        undelivered = registry.undelivered_paths(connection, since=rules.rows_before)
+        delivering = deltas.paths_in_use(connection, forgotten_since=rules.rows_before)
+    needed = delivering | undelivered.difference(rules.files_not_kept)
     removed = 0
     for path in old:
         # Publishing the same content again renews its time, because it is about to be used.
-        if path not in needed and storage.modified_at(path) < before:
+        if path not in needed and storage.modified_at(path) < rules.files_before:
             storage.delete(path)
             removed += 1
     return removed
-
-
-def _events(
-    database: Database,
-    before: datetime,
-    acknowledged_fields: Collection[str],
-    page_ids: Collection[str],
-) -> int:
-    removed = 0
-    while True:
-        with database.transaction() as connection:
-            found = webhook_event.forget(
-                connection,
-                before=before,
-                acknowledged_fields=acknowledged_fields,
-                page_ids=page_ids,
-                limit=_EVENTS_PER_TRANSACTION,
-            )
-        removed += found
-        if found < _EVENTS_PER_TRANSACTION:
-            return removed

@@ -110,7 +110,8 @@ retention_schedule = dg.ScheduleDefinition(
     execution_timezone=CONFIG.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description=(
-        "Removes hashed files and processed events older than settings.retention_days, at 04:30."
+        "Removes hashed files after settings.payload_days and people's history after "
+        "settings.retention_days, at 04:30."
     ),
 )
 

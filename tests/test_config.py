@@ -40,7 +40,7 @@ def test_the_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     assert settings.overdue_hours == 24
     assert settings.removal_share == 0.30
     assert settings.token_pull_minutes == 15
-    assert settings.retention_days == 90
+    assert (settings.retention_days, settings.payload_days) == (90, 2)
 
 
 def test_ids_stay_text_and_norway_stays_norway(tmp_path: Path) -> None:

@@ -31,6 +31,14 @@ select count(*) from mm.conversation
 where page_id = :page_id and last_message_at > now() - :window
 """)
 
+# Deletes people whose last message and last opt-in request are older than a time.
+_FORGET = text("""
+delete from mm.conversation where ctid = any (array(
+    select ctid from mm.conversation
+    where last_message_at < :before and coalesce(asked_at < :before, true) limit :limit
+))
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -59,3 +67,8 @@ def count_inside_window(connection: Connection, page_id: str) -> int:
     """Return the number of people who wrote to a Page within the window."""
     found = connection.scalar(_INSIDE_WINDOW, {"page_id": page_id, "window": WINDOW})
     return int(found or 0)
+
+
+def forget(connection: Connection, before: datetime, limit: int) -> int:
+    """Delete up to ``limit`` people who last wrote before a time, and return how many."""
+    return connection.execute(_FORGET, {"before": before, "limit": limit}).rowcount

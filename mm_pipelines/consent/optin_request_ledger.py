@@ -129,6 +129,13 @@ group by 1, 2
 order by 1, 2
 """)
 
+# Deletes requests of an earlier time.
+_FORGET = text("""
+delete from mm.optin_request where ctid = any (array(
+    select ctid from mm.optin_request where asked_at < :before limit :limit
+))
+""")
+
 # A call takes minutes at most, so the run of an older reservation is dead.
 _PATIENCE = timedelta(hours=1)
 # The window must still be open when Meta receives the request.
@@ -222,6 +229,11 @@ def counts(
     """Return the outcomes of the requests made in a span of time."""
     rows = connection.execute(_COUNTS, {"page_id": page_id, "since": since, "until": until})
     return [OutcomeCount(**row._asdict()) for row in rows]
+
+
+def forget(connection: Connection, before: datetime, limit: int) -> int:
+    """Delete up to ``limit`` requests of an earlier time, and return how many."""
+    return connection.execute(_FORGET, {"before": before, "limit": limit}).rowcount
 
 
 def _limits(page_id: str, title: str) -> dict[str, object]:

@@ -95,15 +95,47 @@ where custom_audience_id = :custom_audience_id and id > :id and row_count > 0
 order by id
 """)
 
-# Returns the files that an open delta, people still due, or a membership need.
-_PATHS_IN_USE = text("""
+# Whether Meta acknowledged rows of a delta that the membership file lacks.
+_IS_UNFOLDED = """
+delta.id > coalesce((select through_delta_id from mm.membership
+                     where custom_audience_id = delta.custom_audience_id), 0)
+and exists (
+    select from mm.upload_batch where delta_id = delta.id and status = 'acknowledged'
+    union all
+    select from mm.removal_batch where delta_id = delta.id and status = 'acknowledged'
+)
+"""
+
+# Returns the files that an open delta, people still due, or a membership need. Those of a released
+# Custom Audience are kept for a time, because a key may be bound to it again.
+_PATHS_IN_USE = text(f"""
 select path from mm.upload_delta as delta
-where (completed_at is null and continued_by is null)
-   or not exists (select 1 from mm.membership
-                  where custom_audience_id = delta.custom_audience_id
-                    and through_delta_id >= delta.id)
+where (completed_at is null and continued_by is null or {_IS_UNFOLDED})
+  and (created_at >= :forgotten_since
+       or exists (select from mm.custom_audience
+                  where custom_audience_id = delta.custom_audience_id))
 union
 select path from mm.membership
+""")
+
+# Deletes the memberships of Custom Audiences that were released before a time.
+_RELEASE = text("""
+delete from mm.membership as file
+where written_at < :before and not exists (
+    select from mm.custom_audience where custom_audience_id = file.custom_audience_id
+)
+""")
+
+# Returns the Custom Audiences with a final delta that the membership file lacks: one of an earlier
+# time, or a removal.
+_UNFOLDED = text(f"""
+select distinct known.audience, known.custom_audience_id
+from mm.custom_audience as known
+join mm.upload_delta as delta using (custom_audience_id)
+where (delta.completed_at is not null or delta.continued_by is not null)
+  and (delta.created_at < :before or delta.operation = 'remove')
+  and {_IS_UNFOLDED}
+order by known.audience
 """)
 
 
@@ -244,9 +276,31 @@ def after(
     return [(_delta(row), row.is_final) for row in rows]
 
 
-def paths_in_use(connection: Connection) -> set[str]:
-    """The files of the storage that deliveries still need: retention keeps them."""
-    return set(connection.scalars(_PATHS_IN_USE))
+def paths_in_use(connection: Connection, *, forgotten_since: datetime) -> set[str]:
+    """The files of the storage that deliveries still need: retention keeps them.
+
+    Args:
+        connection: In a transaction.
+        forgotten_since: The deltas of released Custom Audiences are needed from then on.
+    """
+    return set(connection.scalars(_PATHS_IN_USE, {"forgotten_since": forgotten_since}))
+
+
+def release_memberships(connection: Connection, before: datetime) -> None:
+    """Delete the memberships of Custom Audiences that were released before a time."""
+    connection.execute(_RELEASE, {"before": before})
+
+
+def unfolded(connection: Connection, before: datetime) -> dict[str, str]:
+    """The Custom Audiences whose membership file lacks a final delta of an earlier time.
+
+    One that lacks a removal is among them at any time, so that removed people leave the file.
+
+    Returns:
+        Custom Audience ids by the audience's key.
+    """
+    rows = connection.execute(_UNFOLDED, {"before": before})
+    return {row.audience: row.custom_audience_id for row in rows}
 
 
 def _delta(row: Row[Any]) -> Delta:

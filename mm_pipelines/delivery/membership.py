@@ -6,7 +6,9 @@ deltas, open ones included. The newest delta that delivered a person decides.
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 import polars as pl
 from sqlalchemy import Connection, text
@@ -15,7 +17,7 @@ from mm_pipelines.delivery import deltas, ledger
 from mm_pipelines.delivery.anti_join import IDENTITY, PERSON_KEY, PeopleQuery, identities, keyed
 from mm_pipelines.delivery.deltas import Delta
 from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.database import Database, LockTakenError
 
 _FIND = text("""
 select path, people, through_delta_id from mm.membership
@@ -236,15 +238,43 @@ def current(
         return members_of(connection, custom_audience_id, with_uncertain=True)
 
 
-def fold(database: Database, storage: Storage, members: Members) -> Members:
+def fold_older_than(database: Database, storage: Storage, before: datetime) -> int:
+    """Fold every audience with a final delta of an earlier time, so that its file can be removed.
+
+    An audience that a run works on is left for the next time.
+
+    Returns:
+        The number of audiences.
+    """
+    with database.transaction() as connection:
+        targets = deltas.unfolded(connection, before)
+    folded = 0
+    for audience, custom_audience_id in targets.items():
+        with suppress(LockTakenError), database.lock(f"audience:{audience}"):
+            with database.transaction() as connection:
+                members = members_of(connection, custom_audience_id)
+            fold(database, storage, members, few=0)
+            folded += 1
+    return folded
+
+
+def fold(
+    database: Database, storage: Storage, members: Members, few: int = _MOST_DELTAS_UNFOLDED
+) -> Members:
     """Write the members as one file where many files or a removal make them slow to read.
 
     Only final deltas are folded, up to the first that is not. The former file is deleted once the
     new one is recorded. Hold the audience's lock.
+
+    Args:
+        database: The ledger.
+        storage: Where the files are.
+        members: From `members_of`, with the certain changes only.
+        few: So many final uploads are not folded.
     """
     final = tuple(itertools.takewhile(lambda change: change.is_final, members.since))
     removed = any(change.delta.operation == "remove" for change in final)
-    if not removed and len(final) <= _MOST_DELTAS_UNFOLDED:
+    if not removed and len(final) <= few:
         return members
 
     foldable = Members(members.custom_audience_id, members.file, final)

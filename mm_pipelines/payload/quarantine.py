@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Literal
 
 import polars as pl
@@ -37,6 +37,13 @@ set reasons = case when :reason = any (known.reasons) then known.reasons
 _FIND = text("""
 select row_number, stage, reasons from mm.rejected_row
 where audience = :audience and day = :day order by row_number, stage limit :limit
+""")
+
+# Deletes rows recorded before a time.
+_FORGET = text("""
+delete from mm.rejected_row where ctid = any (array(
+    select ctid from mm.rejected_row where recorded_at < :before limit :limit
+))
 """)
 
 # The number of rejected rows of one partition.
@@ -130,3 +137,8 @@ def add(
                 "reason": reason,
             },
         )
+
+
+def forget(connection: Connection, before: datetime, limit: int) -> int:
+    """Delete up to ``limit`` rows recorded before a time, and return how many."""
+    return connection.execute(_FORGET, {"before": before, "limit": limit}).rowcount

@@ -22,10 +22,10 @@ select sha256, path, rows, no_row_lost, created_at from mm.hashed_payload
 where audience = :audience and day = :day
 """)
 
-# Returns the files of current payloads without a completed delivery.
+# Returns the files of current payloads of a time or later without a completed delivery.
 _UNDELIVERED_PATHS = text("""
 select path from mm.hashed_payload as payload
-where not exists (
+where created_at >= :since and not exists (
     select 1 from mm.upload_delta
     where audience = payload.audience and day = payload.day and origin = 'payload'
       and source_sha256 = payload.sha256 and completed_at is not null
@@ -75,6 +75,6 @@ def current(connection: Connection, audience: str, day: date) -> HashedPayload |
     return HashedPayload(audience, day, **row._asdict())
 
 
-def undelivered_paths(connection: Connection) -> set[str]:
-    """Return the files of current payloads without a completed delivery."""
-    return set(connection.scalars(_UNDELIVERED_PATHS))
+def undelivered_paths(connection: Connection, since: datetime) -> set[str]:
+    """Return the files of current payloads of a time or later without a completed delivery."""
+    return set(connection.scalars(_UNDELIVERED_PATHS, {"since": since}))

@@ -143,11 +143,11 @@ def replay(connection: Connection, *, since: datetime, only_field: str | None = 
 
 def forget(
     connection: Connection,
-    *,
     before: datetime,
+    limit: int = 10_000,
+    *,
     acknowledged_fields: Collection[str],
     page_ids: Collection[str],
-    limit: int = 10_000,
 ) -> int:
     """Remove events processed before a time, except those that a match status was computed from.
 
@@ -156,9 +156,9 @@ def forget(
     Args:
         connection: In the caller's transaction.
         before: Newer events stay.
+        limit: The most events to remove.
         acknowledged_fields: The fields that an asset acknowledges.
         page_ids: The Pages of mm.yaml.
-        limit: The most events to remove.
 
     Returns:
         The number of removed events; call it again while it equals ``limit``.

@@ -26,10 +26,10 @@ def forget(ledger: Ledger, limit: int = 10_000) -> int:
     with ledger.database.transaction() as connection:
         return webhook_event.forget(
             connection,
-            before=A_DAY_AGO,
+            A_DAY_AGO,
+            limit,
             acknowledged_fields=[webhook_event.UPLOAD_STATUS],
             page_ids=[PAGE_ID],
-            limit=limit,
         )
 
 
