@@ -3,19 +3,28 @@
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.database import ANSWER_SECONDS, Database
+
+TICK_ANSWER_SECONDS = 20.0
+"""The longest wait of a sensor or schedule for a statement. Dagster gives up a tick after 60 s, but
+its thread in the code server would go on waiting."""
 
 
 class DatabaseResource(dg.ConfigurableResource):
     """The database with the schema ``mm``; the run closes its connections when it ends."""
 
     url: str = Field(repr=False, description="PostgreSQL address, from MM_DATABASE_URL")
+    _answer_seconds: float = PrivateAttr(default=ANSWER_SECONDS)
     _database: Database | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Bound the waits of a tick, which belongs to no run, more than those of a run."""
+        self._answer_seconds = ANSWER_SECONDS if context.run else TICK_ANSWER_SECONDS
 
     def get(self) -> Database:
         """Return the database; its first use connects."""
         if self._database is None:
-            self._database = Database(self.url)
+            self._database = Database(self.url, answer_seconds=self._answer_seconds)
         return self._database
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002

@@ -215,14 +215,11 @@ def dagster_database_url(url: str) -> str:
     """The URL of Dagster's storage: the same database, in the schema `dagster`, driver named.
 
     dagster-postgres passes the URL to SQLAlchemy unchanged, and a bare `postgresql://` means
-    another driver in SQLAlchemy 2.1. Options that the URL has already are kept.
+    another driver in SQLAlchemy 2.1. Options of the URL and the bounds of waiting are kept.
     """
-    parsed = Database(url).driver_url
-    given = parsed.query.get("options", "")
-    options = [given] if isinstance(given, str) else [*given]
-    return parsed.update_query_dict(
-        {"options": " ".join([*options, "-csearch_path=dagster"]).strip()}
-    ).render_as_string(hide_password=False)
+    bounded = Database(url).bounded_url
+    options = f"{bounded.query['options']} -c search_path=dagster"
+    return bounded.update_query_dict({"options": options}).render_as_string(hide_password=False)
 
 
 def checkout_file(name: str) -> Path:

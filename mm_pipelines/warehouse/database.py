@@ -4,16 +4,18 @@ The first use connects; import and construction do not.
 """
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
+from mm_pipelines.warehouse.answers import BoundedConnection, BoundedCursor
 from mm_pipelines.warehouse.server_errors import without_values
 
 if TYPE_CHECKING:
@@ -35,8 +37,19 @@ class LockLostError(LockTakenError):
     """PostgreSQL ended the session that held the lock; another session may hold it now."""
 
 
-# libpq waits for ever by default. These bound the wait for a connection, and for a server that does
-# not acknowledge what is sent or disappeared. In seconds; the last one in milliseconds.
+ANSWER_SECONDS: Final = 900.0
+"""The longest wait for a statement, unless the caller sets another."""
+
+LOCK_WAIT_SECONDS: Final = 1800.0
+"""The longest wait for a lock that another session holds."""
+
+_PING_SECONDS = 5.0
+_LOCK_POLL_SECONDS = 0.5
+# The server cancels a late statement itself; the connection is closed if that does not arrive.
+_GRACE_SECONDS = 2.0
+
+# libpq's own bounds: for a connection to be made, and for a peer that does not acknowledge what is
+# sent or disappeared. In seconds; the last one in milliseconds.
 _BOUNDS = {
     "connect_timeout": "10",
     "keepalives_idle": "30",
@@ -45,13 +58,19 @@ _BOUNDS = {
     "tcp_user_timeout": "60000",
 }
 
-# The same bounds for the server, which then frees the locks of a client that disappeared.
-_BOUND_THE_SERVER = text("""
-select set_config('tcp_keepalives_idle', '30', false),
-       set_config('tcp_keepalives_interval', '10', false),
-       set_config('tcp_keepalives_count', '3', false),
-       set_config('tcp_user_timeout', '60000', false)
-""")
+# Settings of the session, sent when it begins. With them the server ends the session of a client
+# that disappeared within a minute, which frees its locks, also in the middle of a statement.
+_SESSION = {
+    "timezone": "UTC",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+    "client_connection_check_interval": "10000",
+}
+
+# Bounds the statements of a transaction; a pooler keeps no setting beyond it.
+_BOUND_STATEMENTS = text("select set_config('statement_timeout', :milliseconds, true)")
 
 # libpq also accepts these as options of the URL.
 _SECRET_OPTIONS = frozenset({"password", "sslpassword"})
@@ -95,7 +114,7 @@ class HeldLock:
         Raises:
             LockLostError: The session has ended.
         """
-        with self.transaction() as connection:
+        with self.transaction() as connection, _answers_within(connection, _PING_SECONDS):
             connection.execute(_CONFIRM)
 
     def _lost(self) -> LockLostError:
@@ -112,12 +131,15 @@ class Database:
 
     Args:
         url: ``postgresql://`` or ``postgres://``, libpq options such as ``sslmode`` included.
+        answer_seconds: The longest wait for a statement. Then the statement is canceled, or the
+            connection is closed if the server does not answer at all.
 
     Raises:
         DatabaseUrlError: The URL is not a PostgreSQL address.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._answer_seconds = answer_seconds
         try:
             parsed = make_url(url)
         except (ArgumentError, ValueError):
@@ -139,7 +161,7 @@ class Database:
     @property
     def url(self) -> str:
         """The plain libpq URL with its password, for drivers only."""
-        return self._url.render_as_string(hide_password=False)
+        return _for_libpq(self._url)
 
     @property
     def masked_url(self) -> str:
@@ -152,26 +174,50 @@ class Database:
         """The URL with its driver named, because SQLAlchemy and dagster-postgres need one."""
         return self._url.set(drivername="postgresql+psycopg2")
 
+    @property
+    def bounded_url(self) -> URL:
+        """The driver's URL with the bounds of waiting; those in the given URL take precedence."""
+        bounds = {name: value for name, value in _BOUNDS.items() if name not in self._url.query}
+        session = _SESSION | {"statement_timeout": _milliseconds(self._answer_seconds)}
+        ours = " ".join(f"-c {name}={value}" for name, value in session.items())
+        given = self._url.query.get("options", ())
+        options = (ours, given) if isinstance(given, str) else (ours, *given)
+        return self.driver_url.update_query_dict({**bounds, "options": " ".join(options)})
+
     @cached_property
     def engine(self) -> Engine:
         """The pool behind `transaction`; it replaces connections that the server dropped."""
-        return create_engine(self.driver_url, pool_pre_ping=True, **self._settings)
+        return self._create_engine(pool_pre_ping=True)
 
-    @property
-    def _settings(self) -> dict[str, Any]:
-        options = {} if "options" in self._url.query else {"options": "-c timezone=UTC"}
-        # Parameters are customers' data: they stay out of exceptions and logs.
-        return {"hide_parameters": True, "connect_args": options | self._bounds}
-
-    @property
-    def _bounds(self) -> dict[str, str]:
-        """The bounds of waiting that the URL does not set itself."""
-        return {name: value for name, value in _BOUNDS.items() if name not in self._url.query}
+    def _create_engine(self, **settings: Any) -> Engine:
+        engine = create_engine(
+            self.bounded_url,
+            # Parameters are customers' data: they stay out of exceptions and logs.
+            hide_parameters=True,
+            connect_args={
+                "connection_factory": BoundedConnection,
+                "cursor_factory": BoundedCursor,
+            },
+            **settings,
+        )
+        # While a connection is in the pool, the next wait is for the test before its use.
+        event.listen(engine, "checkin", lambda driver, _: _bound(driver, _PING_SECONDS))
+        seconds = self._answer_seconds + _GRACE_SECONDS
+        event.listen(engine, "checkout", lambda driver, *_: _bound(driver, seconds))
+        return engine
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Run one transaction: committed at the end, rolled back by any exception."""
+    def transaction(self, *, answer_seconds: float | None = None) -> Iterator[Connection]:
+        """Run one transaction: committed at the end, rolled back by any exception.
+
+        Args:
+            answer_seconds: The longest wait for each statement, instead of the database's.
+        """
         with without_values(), self.engine.begin() as connection:
+            if answer_seconds is not None:
+                _bound(connection.connection.driver_connection, answer_seconds + _GRACE_SECONDS)
+                milliseconds = _milliseconds(answer_seconds)
+                connection.execute(_BOUND_STATEMENTS, {"milliseconds": milliseconds})
             yield connection
 
     @contextmanager
@@ -182,7 +228,7 @@ class Database:
         """
         from adbc_driver_postgresql import dbapi  # most runs never need this native library
 
-        url = self._url.update_query_dict(self._bounds).render_as_string(hide_password=False)
+        url = _for_libpq(self.bounded_url.set(drivername="postgresql"))
         with without_values(), dbapi.connect(url) as connection:
             yield connection
 
@@ -196,28 +242,59 @@ class Database:
 
         Args:
             name: The resource, such as ``audience:acme_newsletter``.
-            wait: Wait until the lock is free instead of raising.
+            wait: Wait until the lock is free, at most half an hour.
 
         Raises:
-            LockTakenError: ``wait`` is false and another session holds it.
+            LockTakenError: Another session holds it.
         """
         digest = hashlib.sha256(name.encode()).digest()
         key = int.from_bytes(digest[:8], "big", signed=True)
+        give_up = time.monotonic() + (LOCK_WAIT_SECONDS if wait else 0)
         # Outside the pool, because a connection returned to the pool would keep the lock.
-        engine = create_engine(self.driver_url, poolclass=NullPool, **self._settings)
+        engine = self._create_engine(poolclass=NullPool)
         with engine.connect() as connection:
-            # The lock belongs to the session, so it outlives this transaction.
-            with connection.begin():
-                connection.execute(_BOUND_THE_SERVER)
-                if wait:
-                    connection.execute(text("select pg_advisory_lock(:key)"), {"key": key})
-                elif not connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": key}):
+            while not _try_lock(connection, key):
+                if time.monotonic() >= give_up:
                     raise LockTakenError(
                         f"Another run holds the lock on {name}. Run this again when it has ended."
                     )
+                time.sleep(_LOCK_POLL_SECONDS)
             yield HeldLock(name, connection)
 
     def dispose(self) -> None:
         """Close the pool's connections."""
         if "engine" in self.__dict__:
             self.engine.dispose()
+
+
+def _for_libpq(url: URL) -> str:
+    # SQLAlchemy writes a space of an option as a plus sign, which libpq takes literally.
+    address, mark, query = url.render_as_string(hide_password=False).partition("?")
+    return f"{address}{mark}{query.replace('+', '%20')}"
+
+
+def _try_lock(connection: Connection, key: int) -> bool:
+    # The lock belongs to the session, so it outlives this transaction.
+    with connection.begin(), _answers_within(connection, _PING_SECONDS):
+        return bool(connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": key}))
+
+
+@contextmanager
+def _answers_within(connection: Connection, seconds: float) -> Iterator[None]:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, BoundedConnection)  # noqa: S101 - made by our factory
+    before = driver.answer_seconds
+    driver.answer_seconds = seconds
+    try:
+        yield
+    finally:
+        driver.answer_seconds = before
+
+
+def _bound(driver: Any, seconds: float) -> None:
+    if driver is not None:  # a connection that was lost returns to the pool as None
+        driver.answer_seconds = seconds
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))

@@ -12,6 +12,9 @@ from mm_pipelines.warehouse.database import Database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+_STATEMENT_SECONDS = 6 * 3600.0
+"""A migration may rewrite a large table or create its indexes."""
+
 
 def upgrade(database: Database) -> str:
     """Apply the missing migrations in one transaction and return the head revision.
@@ -19,7 +22,10 @@ def upgrade(database: Database) -> str:
     Several processes may call it at once: the others wait and then find nothing to do.
     """
     config = _config()
-    with database.lock("migrations", wait=True), database.transaction() as connection:
+    with (
+        database.lock("migrations", wait=True),
+        database.transaction(answer_seconds=_STATEMENT_SECONDS) as connection,
+    ):
         connection.execute(text("create schema if not exists mm"))
         # Dagster keeps its storage in this schema and creates its own tables.
         connection.execute(text("create schema if not exists dagster"))

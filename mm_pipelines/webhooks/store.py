@@ -6,16 +6,11 @@ thousand durable answers a second with one connection.
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from threading import Thread, Timer
-from typing import Any
+from threading import Thread
 
-from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from mm_pipelines.warehouse.database import Database
@@ -27,8 +22,6 @@ log = logging.getLogger(__name__)
 
 _EVENTS_A_COMMIT = 5_000
 _SECONDS_TO_FINISH = 20.0
-# A parameter of the transaction, because settings of a session do not survive a pooler.
-_BOUND_STATEMENT = text("select set_config('statement_timeout', :milliseconds, true)")
 
 
 class StoreError(Exception):
@@ -69,7 +62,7 @@ class EventStore:
         metrics: Counts them.
         answer_seconds: How long a request waits for its commit.
         waiting_events: The most events that may wait at once; more are refused.
-        hang_seconds: A connection that takes longer for a commit is closed and replaced.
+        commit_seconds: The longest wait for a commit; its connection is then replaced.
     """
 
     def __init__(
@@ -79,14 +72,13 @@ class EventStore:
         *,
         answer_seconds: float,
         waiting_events: int = 200_000,
-        hang_seconds: float = 8.0,
+        commit_seconds: float = 8.0,
     ) -> None:
         self._database = database
         self._metrics = metrics
         self._answer_seconds = answer_seconds
         self._waiting_events = waiting_events
-        self._hang_seconds = hang_seconds
-        self._driver_connection: Any = None
+        self._commit_seconds = commit_seconds
         self._waiting = 0
         self._posts: SimpleQueue[_Post | None] = SimpleQueue()
         self._writer = Thread(target=self._write, name="webhook-writer", daemon=True)
@@ -157,14 +149,8 @@ class EventStore:
             post.resolve(error)
 
     def _insert(self, events: Sequence[WebhookEvent]) -> StoreError | None:
-        # No setting of libpq ends the wait for a proxy that acknowledges and never answers.
-        watchdog = Timer(self._hang_seconds, self._close_hung_connection)
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            with self._database.transaction() as connection:
-                self._driver_connection = connection.connection.driver_connection
-                connection.execute(_BOUND_STATEMENT, {"milliseconds": self._statement_bound})
+            with self._database.transaction(answer_seconds=self._commit_seconds) as connection:
                 stored = webhook_event.insert(connection, events)
         except (DataError, ValueError):  # psycopg2 refuses some texts with ValueError
             return NotStorableError("the database refuses the events")
@@ -174,20 +160,6 @@ class EventStore:
             # The error's text may contain the events: only its type is logged.
             log.warning("commit failed", extra={"fault": type(error).__name__})
             return StoreUnavailableError("the database is not available")
-        finally:
-            watchdog.cancel()
         self._metrics.events_stored.inc(stored)
         self._metrics.events_known.inc(len(events) - stored)
         return None
-
-    @property
-    def _statement_bound(self) -> str:
-        return str(int(self._hang_seconds * 1000))
-
-    def _close_hung_connection(self) -> None:
-        """End the writer's wait: its next read fails, and the pool opens a new connection."""
-        hung = self._driver_connection
-        if hung is None or hung.closed:
-            return
-        with suppress(OSError), socket.socket(fileno=os.dup(hung.fileno())) as connection:
-            connection.shutdown(socket.SHUT_RDWR)

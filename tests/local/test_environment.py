@@ -103,15 +103,22 @@ def test_no_secret_is_in_the_repr(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plain", "options"),
     [
-        ("postgresql://me:p%40ss@db.example:5433/mm?sslmode=require", "-csearch_path=dagster"),
-        ("postgres://db/mm", "-csearch_path=dagster"),
-        ("postgresql://db/mm?options=-cwork_mem%3D8MB", "-cwork_mem=8MB -csearch_path=dagster"),
+        (
+            "postgresql://me:p%40ss@db.example:5433/mm?sslmode=require",
+            "-c statement_timeout=900000 -c search_path=dagster",
+        ),
+        ("postgres://db/mm", "-c statement_timeout=900000 -c search_path=dagster"),
+        (
+            "postgresql://db/mm?options=-cwork_mem%3D8MB",
+            "-cwork_mem=8MB -c search_path=dagster",
+        ),
     ],
 )
 def test_dagsters_storage_is_the_schema_beside_ours(plain: str, options: str) -> None:
     url = make_url(dagster_database_url(plain))
     assert url.drivername == "postgresql+psycopg2"
-    assert url.query["options"] == options
+    assert str(url.query["options"]).endswith(options)
+    assert url.query["connect_timeout"] == "10"
     before = make_url(plain)
     assert (url.host, url.port, url.password, url.database) == (
         before.host,

@@ -1,20 +1,18 @@
 """Commits shared by many requests, in the face of faults."""
 
 import asyncio
-import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
-from sqlalchemy import Connection, make_url, text
+from sqlalchemy import Connection, text
 
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.metrics import ReceiverMetrics
 from mm_pipelines.webhooks.store import EventStore, NotStorableError, StoreUnavailableError
 from mm_pipelines.webhooks.webhook_event import WebhookEvent
+from tests.silent_proxy import SilentProxy
 
 
 def event(number: int, payload: str = "{}") -> WebhookEvent:
@@ -32,14 +30,14 @@ async def writing(
     *,
     answer_seconds: float = 30,
     waiting_events: int = 200_000,
-    hang_seconds: float = 8,
+    commit_seconds: float = 8,
 ) -> AsyncIterator[Callable[[list[WebhookEvent]], Awaitable[None]]]:
     store = EventStore(
         database,
         ReceiverMetrics(),
         answer_seconds=answer_seconds,
         waiting_events=waiting_events,
-        hang_seconds=hang_seconds,
+        commit_seconds=commit_seconds,
     )
     store.start()
     try:
@@ -78,11 +76,11 @@ class Failing(Database):
     faults = 1
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, *, answer_seconds: float | None = None) -> Iterator[Connection]:
         if self.faults:
             self.faults -= 1
             raise RuntimeError("cannot start new thread")
-        with super().transaction() as connection:
+        with super().transaction(answer_seconds=answer_seconds) as connection:
             yield connection
 
 
@@ -164,72 +162,9 @@ def test_events_beyond_the_limit_are_refused(database: Database) -> None:
     assert refused == [False] * 10 + [True] * 20
 
 
-class SilentProxy:
-    """Forwards TCP connections to PostgreSQL until it is silenced, then only accepts bytes."""
-
-    def __init__(self, database: Database) -> None:
-        self._target = server_address(database)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._forwarding: list[threading.Event] = []
-        self._sockets = [self._listener]
-        threading.Thread(target=self._accept, daemon=True).start()
-        port = self._listener.getsockname()[1]
-        url = make_url(database.url).set(host="127.0.0.1", port=port)
-        self.url = url.difference_update_query(["host", "port"]).render_as_string(False)
-
-    def silence(self) -> None:
-        """The connections of now never answer again; new ones do."""
-        for forwarding in self._forwarding:
-            forwarding.clear()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            server = socket.socket(self._target[0], socket.SOCK_STREAM)
-            server.connect(self._target[1])
-            self._sockets += [client, server]
-            forwarding = threading.Event()
-            forwarding.set()
-            self._forwarding.append(forwarding)
-            for ends in ((client, server), (server, client)):
-                threading.Thread(
-                    target=self._forward, args=(*ends, forwarding), daemon=True
-                ).start()
-
-    def _forward(
-        self, source: socket.socket, sink: socket.socket, forwarding: threading.Event
-    ) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                if forwarding.is_set():
-                    sink.sendall(data)
-
-    def close(self) -> None:
-        """Close every connection."""
-        for end in self._sockets:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-
-def server_address(database: Database) -> tuple[int, Any]:
-    """The family and address of the server's socket."""
-    url = make_url(database.url)
-    host, port = str(url.query.get("host") or url.host), url.query.get("port") or url.port or 5432
-    if host.startswith("/"):
-        return socket.AF_UNIX, f"{host}/.s.PGSQL.{port}"
-    return socket.AF_INET, (host, int(str(port)))
-
-
 def test_a_silent_connection_is_replaced(database: Database) -> None:
-    proxy = SilentProxy(database)
-    behind = Database(proxy.url)
-
     async def post_around_the_silence() -> float:
-        async with writing(behind, answer_seconds=0.5, hang_seconds=1) as save:
+        async with writing(behind, answer_seconds=0.5, commit_seconds=1) as save:
             await save([event(1)])
             proxy.silence()
             begun = time.monotonic()
@@ -243,7 +178,8 @@ def test_a_silent_connection_is_replaced(database: Database) -> None:
                 else:
                     return time.monotonic() - begun
 
-    asyncio.run(post_around_the_silence())
-    behind.dispose()
-    proxy.close()
+    with SilentProxy.before(database) as proxy:
+        behind = Database(proxy.url)
+        asyncio.run(post_around_the_silence())
+        behind.dispose()
     assert stored(database) == 2
