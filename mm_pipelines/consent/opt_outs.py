@@ -25,7 +25,7 @@ from mm_pipelines.lists.location import stat_list
 from mm_pipelines.suppression import suppression_list
 from mm_pipelines.suppression.digests import suppression_digest
 from mm_pipelines.suppression.suppression_list import SuppressedValue
-from mm_pipelines.tokens import webhook_tokens
+from mm_pipelines.tokens import sender_file, webhook_tokens
 from mm_pipelines.warehouse.database import Database
 
 MAX_CALLS_PER_CHUNK = 100
@@ -113,7 +113,7 @@ def receive_list(
 
 
 def suppress(database: Database, plan: OptOutPlan, summary: OptOutSummary) -> list[OptOut]:
-    """Add the people of all open requests to the suppression list.
+    """Add the people of all open requests to the suppression list, and renew the sender's file.
 
     That is committed before the tokens are marked, which may wait until a running pull is merged.
 
@@ -130,7 +130,7 @@ def suppress(database: Database, plan: OptOutPlan, summary: OptOutSummary) -> li
         opt_outs, unusable = read_requests(open_requests, plan.default_country)
         for why, ids in unusable.items():
             summary.rejected += opt_out_requests.reject(connection, ids, why)
-        summary.suppressed += suppression_list.add(
+        added = suppression_list.add(
             connection,
             [
                 SuppressedValue(
@@ -140,6 +140,9 @@ def suppress(database: Database, plan: OptOutPlan, summary: OptOutSummary) -> li
                 for key, sha256 in opt_out.hashes
             ],
         )
+        if added:
+            sender_file.note_change(connection, plan.page_id, "consent")
+        summary.suppressed += added
     with database.transaction() as connection:
         webhook_tokens.lock_page(connection, plan.page_id)
         messenger_consent.mark_tokens(connection, plan.page_id)

@@ -68,6 +68,15 @@ def test_an_opt_out_is_stored_as_a_keyed_digest_only(page: Page) -> None:
     }
 
 
+def test_a_new_suppression_renews_the_senders_file_once(page: Page) -> None:
+    page.request(email="mary@example.com")
+    page.unsubscribe()
+    assert page.rows("select page_id, reason from mm.sendable_change") == [(PAGE_ID, "consent")]
+    page.request(email="Mary@example.com")
+    page.unsubscribe()
+    assert len(page.rows("select from mm.sendable_change")) == 1
+
+
 def test_a_request_is_suppressed_even_if_meta_cannot_be_reached(page: Page) -> None:
     page.request(email="mary@example.com")
     page.sandbox("faults", path="*/unsubscribe", error={"code": 190})
