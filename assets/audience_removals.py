@@ -4,11 +4,12 @@ import hashlib
 
 import dagster as dg
 
-from mm_pipelines.assets.audience_upload import LEDGER_COLUMNS, sending
+from mm_pipelines.assets.audience_upload import LEDGER_COLUMNS
 from mm_pipelines.assets.custom_audience import custom_audience
 from mm_pipelines.config import ListSource
 from mm_pipelines.delivery.removals import RemovalRequest, audiences_with, leaving_of, remove_people
 from mm_pipelines.lists import ListError, ListMissingError
+from mm_pipelines.orchestration.delivery_plans import delivery_context
 from mm_pipelines.orchestration.failures import deferred_result, meta_failures
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.payload import HashedPayload, build_hashed_payload
@@ -54,15 +55,8 @@ def audience_removals(
         meta_failures(context, database.get()) as attempt,
         graph_api.client_for_audience(partition.audience, throttle) as client,
     ):
-        summary = remove_people(
-            database.get(),
-            storage.get(),
-            client,
-            partition.audience,
-            request,
-            sending=sending(),
-            say=context.log.info,
-        )
+        delivery = delivery_context(database, storage, client, context.log.info)
+        summary = remove_people(delivery, partition.audience, request)
     if attempt.deferral is not None:
         return deferred_result(attempt.deferral)
     elsewhere = audiences_with(database.get(), storage.get(), request.leaving)

@@ -7,14 +7,14 @@ from functools import partial
 import dagster as dg
 from pydantic import Field
 
-from mm_pipelines.assets.custom_audience import audience_metadata, audience_spec, custom_audience
+from mm_pipelines.assets.custom_audience import audience_metadata, custom_audience
 from mm_pipelines.delivery import ledger
-from mm_pipelines.delivery.sender import Sending
-from mm_pipelines.delivery.upload import UploadPlan, UploadPreview, UploadSummary, preview, upload
+from mm_pipelines.delivery.upload import UploadPreview, UploadSummary, preview, upload
 from mm_pipelines.orchestration import deferrals
 from mm_pipelines.orchestration.checks import partitioned_check
+from mm_pipelines.orchestration.delivery_plans import delivery_context, upload_plan
 from mm_pipelines.orchestration.failures import deferred_result, meta_failures
-from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
+from mm_pipelines.partitions import AUDIENCE_BY_DAY, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
@@ -111,9 +111,8 @@ def audience_upload(
         ) as attempt,
         graph_api.client_for_audience(partition.audience, throttle) as client,
     ):
-        summary = upload(
-            database.get(), storage.get(), client, plan, context.log.info, suppressed_among
-        )
+        delivery = delivery_context(database, storage, client, context.log.info)
+        summary = upload(delivery, plan, suppressed_among)
     if attempt.deferral is not None:
         yield deferred_result(
             attempt.deferral,
@@ -137,28 +136,6 @@ def audience_upload(
             "highest_usage_percent": throttle.waiting.highest_usage_percent,
         },
         check_results=_checks(database.get(), partition),
-    )
-
-
-def upload_plan(partition: AudienceDay, *, accept_removals: bool = False) -> UploadPlan:
-    """How to deliver a partition, by mm.yaml."""
-    return UploadPlan(
-        spec=audience_spec(partition.audience),
-        day=partition.day,
-        mode=CONFIG.audiences[partition.audience].mode,
-        removal_share=CONFIG.settings.removal_share,
-        accept_removals=accept_removals,
-        sending=sending(),
-    )
-
-
-def sending() -> Sending:
-    """How to send batches, by mm.yaml."""
-    settings = CONFIG.settings
-    return Sending(
-        batch_size=settings.batch_size,
-        sessions_side_by_side=settings.sessions_side_by_side,
-        delete_via_post=settings.delete_via_post,
     )
 
 

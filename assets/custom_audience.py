@@ -2,9 +2,10 @@
 
 import dagster as dg
 
-from mm_pipelines.delivery.custom_audience import AudienceSpec, CustomAudience, find_or_create
+from mm_pipelines.delivery.custom_audience import CustomAudience, find_or_create
+from mm_pipelines.orchestration.delivery_plans import audience_spec
 from mm_pipelines.orchestration.failures import meta_failures
-from mm_pipelines.partitions import AUDIENCE, CONFIG, single_partition
+from mm_pipelines.partitions import AUDIENCE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
 
@@ -31,7 +32,7 @@ from mm_pipelines.resources.graph_api import GraphApiResource
 def custom_audience(
     context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
 ) -> dg.MaterializeResult:
-    """The Custom Audience at Meta, found or created once, and the same ever after."""
+    """The audience's Custom Audience at Meta, found or created once."""
     audience = single_partition(context)
     throttle = graph_api.throttle_for_audience(audience, database.get())
     with (
@@ -43,20 +44,8 @@ def custom_audience(
     return dg.MaterializeResult(metadata=audience_metadata(found, created=created))
 
 
-def audience_spec(audience: str) -> AudienceSpec:
-    """What mm.yaml says of an audience, for Meta."""
-    configured = CONFIG.audiences[audience]
-    return AudienceSpec(
-        audience=audience,
-        page_id=CONFIG.page_of(audience).page_id,
-        ad_account_id=configured.ad_account_id,
-        name=configured.name,
-        description=configured.description,
-    )
-
-
 def audience_metadata(found: CustomAudience, *, created: bool) -> dict[str, dg.MetadataValue]:
-    """What a person would want to know of a Custom Audience."""
+    """The facts of a Custom Audience."""
     return {
         "custom_audience_id": dg.MetadataValue.text(found.custom_audience_id),
         "name": dg.MetadataValue.text(found.name),

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from mm_pipelines.assets.audience_upload import sending
 from mm_pipelines.consent import audience_cleanup, opt_out_requests
 from mm_pipelines.consent.audience_cleanup import DueCleanup, remove_opted_out_members
 from mm_pipelines.consent.opt_out_requests import StateCount
@@ -21,6 +20,7 @@ from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.lists.errors import ListError
 from mm_pipelines.lists.location import list_url
 from mm_pipelines.orchestration.checks import partitioned_check
+from mm_pipelines.orchestration.delivery_plans import delivery_context
 from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -171,16 +171,8 @@ def _clean_up(
 ) -> int:
     throttle = graph_api.throttle_for_audience(due.audience, database.get())
     with graph_api.client_for_audience(due.audience, throttle) as client:
-        return remove_opted_out_members(
-            database.get(),
-            storage.get(),
-            client,
-            due,
-            suppression.get(),
-            partition.day,
-            sending=sending(),
-            say=context.log.info,
-        )
+        delivery = delivery_context(database, storage, client, context.log.info)
+        return remove_opted_out_members(delivery, due, suppression.get(), partition.day)
 
 
 def _metadata(

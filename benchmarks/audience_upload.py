@@ -120,8 +120,8 @@ def _plain(url: str, payload: str) -> None:
 
 def _ours(url: str, payload: str, database_url: str, number: str) -> None:
     from mm_pipelines.delivery import custom_audience
+    from mm_pipelines.delivery.context import DeliveryContext
     from mm_pipelines.delivery.custom_audience import AudienceSpec, CustomAudience
-    from mm_pipelines.delivery.sender import Sending
     from mm_pipelines.delivery.upload import UploadPlan, upload
     from mm_pipelines.graph_api.client import GraphApiClient
     from mm_pipelines.payload import registry
@@ -143,7 +143,8 @@ def _ours(url: str, payload: str, database_url: str, number: str) -> None:
     storage = Storage(str(path.parent))
     begun = time.perf_counter()
     with GraphApiClient("token", base_url=url, throttle=throttle) as client:
-        summary = upload(database, storage, client, UploadPlan(spec, DAY, sending=Sending()), print)
+        context = DeliveryContext(database, storage, client, print)
+        summary = upload(context, UploadPlan(spec, DAY))
     assert summary.rows == PEOPLE
     _report(begun)
 

@@ -5,20 +5,18 @@ requests. An interrupted run therefore loses nothing, and a person whose payload
 the opt-out and uploaded after it is removed too.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
 from sqlalchemy import Connection, text
 
+from mm_pipelines.delivery import custom_audience
+from mm_pipelines.delivery.context import DeliveryContext
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.removals import RemovalRequest, remove_members
-from mm_pipelines.delivery.sender import Sender, Sending
-from mm_pipelines.graph_api.client import GraphApiClient
-from mm_pipelines.storage import Storage
+from mm_pipelines.delivery.sender import Sender
 from mm_pipelines.suppression.suppression_list import match_suppressed
-from mm_pipelines.warehouse.database import Database
 
 # Returns the audiences that changed, or the suppression list did, since their last cleanup.
 _DUE = text("""
@@ -93,27 +91,15 @@ def record(connection: Connection, cleanup: DueCleanup, removed: int) -> None:
 
 
 def remove_opted_out_members(
-    database: Database,
-    storage: Storage,
-    client: GraphApiClient,
-    due: DueCleanup,
-    suppression_key: bytes,
-    day: date,
-    *,
-    sending: Sending,
-    say: Callable[[str], None],
+    context: DeliveryContext, due: DueCleanup, suppression_key: bytes, day: date
 ) -> int:
     """Remove opted-out people from one audience.
 
     Args:
-        database: Holds the ledger and the suppression list.
-        storage: Holds the members.
-        client: With the token of the audience's ad account.
+        context: The resources of the delivery.
         due: The audience, from `due`.
         suppression_key: ``MM_SUPPRESSION_KEY``.
         day: The day that the ledger records the removals under.
-        sending: How removals are sent.
-        say: Called with lines about the progress.
 
     Returns:
         The number of people removed.
@@ -124,16 +110,19 @@ def remove_opted_out_members(
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; what was acknowledged until then stays so.
     """
+    database = context.database
 
     def opted_out(members: pl.LazyFrame) -> RemovalRequest:
         leaving = match_suppressed(database, suppression_key, members)
         return RemovalRequest(leaving.lazy(), day, "leavers")
 
     with database.lock(f"audience:{due.audience}") as lock:
-        sender = Sender(lock, database, storage, client, sending, ProgressLog(say))
-        removed = remove_members(
-            database, storage, sender, due.custom_audience_id, due.audience, opted_out, say
-        )
+        with database.transaction() as connection:
+            target = custom_audience.find_by_id(connection, due.custom_audience_id)
+        if target is None:
+            return 0
+        sender = Sender(lock, context, ProgressLog(context.say))
+        removed = remove_members(context, sender, target, opted_out)
         with database.transaction() as connection:
             record(connection, due, removed)
     return removed

@@ -1,7 +1,6 @@
 """Slices of a delta, and the lanes that send them: one session at a time each."""
 
 import hashlib
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -11,8 +10,8 @@ from sqlalchemy import Connection
 
 from mm_pipelines.delivery import ledger
 from mm_pipelines.delivery.anti_join import slices
+from mm_pipelines.delivery.batch import Batch, InSession, OpenSession, Received, Session
 from mm_pipelines.delivery.deltas import Delta
-from mm_pipelines.delivery.ledger import Batch, InSession, OpenSession, Received, Session
 from mm_pipelines.graph_api.users import UploadReceipt, users_payload
 from mm_pipelines.payload import quarantine
 
@@ -137,11 +136,6 @@ class Lane:
     def open_session(self, session: Session) -> None:
         """Continue in a new session."""
         self.session, self.batch_seq, self.before = session, 0, InSession()
-
-
-def new_session_id() -> int:
-    """A session id that no other run in the ad account uses: 63 random bits."""
-    return secrets.randbelow(2**63 - 1) + 1
 
 
 def shares_of(gaps: Sequence[range], count: int, size: int) -> list[list[range]]:

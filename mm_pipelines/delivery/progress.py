@@ -4,8 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from mm_pipelines.delivery.batch import Progress
 from mm_pipelines.delivery.deltas import Delta
-from mm_pipelines.delivery.ledger import Progress
 
 SECONDS_BETWEEN_LINES = 15.0
 _VERBS = {"add": "uploading", "remove": "removing"}

@@ -11,13 +11,13 @@ import polars as pl
 
 from mm_pipelines.delivery import custom_audience, delta_file, deltas, ledger, membership
 from mm_pipelines.delivery.anti_join import IDENTITY, identities
+from mm_pipelines.delivery.context import DeliveryContext
 from mm_pipelines.delivery.custom_audience import CustomAudience
 from mm_pipelines.delivery.deltas import NewDelta, Origin
 from mm_pipelines.delivery.errors import AudienceTooSmallError
 from mm_pipelines.delivery.membership import as_members
 from mm_pipelines.delivery.progress import ProgressLog
-from mm_pipelines.delivery.sender import Sender, Sending
-from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.delivery.sender import Sender
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 
@@ -79,43 +79,30 @@ def audiences_with(
 
 
 def remove_people(
-    database: Database,
-    storage: Storage,
-    client: GraphApiClient,
-    audience: str,
-    request: RemovalRequest,
-    *,
-    sending: Sending,
-    say: Callable[[str], None],
+    context: DeliveryContext, audience: str, request: RemovalRequest
 ) -> RemovalSummary:
     """Remove people from one audience; run again, it removes no one.
 
     An unfinished upload of the audience does not delay it: what was sent of it counts as members.
 
     Args:
-        database: The ledger.
-        storage: Where the members are, and the frozen removal will be.
-        client: With the token of the audience's ad account.
+        context: The resources of the delivery.
         audience: The audience's key, also of one that mm.yaml no longer has.
         request: Who leaves.
-        sending: How removals are sent.
-        say: Receives lines about the progress.
 
     Raises:
         LockTakenError: Another run has the audience's lock, or may have: ``LockLostError``.
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; call again for the rest.
     """
+    database = context.database
     with database.lock(f"audience:{audience}") as lock:
         with database.transaction() as connection:
             target = custom_audience.find(connection, audience)
         if target is None:
             return RemovalSummary(removed_people=0, people_in_audience=0)
-        progress = ProgressLog(say)
-        sender = Sender(lock, database, storage, client, sending, progress)
-        removed = remove_members(
-            database, storage, sender, target.custom_audience_id, audience, lambda _: request, say
-        )
+        sender = Sender(lock, context, ProgressLog(context.say))
+        removed = remove_members(context, sender, target, lambda _: request)
         with database.transaction() as connection:
             people = ledger.people_acknowledged(connection, audience)
             parked = deltas.find_open(connection, target.custom_audience_id, "remove")
@@ -129,13 +116,10 @@ def leaving_of(paths: Iterable[str], storage: Storage) -> pl.LazyFrame:
 
 
 def remove_members(
-    database: Database,
-    storage: Storage,
+    context: DeliveryContext,
     sender: Sender,
-    custom_audience_id: str,
-    audience: str,
+    target: CustomAudience,
     request_for: Callable[[pl.LazyFrame], RemovalRequest],
-    say: Callable[[str], None],
 ) -> int:
     """Remove members of a Custom Audience; hold the audience's lock.
 
@@ -143,13 +127,10 @@ def remove_members(
     next removal, and every upload tries it again.
 
     Args:
-        database: The ledger.
-        storage: Where the members are, and the frozen removal will be.
+        context: The resources of the delivery.
         sender: Of the audience; it finishes an unfinished removal first.
-        custom_audience_id: The Custom Audience.
-        audience: The audience's key.
+        target: The Custom Audience.
         request_for: Selects those to remove among EMAIL and PHONE of the members.
-        say: Receives a line if the removal stays open.
 
     Returns:
         How many were removed.
@@ -158,10 +139,12 @@ def remove_members(
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; call again for the rest.
     """
+    database, storage = context.database, context.storage
+    custom_audience_id = target.custom_audience_id
     try:
         sender.finish_open(custom_audience_id, "remove")
     except AudienceTooSmallError as parked:
-        say(str(parked))
+        context.say(str(parked))
     with database.transaction() as connection:
         parked_delta = deltas.find_open(connection, custom_audience_id, "remove")
     members = membership.current(database, storage, custom_audience_id, with_uncertain=True)
@@ -176,7 +159,7 @@ def remove_members(
     if file.row_count == 0:
         return 0
     new = NewDelta(
-        audience=audience,
+        audience=target.audience,
         day=request.day,
         custom_audience_id=custom_audience_id,
         operation="remove",
@@ -196,6 +179,6 @@ def remove_members(
     try:
         sender.finish(delta)
     except AudienceTooSmallError as parked:
-        say(str(parked))
+        context.say(str(parked))
     with database.transaction() as connection:
         return ledger.progress(connection, delta).rows

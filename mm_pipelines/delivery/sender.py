@@ -5,15 +5,15 @@ The batches of a session are sequential, and Meta closes a session 90 minutes af
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-
-import polars as pl
+from datetime import timedelta
 
 from mm_pipelines.concurrent import prefetch
 from mm_pipelines.delivery import deltas, ledger
+from mm_pipelines.delivery.batch import Batch
+from mm_pipelines.delivery.batch_sender import BatchSender, is_session_over
+from mm_pipelines.delivery.context import DeliveryContext
 from mm_pipelines.delivery.deltas import Delta, Operation
 from mm_pipelines.delivery.errors import (
     AudienceDeletedError,
@@ -22,90 +22,36 @@ from mm_pipelines.delivery.errors import (
     RowsNotReceivedError,
     UploadRefusedError,
 )
-from mm_pipelines.delivery.lanes import Answered, Lane, Slice, new_session_id, shares_of
-from mm_pipelines.delivery.ledger import Batch, InSession, Session
+from mm_pipelines.delivery.lanes import Lane, Slice, shares_of
 from mm_pipelines.delivery.progress import ProgressLog
-from mm_pipelines.delivery.refusals import (
-    MOST_CALLS,
-    CallBudget,
-    CallsExhaustedError,
-    Part,
-    RefusalSearch,
-    RequestRefusedError,
-)
-from mm_pipelines.graph_api.client import GraphApiClient
-from mm_pipelines.graph_api.errors import (
-    ContentRefusedError,
-    GraphApiError,
-    NotFoundError,
-    PermanentError,
-    SmallAudienceError,
-)
-from mm_pipelines.graph_api.users import UploadSession, add_users, in_session, remove_users
-from mm_pipelines.payload import quarantine
-from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse.database import Database, HeldLock
+from mm_pipelines.delivery.refusals import MOST_CALLS, CallsExhaustedError, RequestRefusedError
+from mm_pipelines.delivery.refused_batches import RefusedBatches
+from mm_pipelines.graph_api.errors import GraphApiError, NotFoundError, PermanentError
+from mm_pipelines.warehouse.database import HeldLock
 
 CLOSE_AFTER = timedelta(minutes=75)
 """Age at which a session gets its last batch."""
 EXPIRED_AFTER = timedelta(minutes=88)
 """Age at which nothing more is sent in a session: Meta would drop it."""
 
-REFUSED_BY_META = "refused_by_meta"
-"""The reason in ``mm.rejected_row`` of a row for which Meta refuses the whole batch."""
-
-# Subcodes of 2650: the session timed out, lacks its first batch, or is finished.
-_SESSION_OVER = {(2650, 1870158), (2650, 1870147), (2650, 1870159)}
-
-
-@dataclass(frozen=True)
-class Sending:
-    """How deltas are sent.
-
-    Attributes:
-        batch_size: Rows of a batch, at most 10,000.
-        sessions_side_by_side: How many sessions at once.
-        delete_via_post: Remove by POST with ``method=DELETE``, where a proxy drops DELETE bodies.
-    """
-
-    batch_size: int = 10_000
-    sessions_side_by_side: int = 1
-    delete_via_post: bool = False
-
 
 class Sender:
     """Sends deltas of one Custom Audience under its lock.
 
     Args:
-        lock: The audience's; batches are recorded on its connection, since a lost lock excludes
-            no other run.
-        database: The ledger.
-        storage: Where the deltas' files are.
-        client: With the token of the audience's ad account.
-        sending: How to send.
+        lock: The audience's.
+        context: The resources of the delivery.
         progress: Receives what is acknowledged.
-        now: Returns the time.
     """
 
-    def __init__(
-        self,
-        lock: HeldLock,
-        database: Database,
-        storage: Storage,
-        client: GraphApiClient,
-        sending: Sending,
-        progress: ProgressLog,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._lock = lock
-        self._database = database
-        self._storage = storage
-        self._client = client
-        self._sending = sending
+    def __init__(self, lock: HeldLock, context: DeliveryContext, progress: ProgressLog) -> None:
+        self._context = context
+        self._database = context.database
         self._progress = progress
-        self._now = now
+        self._batches = BatchSender(lock, context, progress)
+        self._refused = RefusedBatches(self._batches)
+        self._lock = lock
         self._stop = threading.Event()
-        self._budget = CallBudget()
 
     def finish_open(self, custom_audience_id: str, operation: Operation) -> None:
         """Finish the delta that a dead or failed run left, whichever partition it is of.
@@ -135,7 +81,7 @@ class Sender:
         """
         if not delta.is_open:
             return
-        if not self._storage.exists(delta.path):
+        if not self._context.storage.exists(delta.path):
             raise DeltaFileMissingError(
                 f"{delta.audience}, {delta.day}: the file of the unfinished delivery is missing "
                 f"from the storage. Restore it, or run `mm uploads abandon {delta.audience}` and "
@@ -178,9 +124,11 @@ class Sender:
             sessions = [
                 open_session
                 for open_session in ledger.unclosed_sessions(connection, delta)
-                if self._age(open_session.session) < CLOSE_AFTER
+                if self._batches.age(open_session.session) < CLOSE_AFTER
             ]
-        shares = shares_of(gaps, self._sending.sessions_side_by_side, self._sending.batch_size)
+        shares = shares_of(
+            gaps, self._context.sending.sessions_side_by_side, self._context.sending.batch_size
+        )
         lanes = [
             Lane(share, sessions[number] if number < len(sessions) else None)
             for number, share in enumerate(shares)
@@ -211,7 +159,7 @@ class Sender:
 
     def _send_lane(self, delta: Delta, lane: Lane) -> None:
         try:
-            parts = lane.slices(self._rows(delta), self._sending.batch_size)
+            parts = lane.slices(self._batches.rows(delta), self._context.sending.batch_size)
             # Several, since building one takes as long as sending it and neither always as long.
             for part in prefetch(parts, count=5):
                 if self._stop.is_set():
@@ -222,20 +170,20 @@ class Sender:
             raise
         finally:
             if lane.answered is not None:
-                self._acknowledge(delta, lane.answered)
+                self._batches.acknowledge(delta, lane.answered)
 
     def _send_slice(self, delta: Delta, lane: Lane, part: Slice) -> None:
         batch = self._record_in_lane(delta, lane, part)
         try:
-            lane.answered = self._send(delta, batch, part)
+            lane.answered = self._batches.send(delta, batch, part)
             lane.before = lane.answered.in_session
         except PermanentError as error:
             lane.session = None
-            if _is_session_over(error) and batch.batch_seq > 1:
-                self._supersede(delta, batch)
+            if is_session_over(error) and batch.batch_seq > 1:
+                self._batches.supersede(delta, batch)
                 self._send_slice(delta, lane, part)
                 return
-            self._isolate(delta, batch, part, error)
+            self._refused.isolate(delta, batch, part, error)
         lane.rows_left -= part.rows.height
         if batch.last_batch:
             lane.session = None
@@ -248,8 +196,8 @@ class Sender:
         with self._lock.transaction() as connection:
             if lane.answered is not None:
                 lane.answered.acknowledge(connection, delta)
-            if session is None or self._age(session) >= EXPIRED_AFTER:
-                session = Session(new_session_id(), lane.rows_left, opened_at=self._now())
+            if session is None or self._batches.age(session) >= EXPIRED_AFTER:
+                session = self._batches.new_session(lane.rows_left)
                 ledger.open_session(connection, delta, session)
                 lane.open_session(session)
             lane.batch_seq += 1
@@ -257,189 +205,35 @@ class Sender:
                 session,
                 lane.batch_seq,
                 lane.before,
-                last_batch=part.is_last or self._age(session) >= CLOSE_AFTER,
+                last_batch=part.is_last or self._batches.age(session) >= CLOSE_AFTER,
             )
             ledger.record_sent(connection, delta, batch)
         if lane.answered is not None:
-            self._report(lane.answered)
+            self._batches.report(lane.answered)
             lane.answered = None
         return batch
 
     def _send_again(self, delta: Delta, batch: Batch) -> None:
         """Repeat a batch whose outcome is unknown; give it up if its session is over."""
-        if self._age(batch.session) >= EXPIRED_AFTER:
-            self._supersede(delta, batch)
+        if self._batches.age(batch.session) >= EXPIRED_AFTER:
+            self._batches.supersede(delta, batch)
             return
-        rows = self._rows(delta).slice(batch.first_row, batch.row_count).collect()
+        rows = self._batches.rows(delta).slice(batch.first_row, batch.row_count).collect()
         part = Slice.of(batch.first_row, rows, is_last=batch.last_batch)
         if part.content_sha256 != batch.content_sha256:
             # Another version of this software, or a probe with fewer schema keys, sent other bytes.
-            self._supersede(delta, batch)
+            self._batches.supersede(delta, batch)
             return
         self._lock.confirm()
         try:
-            answered = self._send(delta, batch, part)
+            answered = self._batches.send(delta, batch, part)
         except PermanentError as error:
-            if _is_session_over(error):
-                self._supersede(delta, batch)
+            if is_session_over(error):
+                self._batches.supersede(delta, batch)
                 return
-            self._isolate(delta, batch, part, error)
+            self._refused.isolate(delta, batch, part, error)
             return
-        self._acknowledge(delta, answered)
-
-    def _isolate(self, delta: Delta, batch: Batch, part: Slice, error: PermanentError) -> None:
-        """Deliver a refused batch without the rows that Meta refuses.
-
-        Raises:
-            RequestRefusedError: Meta refuses it whatever the rows.
-            CallsExhaustedError: The run has spent its calls on refused rows.
-            PermanentError: The error is not about the content of the request.
-        """
-        self._stop_if_too_small(delta, batch, error)
-        if not _is_about_content(error) or _is_session_over(error):
-            raise error
-        with self._database.transaction() as connection:
-            ledger.refuse(connection, delta, batch)
-        whole = Part(part.first_row, part.rows)
-        if len(whole) == 1 and self._accepts_another_row(delta):
-            self._reject(delta, batch, whole)
-            return
-        singles: dict[int, Batch] = {}
-
-        def attempt(rows: Part) -> PermanentError | None:
-            sent, refusal = self._send_alone(delta, rows)
-            singles[rows.first_row] = sent
-            return refusal
-
-        def reject(row: Part) -> None:
-            self._reject(delta, singles[row.first_row], row)
-
-        RefusalSearch(attempt, reject, self._budget).isolate(whole, error)
-
-    def _send_alone(self, delta: Delta, rows: Part) -> tuple[Batch, PermanentError | None]:
-        """Send some rows in a session of their own; Meta's refusal, or None if it accepts them."""
-        part = Slice.of(rows.first_row, rows.rows, is_last=True)
-        session = Session(new_session_id(), len(rows), opened_at=self._now())
-        batch = part.batch(session, 1, InSession(), last_batch=True)
-        with self._lock.transaction() as connection:
-            ledger.open_session(connection, delta, session)
-            ledger.record_sent(connection, delta, batch)
-        try:
-            answered = self._send(delta, batch, part)
-        except PermanentError as error:
-            self._stop_if_too_small(delta, batch, error)
-            if not _is_about_content(error):
-                raise
-            with self._database.transaction() as connection:
-                ledger.refuse(connection, delta, batch)
-            return batch, error
-        self._acknowledge(delta, answered)
-        return batch, None
-
-    def _stop_if_too_small(self, delta: Delta, batch: Batch, error: PermanentError) -> None:
-        if delta.operation == "add" or not isinstance(error, SmallAudienceError):
-            return
-        self._supersede(delta, batch)
-        raise AudienceTooSmallError(
-            f"{delta.audience}, {delta.day}: Meta refuses to remove people because too few would "
-            "be left in the Custom Audience. The removal is tried again whenever people were "
-            "added; suppression and unsubscribing do not depend on it"
-        )
-
-    def _accepts_another_row(self, delta: Delta) -> bool:
-        """Whether Meta accepts a row of the delta that is delivered already."""
-        with self._database.transaction() as connection:
-            delivered = ledger.acknowledged_ranges(connection, delta.operation, [delta.id])
-        others = delivered.get(delta.id)
-        if not others:
-            return False
-        self._budget.spend()
-        rows = self._rows(delta).slice(others[0].start, 1).collect()
-        part = Slice.of(others[0].start, rows, is_last=True)
-        session = Session(new_session_id(), 1, opened_at=self._now())
-        try:
-            # It changes nothing at Meta, so the ledger does not need it.
-            self._request(delta, part.batch(session, 1, InSession(), last_batch=True), part)
-        except PermanentError:
-            return False
-        return True
-
-    def _reject(self, delta: Delta, batch: Batch, row: Part) -> None:
-        with self._database.transaction() as connection:
-            ledger.reject(connection, delta, batch)
-            if delta.origin == "payload":
-                numbers = row.rows["row_number"].to_list()
-                quarantine.add(
-                    connection,
-                    delta.audience,
-                    delta.day,
-                    "audience_upload",
-                    numbers,
-                    REFUSED_BY_META,
-                )
-        self._progress.rejected(row.rows.height)
-
-    def _send(self, delta: Delta, batch: Batch, part: Slice) -> Answered:
-        answered = self._request(delta, batch, part)
-        # Meta counts the rows of the whole session.
-        session, received = answered.in_session, answered.receipt.num_received
-        if received + session.invalid_entries < session.rows:
-            self._supersede(delta, batch)
-            raise RowsNotReceivedError(
-                f"{delta.audience}, {delta.day}: Meta received {received:,} of the "
-                f"{session.rows:,} rows sent in the session; run this again to send the last batch "
-                "in a new session"
-            )
-        return answered
-
-    def _request(self, delta: Delta, batch: Batch, part: Slice) -> Answered:
-        place = UploadSession(
-            session_id=batch.session.session_id,
-            batch_seq=batch.batch_seq,
-            last_batch_flag=batch.last_batch,
-            estimated_num_total=batch.session.estimated_num_total,
-        )
-        body = in_session(part.payload, place)
-        target = delta.custom_audience_id
-        if delta.operation == "add":
-            receipt = add_users(self._client, target, part.rows, place, body=body)
-        else:
-            via_post = self._sending.delete_via_post
-            receipt = remove_users(
-                self._client, target, part.rows, place, via_post=via_post, body=body
-            )
-        return Answered(batch, part.rows, receipt)
-
-    def _acknowledge(self, delta: Delta, answered: Answered) -> None:
-        # On any connection: the answer is recorded even if the lock was lost meanwhile.
-        with self._database.transaction() as connection:
-            answered.acknowledge(connection, delta)
-        self._report(answered)
-
-    def _report(self, answered: Answered) -> None:
-        invalid = answered.receipt.num_invalid_entries
-        self._progress.acknowledged(answered.batch.row_count, invalid)
-
-    def _supersede(self, delta: Delta, batch: Batch) -> None:
-        with self._database.transaction() as connection:
-            ledger.supersede(connection, delta, batch)
-
-    def _rows(self, delta: Delta) -> pl.LazyFrame:
-        frame = pl.scan_parquet(self._storage.url(delta.path))
-        names = frame.collect_schema().names()
-        return frame.select(*delta.keys, "row_number", *({"is_member"} & set(names)))
-
-    def _age(self, session: Session) -> timedelta:
-        return self._now() - session.opened_at
-
-
-def _is_about_content(error: PermanentError) -> bool:
-    """Whether the rows or keys may be the cause; an unknown code may mean them too."""
-    return isinstance(error, ContentRefusedError) or type(error) is PermanentError
-
-
-def _is_session_over(error: PermanentError) -> bool:
-    return (error.code, error.subcode) in _SESSION_OVER
+        self._batches.acknowledge(delta, answered)
 
 
 def _request_refused(refused: RequestRefusedError) -> str:

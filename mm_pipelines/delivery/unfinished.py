@@ -11,11 +11,10 @@ import polars as pl
 
 from mm_pipelines.delivery import delta_file, deltas, ledger, membership
 from mm_pipelines.delivery.anti_join import IDENTITY, identities
+from mm_pipelines.delivery.context import DeliveryContext
 from mm_pipelines.delivery.deltas import Delta, NewDelta
 from mm_pipelines.delivery.errors import AudienceTooSmallError, UploadRefusedError
 from mm_pipelines.delivery.sender import Sender
-from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse.database import Database
 
 SuppressedAmong = Callable[[pl.LazyFrame, datetime | None], pl.DataFrame]
 """Returns, of EMAIL and PHONE hashes, those suppressed at a time or later."""
@@ -30,29 +29,25 @@ class Unfinished:
     """The unfinished work of one Custom Audience; hold the audience's lock.
 
     Args:
-        database: The ledger.
-        storage: Where members and deltas are.
+        context: The resources of the delivery.
         sender: Of the audience.
         custom_audience_id: The Custom Audience.
         suppressed_among: Returns who opted out.
-        say: Receives a line about what does not go on.
     """
 
     def __init__(
         self,
-        database: Database,
-        storage: Storage,
+        context: DeliveryContext,
         sender: Sender,
         custom_audience_id: str,
         suppressed_among: SuppressedAmong,
-        say: Callable[[str], None],
     ) -> None:
-        self._database = database
-        self._storage = storage
+        self._database = context.database
+        self._storage = context.storage
         self._sender = sender
         self._custom_audience_id = custom_audience_id
         self._suppressed_among = suppressed_among
-        self._say = say
+        self._say = context.say
 
     def finish(self) -> int:
         """Finish the open removal and the open upload as far as Meta accepts them.

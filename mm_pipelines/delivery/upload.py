@@ -1,7 +1,6 @@
 """Delivers one day's payload to its Custom Audience."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Literal
 
@@ -16,6 +15,7 @@ from mm_pipelines.delivery import (
     unfinished,
 )
 from mm_pipelines.delivery.anti_join import IDENTITY
+from mm_pipelines.delivery.context import DeliveryContext
 from mm_pipelines.delivery.custom_audience import AudienceSpec, CustomAudience, find_or_create
 from mm_pipelines.delivery.delta_file import DeltaFile
 from mm_pipelines.delivery.deltas import NewDelta
@@ -26,9 +26,8 @@ from mm_pipelines.delivery.errors import (
 )
 from mm_pipelines.delivery.membership import Change
 from mm_pipelines.delivery.progress import ProgressLog
-from mm_pipelines.delivery.sender import Sender, Sending
+from mm_pipelines.delivery.sender import Sender
 from mm_pipelines.delivery.unfinished import SuppressedAmong, none_suppressed
-from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.payload import registry
 from mm_pipelines.payload.registry import HashedPayload
 from mm_pipelines.storage import Storage
@@ -54,7 +53,6 @@ class UploadPlan:
     mode: Literal["append", "mirror"] = "append"
     removal_share: float = 0.30
     accept_removals: bool = False
-    sending: Sending = field(default_factory=Sending)
 
 
 @dataclass(frozen=True)
@@ -105,21 +103,15 @@ class UploadPreview:
 
 
 def upload(
-    database: Database,
-    storage: Storage,
-    client: GraphApiClient,
+    context: DeliveryContext,
     plan: UploadPlan,
-    say: Callable[[str], None],
     suppressed_among: SuppressedAmong = none_suppressed,
 ) -> UploadSummary:
     """Deliver a partition: unfinished work of earlier runs first, then the new people.
 
     Args:
-        database: The ledger.
-        storage: Where payloads, members and deltas are.
-        client: With the token of the audience's ad account.
+        context: The resources of the delivery.
         plan: What to deliver.
-        say: Receives lines about the progress.
         suppressed_among: Returns who opted out after the payload was made: they are excluded.
 
     Raises:
@@ -127,15 +119,16 @@ def upload(
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; what was acknowledged stays so.
     """
+    database, storage = context.database, context.storage
     audience = plan.spec.audience
     with database.lock(f"audience:{audience}") as lock:
         payload = _payload(database, plan)
-        target, created = find_or_create(lock, database, client, plan.spec)
-        progress = ProgressLog(say)
-        sender = Sender(lock, database, storage, client, plan.sending, progress)
-        delivery = _Delivery(database, storage, sender, plan, target, payload)
+        target, created = find_or_create(lock, database, context.client, plan.spec)
+        progress = ProgressLog(context.say)
+        sender = Sender(lock, context, progress)
+        delivery = _Delivery(context, sender, plan, target, payload)
         earlier = unfinished.Unfinished(
-            database, storage, sender, target.custom_audience_id, suppressed_among, say
+            context, sender, target.custom_audience_id, suppressed_among
         )
         left_out = earlier.finish()
         skipped = _reason_to_skip(database, plan, target.custom_audience_id, payload)
@@ -212,15 +205,14 @@ class _Delivery:
 
     def __init__(
         self,
-        database: Database,
-        storage: Storage,
+        context: DeliveryContext,
         sender: Sender,
         plan: UploadPlan,
         target: CustomAudience,
         payload: HashedPayload,
     ) -> None:
-        self._database = database
-        self._storage = storage
+        self._database = context.database
+        self._storage = context.storage
         self._sender = sender
         self._plan = plan
         self._target = target

@@ -19,8 +19,8 @@ from mm_pipelines.consent.opt_outs import (
     suppress,
     unsubscribe_at_meta,
 )
+from mm_pipelines.delivery.context import DeliveryContext, Sending
 from mm_pipelines.delivery.custom_audience import AudienceSpec
-from mm_pipelines.delivery.sender import Sending
 from mm_pipelines.delivery.upload import UploadPlan, upload
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import GraphApiError
@@ -55,7 +55,7 @@ def main(database_url: str, storage_url: str, sandbox: str, lists: str, day_text
         receive_list(database, f"{lists}/leaving-{day}.csv", plan, day, summary)
         opt_outs = suppress(database, plan, summary)
         for audience in AUDIENCES:
-            upload(database, storage, client, upload_plan(audience, day), lambda _: None)
+            upload(context(database, storage, client), upload_plan(audience, day))
         apply_messages(database, PAGE_ID, "run")
         apply_consent_events(database, PAGE_ID, "run")
         opt_outs = suppress(database, plan, summary)
@@ -85,6 +85,11 @@ def hash_list(database: Database, storage: Storage, url: str, audience: str, day
         )
 
 
+def context(database: Database, storage: Storage, client: GraphApiClient) -> DeliveryContext:
+    """The resources of the deliveries."""
+    return DeliveryContext(database, storage, client, lambda _: None, SENDING)
+
+
 def upload_plan(audience: str, day: date) -> UploadPlan:
     """How the day's payload is delivered."""
     spec = AudienceSpec(
@@ -94,7 +99,7 @@ def upload_plan(audience: str, day: date) -> UploadPlan:
         name=f"Acme {audience}",
         description="Customers who agreed to marketing messages",
     )
-    return UploadPlan(spec, day, sending=SENDING)
+    return UploadPlan(spec, day)
 
 
 def clean(database: Database, storage: Storage, client: GraphApiClient, day: date) -> None:
@@ -105,16 +110,7 @@ def clean(database: Database, storage: Storage, client: GraphApiClient, day: dat
         if not due:
             return
         for audience in due:
-            remove_opted_out_members(
-                database,
-                storage,
-                client,
-                audience,
-                KEY,
-                day,
-                sending=SENDING,
-                say=lambda _: None,
-            )
+            remove_opted_out_members(context(database, storage, client), audience, KEY, day)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.sensors import optin_sensor, unsubscribe_sensor
 from mm_pipelines.sensors.run_requests import MAX_ATTEMPTS, wait_after
 from mm_pipelines.storage import Storage
+from tests.consent.day import context as delivery_context
 from tests.consent.day import hash_list, upload_plan
 from tests.consent.page import KEY, PAGE_ID, Page, optin_event
 from tests.runs import ended_earlier, failed_until_paused
@@ -112,7 +113,7 @@ def test_an_opted_out_person_in_a_stale_payload_is_removed_after_its_upload(
     assert run(unsubscribes, PARTITION).success
     with page.client() as client:
         plan = upload_plan("acme_newsletter", TODAY)
-        upload(page.database, storage, client, plan, lambda _: None)
+        upload(delivery_context(page.database, storage, client), plan)
     page.pull()
     assert len(members(page)) == 20
     assert ("unsubscribes", PARTITION) in asked_for(page, instance, unsubscribe_sensor)

@@ -12,8 +12,9 @@ import polars as pl
 from sqlalchemy import text
 
 from mm_pipelines.delivery import ledger
+from mm_pipelines.delivery.batch import Delivered
+from mm_pipelines.delivery.context import DeliveryContext, Sending
 from mm_pipelines.delivery.custom_audience import AudienceSpec
-from mm_pipelines.delivery.sender import Sending
 from mm_pipelines.delivery.unfinished import SuppressedAmong, none_suppressed
 from mm_pipelines.delivery.upload import UploadPlan, UploadSummary, upload
 from mm_pipelines.graph_api.client import GraphApiClient
@@ -91,6 +92,12 @@ class Desk:
             retries=RetryPolicy(attempts=3, first_wait=0.01),
         )
 
+    def context(self, client: GraphApiClient, sending: Sending | None = None) -> DeliveryContext:
+        """The resources of a delivery."""
+        return DeliveryContext(
+            self.database, self.storage, client, self.lines.append, sending or Sending(100)
+        )
+
     def publish(
         self,
         people: Sequence[tuple[str, str]],
@@ -135,7 +142,7 @@ class Desk:
             )
         return int(rows or 0)
 
-    def delivered(self, day: date = DAY) -> ledger.Delivered:
+    def delivered(self, day: date = DAY) -> Delivered:
         """The acknowledged part of a day."""
         with self.database.transaction() as connection:
             return ledger.delivered(connection, SPEC.audience, day)
@@ -152,16 +159,9 @@ class Desk:
     ) -> UploadSummary:
         """Upload a day's payload."""
         sending = Sending(batch_size, side_by_side, plan.pop("delete_via_post", False))
-        wanted = replace(UploadPlan(SPEC, day, sending=sending), **plan)
+        wanted = replace(UploadPlan(SPEC, day), **plan)
         with client or self.client() as used:
-            return upload(
-                self.database,
-                self.storage,
-                used,
-                wanted,
-                self.lines.append,
-                suppressed_among,
-            )
+            return upload(self.context(used, sending), wanted, suppressed_among)
 
 
 def people(count: int, start: int = 0) -> list[tuple[str, str]]:

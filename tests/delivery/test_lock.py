@@ -6,7 +6,6 @@ import httpx
 import pytest
 
 from mm_pipelines.delivery.removals import RemovalRequest, remove_people
-from mm_pipelines.delivery.sender import Sending
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.warehouse.database import LockLostError
 from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
@@ -66,15 +65,7 @@ def test_a_removal_that_lost_its_lock_stops_and_is_finished_by_the_next(desk: De
 
     def remove(client: GraphApiClient) -> None:
         with client:
-            remove_people(
-                desk.database,
-                desk.storage,
-                client,
-                SPEC.audience,
-                request,
-                sending=Sending(batch_size=100),
-                say=desk.lines.append,
-            )
+            remove_people(desk.context(client), SPEC.audience, request)
 
     with pytest.raises(LockLostError):
         remove(losing_the_lock(desk))

@@ -10,7 +10,6 @@ from mm_pipelines.delivery.removals import (
     audiences_with,
     remove_people,
 )
-from mm_pipelines.delivery.sender import Sending
 from tests.delivery.desk import DAY, SPEC, Desk, hashed, keys, people
 
 
@@ -28,15 +27,8 @@ def leaving(*, emails: list[str] | None = None, phones: list[str] | None = None)
 
 def remove(desk: Desk, who: pl.LazyFrame, audience: str = SPEC.audience) -> RemovalSummary:
     with desk.client() as client:
-        return remove_people(
-            desk.database,
-            desk.storage,
-            client,
-            audience,
-            RemovalRequest(who, DAY, "removals", source_sha256="list"),
-            sending=Sending(batch_size=100),
-            say=desk.lines.append,
-        )
+        request = RemovalRequest(who, DAY, "removals", source_sha256="list")
+        return remove_people(desk.context(client), audience, request)
 
 
 def test_who_leaves_by_an_email_or_a_phone_is_taken_out(desk: Desk) -> None:

@@ -1,5 +1,6 @@
 """Sessions are closed by us well before Meta would, and their batches are sequential."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -9,7 +10,7 @@ from mm_pipelines.delivery import deltas
 from mm_pipelines.delivery.custom_audience import find_or_create
 from mm_pipelines.delivery.deltas import NewDelta
 from mm_pipelines.delivery.progress import ProgressLog
-from mm_pipelines.delivery.sender import Sender, Sending
+from mm_pipelines.delivery.sender import Sender
 from mm_pipelines.graph_api.client import GraphApiClient
 from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
 
@@ -50,15 +51,8 @@ def test_a_session_gets_its_last_batch_before_its_window_ends(desk: Desk) -> Non
         )
         with desk.database.transaction() as connection:
             delta = deltas.freeze(connection, new)
-        sender = Sender(
-            lock,
-            desk.database,
-            desk.storage,
-            client,
-            Sending(batch_size=100),
-            ProgressLog(lines.append),
-            now=lambda: slow.now,
-        )
+        context = replace(desk.context(client), now=lambda: slow.now)
+        sender = Sender(lock, context, ProgressLog(lines.append))
         sender.finish(delta)
 
     assert desk.sandbox.members() == keys(people(800))

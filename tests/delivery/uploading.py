@@ -3,7 +3,7 @@
 import time
 from dataclasses import replace
 
-from mm_pipelines.delivery.sender import Sending
+from mm_pipelines.delivery.context import DeliveryContext, Sending
 from mm_pipelines.delivery.upload import UploadPlan, upload
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import ThrottledError
@@ -30,17 +30,20 @@ def run(
     """Upload the audience's payload to its end, waiting for a dead run's lock to be freed."""
     database = Database(database_url)
     spec = replace(SPEC, audience=audience, name=audience, ad_account_id=account)
-    plan = UploadPlan(spec, DAY, sending=Sending(batch_size, side_by_side))
+    plan = UploadPlan(spec, DAY)
     client = GraphApiClient(
         TOKEN,
         base_url=graph_url,
         throttle=SharedThrottle(database, f"ad_account:{account}", TOKEN),
         retries=RetryPolicy(first_wait=0.05),
     )
+    context = DeliveryContext(
+        database, Storage(storage_url), client, silent, Sending(batch_size, side_by_side)
+    )
     with client:
         while True:
             try:
-                upload(database, Storage(storage_url), client, plan, silent)
+                upload(context, plan)
             except LockTakenError:
                 continue
             except ThrottledError as throttled:

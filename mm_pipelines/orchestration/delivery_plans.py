@@ -1,0 +1,54 @@
+"""What to deliver and how, by mm.yaml: shared by the assets that add and remove people."""
+
+from collections.abc import Callable
+
+from mm_pipelines.delivery.context import DeliveryContext, Sending
+from mm_pipelines.delivery.custom_audience import AudienceSpec
+from mm_pipelines.delivery.upload import UploadPlan
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.partitions import CONFIG, AudienceDay
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.storage import StorageResource
+
+
+def audience_spec(audience: str) -> AudienceSpec:
+    """The audience in mm.yaml, as Meta needs it."""
+    configured = CONFIG.audiences[audience]
+    return AudienceSpec(
+        audience=audience,
+        page_id=CONFIG.page_of(audience).page_id,
+        ad_account_id=configured.ad_account_id,
+        name=configured.name,
+        description=configured.description,
+    )
+
+
+def upload_plan(partition: AudienceDay, *, accept_removals: bool = False) -> UploadPlan:
+    """How to deliver a partition."""
+    return UploadPlan(
+        spec=audience_spec(partition.audience),
+        day=partition.day,
+        mode=CONFIG.audiences[partition.audience].mode,
+        removal_share=CONFIG.settings.removal_share,
+        accept_removals=accept_removals,
+    )
+
+
+def sending() -> Sending:
+    """How to send batches."""
+    settings = CONFIG.settings
+    return Sending(
+        batch_size=settings.batch_size,
+        sessions_side_by_side=settings.sessions_side_by_side,
+        delete_via_post=settings.delete_via_post,
+    )
+
+
+def delivery_context(
+    database: DatabaseResource,
+    storage: StorageResource,
+    client: GraphApiClient,
+    say: Callable[[str], None],
+) -> DeliveryContext:
+    """The resources of a run's delivery."""
+    return DeliveryContext(database.get(), storage.get(), client, say, sending())
