@@ -1,11 +1,13 @@
 """Every subscription token of a Page, merged into ``mm.subscription_token``."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from pydantic import Field
 
+from mm_pipelines.consent import follow_up_pulls
+from mm_pipelines.consent.follow_up_pulls import FOLLOW_UPS, OVERDUE_AFTER
 from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
@@ -95,6 +97,12 @@ class TokenPullConfig(dg.Config):
             partitions_def=PAGE,
             description="The listing is not much shorter than that of the previous complete pull.",
         ),
+        partitioned_check(
+            "opt_outs_followed_by_pull",
+            asset="subscription_tokens",
+            partitions_def=PAGE,
+            description="A complete pull follows each opt-out by e-mail or phone within an hour.",
+        ),
     ],
 )
 def subscription_tokens(
@@ -112,30 +120,31 @@ def subscription_tokens(
     page_id = CONFIG.pages[page].page_id
     with database.get().transaction() as connection:
         before = last_complete_pull(connection, page_id)
-    with (
-        meta_failures(context, database.get()) as attempt,
-        graph_api.client_for_page(page) as client,
-    ):
-        report = pull_tokens(
-            client,
-            database.get(),
-            page_id,
-            removal_share=CONFIG.settings.removal_share,
-            accept_losses=config.accept_losses,
-            deduplicate_at_meta=config.deduplicate_at_meta,
-        )
+    try:
+        with (
+            meta_failures(context, database.get()) as attempt,
+            graph_api.client_for_page(page) as client,
+        ):
+            report = pull_tokens(
+                client,
+                database.get(),
+                page_id,
+                removal_share=CONFIG.settings.removal_share,
+                accept_losses=config.accept_losses,
+                deduplicate_at_meta=config.deduplicate_at_meta,
+            )
+    except dg.Failure:
+        yield _opt_outs_followed_by_pull(database, page_id)
+        raise
     if attempt.deferral is not None:
-        with database.get().transaction() as connection:
-            yield _one_token_per_recipient(recipients_twice(connection, page_id))
-        yield _listing_not_shrunk(None, before)
+        yield from _checks(database, page_id, None, before)
         return
     context.log.info("%s tokens listed for %s", f"{report.merged.listed:,}", page)
     with database.get().transaction() as connection:
         counts = token_counts(connection, page_id)
-        twice = recipients_twice(connection, page_id)
     yield dg.MaterializeResult(
         metadata=_pull_metadata(report) | _count_metadata(counts),
-        check_results=[_one_token_per_recipient(twice), _listing_not_shrunk(report, before)],
+        check_results=_checks(database, page_id, report, before),
     )
 
 
@@ -212,7 +221,23 @@ def _count_metadata(counts: TokenCounts) -> dict[str, dg.MetadataValue]:
     }
 
 
-def _one_token_per_recipient(twice: int) -> dg.AssetCheckResult:
+def _checks(
+    database: DatabaseResource,
+    page_id: str,
+    report: PullReport | None,
+    before: CompletePull | None,
+) -> list[dg.AssetCheckResult]:
+    """Check the Page's tokens; without a report, the pull is deferred."""
+    return [
+        _one_token_per_recipient(database, page_id),
+        _opt_outs_followed_by_pull(database, page_id),
+        _listing_not_shrunk(report, before),
+    ]
+
+
+def _one_token_per_recipient(database: DatabaseResource, page_id: str) -> dg.AssetCheckResult:
+    with database.get().transaction() as connection:
+        twice = recipients_twice(connection, page_id)
     return dg.AssetCheckResult(
         check_name="one_token_per_recipient",
         passed=twice == 0,
@@ -225,10 +250,33 @@ def _one_token_per_recipient(twice: int) -> dg.AssetCheckResult:
     )
 
 
+def _opt_outs_followed_by_pull(database: DatabaseResource, page_id: str) -> dg.AssetCheckResult:
+    with database.get().transaction() as connection:
+        opt_outs = follow_up_pulls.count(connection, page_id)
+    oldest_at = opt_outs.oldest_without_pull_at
+    overdue = oldest_at is not None and datetime.now(UTC) - oldest_at > OVERDUE_AFTER
+    days = FOLLOW_UPS[-1].days
+    return dg.AssetCheckResult(
+        check_name="opt_outs_followed_by_pull",
+        passed=not overdue,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{opt_outs.without_pull:,} opt-outs by e-mail or phone that Meta accepted are "
+            f"followed by no complete pull, the oldest since {oldest_at:%Y-%m-%d %H:%M} UTC. The "
+            "tokens that Meta made from these contacts may still be sendable. Materialize "
+            "subscription_tokens for this Page."
+            if overdue
+            else f"{opt_outs.followed:,} opt-outs by e-mail or phone were accepted by Meta in the "
+            f"last {days} days. Pulls go on until then, because Meta may list their tokens longer."
+        ),
+        metadata={"without_pull": opt_outs.without_pull, "followed": opt_outs.followed},
+    )
+
+
 def _listing_not_shrunk(
     report: PullReport | None, before: CompletePull | None
 ) -> dg.AssetCheckResult:
-    """Compare a pull with the one before; without a report, the pull is deferred."""
+    """Compare a pull with the one before."""
     listed_before = before.tokens_listed if before else 0
     listed = report.merged.listed if report else listed_before
     shrunk = report is not None and report.pull.complete and listed < _SHRUNK * listed_before

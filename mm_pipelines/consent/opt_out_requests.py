@@ -8,7 +8,7 @@ PSIDs and tokens in the transaction that inserts the request.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Literal
 
 from sqlalchemy import Connection, text
@@ -81,7 +81,8 @@ update mm.unsubscribe_request set why = :why where id = any(:ids) and state in (
 # Closes requests that Meta accepted.
 _CONFIRMED = text(f"""
 update mm.unsubscribe_request
-set state = 'confirmed', settled_at = now(), why = :why, {_FORGET_IDENTIFIERS}
+set state = 'confirmed', settled_at = now(), why = :why,
+    named_contact = num_nonnulls(phone, email) > 0, {_FORGET_IDENTIFIERS}
 where id = any(:ids) and state = 'sent'
 """)
 
@@ -108,23 +109,6 @@ from mm.unsubscribe_request
 where state in ('received', 'sent')
 group by page_id
 order by page_id
-""")
-
-# Returns the Pages whose newest confirmed opt-out is later than their last pull began.
-_TOKENS_STALE = text("""
-select request.page_id, request.settled_at, pull.finished_at
-from (
-    select page_id, max(settled_at) as settled_at from mm.unsubscribe_request
-    where state = 'confirmed' and page_id = any(:page_ids)
-    group by page_id
-) request
-left join lateral (
-    select started_at, finished_at from mm.token_pull
-    where page_id = request.page_id and finished_at is not null order by started_at desc limit 1
-) pull on true
-where request.settled_at > coalesce(pull.started_at, '-infinity')
-  and coalesce(pull.started_at, '-infinity') <= now() - cast(:at_most_every as interval)
-order by request.settled_at
 """)
 
 
@@ -163,15 +147,6 @@ class PageRequests:
     page_id: str
     requests: int
     newest_at: datetime
-
-
-@dataclass(frozen=True)
-class StaleTokens:
-    """A Page with opt-outs since its last pull; ``finished_at`` is None before the first pull."""
-
-    page_id: str
-    settled_at: datetime
-    finished_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -284,11 +259,3 @@ def counts(connection: Connection, page_id: str) -> list[StateCount]:
 def open_by_page(connection: Connection) -> list[PageRequests]:
     """Return the Pages with open requests, including Pages that mm.yaml does not name."""
     return [PageRequests(**row._asdict()) for row in connection.execute(_COUNT_OPEN)]
-
-
-def pages_with_stale_tokens(
-    connection: Connection, page_ids: Sequence[str], *, at_most_every: timedelta
-) -> list[StaleTokens]:
-    """Return the Pages with opt-outs since their last pull began, at most one pull per interval."""
-    asked = {"page_ids": list(page_ids), "at_most_every": at_most_every}
-    return [StaleTokens(**row._asdict()) for row in connection.execute(_TOKENS_STALE, asked)]

@@ -7,7 +7,12 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 from sqlalchemy import Connection
 
-from mm_pipelines.consent import audience_cleanup, opt_out_requests, unsubscribe_list
+from mm_pipelines.consent import (
+    audience_cleanup,
+    follow_up_pulls,
+    opt_out_requests,
+    unsubscribe_list,
+)
 from mm_pipelines.lists.location import list_url, stat_list
 from mm_pipelines.partitions import CONFIG, FIRST_PAGE_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -26,7 +31,8 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Requests unsubscribes for open opt-outs, new lists, and audiences that may contain "
-        "opted-out people; requests subscription_tokens after opt-outs."
+        "opted-out people; requests subscription_tokens several times after opt-outs by e-mail or "
+        "phone."
     ),
 )
 def unsubscribe_sensor(
@@ -39,7 +45,7 @@ def unsubscribe_sensor(
     with database.get().transaction() as connection:
         for partition, changed_at in _due(connection, today, notes, context.log):
             due.setdefault(partition, []).extend([changed_at] if changed_at else [])
-        stale = opt_out_requests.pages_with_stale_tokens(
+        lacking = follow_up_pulls.due(
             connection,
             list(_PAGE_KEYS),
             at_most_every=timedelta(minutes=CONFIG.settings.token_pull_minutes),
@@ -53,11 +59,11 @@ def unsubscribe_sensor(
     pulls = [
         PendingWork(
             "subscription_tokens",
-            _PAGE_KEYS[tokens.page_id],
-            done_at=tokens.finished_at,
-            newest_at=tokens.settled_at,
+            _PAGE_KEYS[pull.page_id],
+            done_at=pull.finished_at,
+            newest_at=pull.due_since,
         )
-        for tokens in stale
+        for pull in lacking
     ]
     outcome = build_run_requests(context.instance, [*opt_outs, *pulls])
     outcome.notes += notes
