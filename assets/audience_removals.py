@@ -8,9 +8,10 @@ from mm_pipelines.assets.audience_upload import LEDGER_COLUMNS
 from mm_pipelines.assets.custom_audience import custom_audience
 from mm_pipelines.config import ListSource
 from mm_pipelines.delivery.removals import RemovalRequest, audiences_with, leaving_of, remove_people
-from mm_pipelines.lists import ListError, ListMissingError
+from mm_pipelines.lists import ListMissingError
 from mm_pipelines.orchestration.delivery_plans import delivery_context
-from mm_pipelines.orchestration.failures import deferred_result, meta_failures
+from mm_pipelines.orchestration.failures import translate_errors
+from mm_pipelines.orchestration.long_waits import defer_long_waits, deferred_result
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.payload import HashedPayload, build_hashed_payload
 from mm_pipelines.resources.database import DatabaseResource
@@ -27,6 +28,7 @@ from mm_pipelines.storage import Storage
     kinds={"meta", "postgres"},
     metadata={"dagster/table_name": "mm.removal_batch", "dagster/column_schema": LEDGER_COLUMNS},
 )
+@translate_errors
 def audience_removals(
     context: dg.AssetExecutionContext,
     database: DatabaseResource,
@@ -52,7 +54,7 @@ def audience_removals(
     )
     throttle = graph_api.throttle_for_audience(partition.audience, database.get())
     with (
-        meta_failures(context, database.get()) as attempt,
+        defer_long_waits(context, database.get()) as attempt,
         graph_api.client_for_audience(partition.audience, throttle) as client,
     ):
         delivery = delivery_context(database, storage, client, context.log.info)
@@ -100,5 +102,3 @@ def _hashed(
         )
     except ListMissingError:
         return None
-    except ListError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None

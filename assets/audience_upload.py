@@ -13,7 +13,8 @@ from mm_pipelines.delivery.upload import UploadPreview, UploadSummary, preview, 
 from mm_pipelines.orchestration import deferrals
 from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.delivery_plans import delivery_context, upload_plan
-from mm_pipelines.orchestration.failures import deferred_result, meta_failures
+from mm_pipelines.orchestration.failures import translate_errors
+from mm_pipelines.orchestration.long_waits import defer_long_waits, deferred_result
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
@@ -79,6 +80,7 @@ class UploadConfig(dg.Config):
     ],
     metadata={"dagster/table_name": "mm.upload_batch", "dagster/column_schema": LEDGER_COLUMNS},
 )
+@translate_errors
 def audience_upload(
     context: dg.AssetExecutionContext,
     config: UploadConfig,
@@ -97,8 +99,7 @@ def audience_upload(
     plan = upload_plan(partition, accept_removals=config.accept_removals)
     suppressed_among = partial(match_suppressed, database.get(), suppression.get())
     if config.dry_run:
-        with meta_failures(context):
-            planned = preview(database.get(), storage.get(), plan, suppressed_among)
+        planned = preview(database.get(), storage.get(), plan, suppressed_among)
         context.log_event(_as_observation(context, planned))
         yield _valid_at_meta(database.get(), partition)
         yield _delivered_in_full(database.get(), partition)
@@ -106,7 +107,7 @@ def audience_upload(
     throttle = graph_api.throttle_for_audience(partition.audience, database.get())
     began_at = time.monotonic()
     with (
-        meta_failures(
+        defer_long_waits(
             context, database.get(), lambda: _people(database.get(), partition)
         ) as attempt,
         graph_api.client_for_audience(partition.audience, throttle) as client,

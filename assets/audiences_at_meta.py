@@ -1,9 +1,10 @@
-"""What Meta lists against what we know."""
+"""The Custom Audiences that Meta lists, compared with our records."""
 
 import dagster as dg
 
 from mm_pipelines.delivery.audit import Difference, ListedAudience, list_ad_account
-from mm_pipelines.orchestration.failures import meta_failures
+from mm_pipelines.orchestration.failures import translate_errors
+from mm_pipelines.orchestration.long_waits import defer_long_waits, deferral_metadata
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
@@ -19,7 +20,7 @@ _COLUMNS = dg.TableSchema(
         dg.TableColumn("delivery_status", "integer", description="200 is ready, 300 too small"),
         dg.TableColumn("lower_bound", "bigint", description="Of the people in it"),
         dg.TableColumn("upper_bound", "bigint", description="Of the people in it"),
-        dg.TableColumn("differences", "text[]", description="What is not as we know it"),
+        dg.TableColumn("differences", "text[]", description="How it differs from our records"),
     ]
 )
 
@@ -32,30 +33,30 @@ _COLUMNS = dg.TableSchema(
         dg.AssetCheckSpec(
             "as_we_know_them",
             asset="audiences_at_meta",
-            description="Meta lists the audiences that we deliver to, and no others, as they "
-            "are in mm.yaml and with no flag.",
+            description="Meta lists exactly the audiences that we deliver to, as mm.yaml describes "
+            "them, and none is flagged.",
         )
     ],
     metadata={"dagster/table_name": "mm.audience_at_meta", "dagster/column_schema": _COLUMNS},
 )
+@translate_errors
 def audiences_at_meta(
     context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
 ) -> dg.MaterializeResult:
-    """Every ad account's Messenger audiences as Meta lists them, compared with ours."""
+    """Lists the Messenger audiences of every ad account at Meta and compares them with ours."""
     listed: list[ListedAudience] = []
     differences: list[Difference] = []
-    for ad_account_id, audiences in _by_ad_account().items():
-        throttle = graph_api.throttle_for_audience(audiences[0], database.get())
-        names = {audience: CONFIG.audiences[audience].name for audience in audiences}
-        with (
-            meta_failures(context),
-            graph_api.client_for_audience(audiences[0], throttle) as client,
-        ):
-            rows, found = list_ad_account(database.get(), client, ad_account_id, names)
-        listed += rows
-        differences += found
+    with defer_long_waits(context, database.get()) as attempt:
+        for ad_account_id, audiences in _by_ad_account().items():
+            throttle = graph_api.throttle_for_audience(audiences[0], database.get())
+            names = {audience: CONFIG.audiences[audience].name for audience in audiences}
+            with graph_api.client_for_audience(audiences[0], throttle) as client:
+                rows, found = list_ad_account(database.get(), client, ad_account_id, names)
+            listed += rows
+            differences += found
     return dg.MaterializeResult(
         metadata={
+            **deferral_metadata(attempt.deferral),
             "dagster/row_count": len(listed),
             "audiences": _table(listed),
             "differences": len(differences),
@@ -92,11 +93,11 @@ def _table(listed: list[ListedAudience]) -> dg.TableMetadataValue:
 
 
 def _as_we_know_them(differences: list[Difference]) -> dg.AssetCheckResult:
-    said = "\n".join(f"- {difference}" for difference in differences)
+    sentences = "\n".join(f"- {difference}" for difference in differences)
     return dg.AssetCheckResult(
         check_name="as_we_know_them",
         passed=not differences,
         severity=dg.AssetCheckSeverity.WARN,
-        description=said or "Every audience is at Meta as we know it.",
+        description=sentences or "Every audience at Meta matches our records.",
         metadata={"differences": len(differences)},
     )

@@ -4,6 +4,7 @@ import dagster as dg
 
 from mm_pipelines.consent.conversations import count_inside_window
 from mm_pipelines.consent.messenger_events import apply_messages
+from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
 
@@ -27,6 +28,7 @@ _COLUMNS = dg.TableSchema(
     kinds={"postgres"},
     metadata={"dagster/table_name": "mm.conversation", "dagster/column_schema": _COLUMNS},
 )
+@translate_errors
 def conversations(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult:

@@ -1,10 +1,13 @@
 """The Custom Audience at Meta."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from mm_pipelines.delivery.custom_audience import CustomAudience, find_or_create
 from mm_pipelines.orchestration.delivery_plans import audience_spec
-from mm_pipelines.orchestration.failures import meta_failures
+from mm_pipelines.orchestration.failures import translate_errors
+from mm_pipelines.orchestration.long_waits import defer_long_waits
 from mm_pipelines.partitions import AUDIENCE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
@@ -15,33 +18,37 @@ from mm_pipelines.resources.graph_api import GraphApiResource
     group_name="delivery",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
+    # Work that is deferred materializes nothing.
+    output_required=False,
     metadata={
         "dagster/table_name": "mm.custom_audience",
         "dagster/column_schema": dg.TableSchema(
             [
                 dg.TableColumn("audience", "text", description="The key in mm.yaml"),
-                dg.TableColumn("custom_audience_id", "text", description="Meta's id"),
-                dg.TableColumn("page_id", "text", description="The Page it makes subscribers of"),
-                dg.TableColumn("ad_account_id", "text", description="The ad account it is in"),
+                dg.TableColumn("custom_audience_id", "text", description="Its ID at Meta"),
+                dg.TableColumn("page_id", "text", description="The Page of its subscribers"),
+                dg.TableColumn("ad_account_id", "text", description="The ad account that owns it"),
                 dg.TableColumn("name", "text", description="Its name at Meta"),
                 dg.TableColumn("created_at", "timestamptz", description="When we recorded it"),
             ]
         ),
     },
 )
+@translate_errors
 def custom_audience(
     context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
-) -> dg.MaterializeResult:
-    """The audience's Custom Audience at Meta, found or created once."""
+) -> Iterator[dg.MaterializeResult]:
+    """Finds the Custom Audience at Meta, or creates it once."""
     audience = single_partition(context)
     throttle = graph_api.throttle_for_audience(audience, database.get())
     with (
-        meta_failures(context),
+        defer_long_waits(context, database.get()) as attempt,
         database.get().lock(f"audience:{audience}") as lock,
         graph_api.client_for_audience(audience, throttle) as client,
     ):
         found, created = find_or_create(lock, database.get(), client, audience_spec(audience))
-    return dg.MaterializeResult(metadata=audience_metadata(found, created=created))
+    if attempt.deferral is None:
+        yield dg.MaterializeResult(metadata=audience_metadata(found, created=created))
 
 
 def audience_metadata(found: CustomAudience, *, created: bool) -> dict[str, dg.MetadataValue]:

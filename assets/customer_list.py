@@ -4,8 +4,9 @@ import dagster as dg
 
 from mm_pipelines.graph_api.custom_audiences import MATCH_FLOOR
 from mm_pipelines.graph_api.redaction import redact
-from mm_pipelines.lists import ListError, ListReport, inspect_list, registry
+from mm_pipelines.lists import ListReport, inspect_list, registry
 from mm_pipelines.orchestration.checks import partitioned_check
+from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.storage import without_credentials
@@ -33,6 +34,7 @@ _FILES_SHOWN = 100
         ),
     ],
 )
+@translate_errors
 def customer_list(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult:
@@ -44,16 +46,13 @@ def customer_list(
     partition = AudienceDay.of(context)
     audience = CONFIG.audiences[partition.audience]
     source = audience.source
-    try:
-        report = inspect_list(
-            partition.list_url,
-            source.columns,
-            encoding=source.encoding,
-            consent=source.consent,
-            default_country=audience.default_country,
-        )
-    except ListError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+    report = inspect_list(
+        partition.list_url,
+        source.columns,
+        encoding=source.encoding,
+        consent=source.consent,
+        default_country=audience.default_country,
+    )
     with database.get().transaction() as connection:
         registry.record(connection, partition.audience, partition.day, report)
     return dg.MaterializeResult(

@@ -5,6 +5,7 @@ from datetime import datetime
 import dagster as dg
 
 from mm_pipelines.assets.customer_list import customer_list
+from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, AudienceDay, PageDay
 from mm_pipelines.report import growth as reports
 from mm_pipelines.report.growth import DayOfPage, Growth
@@ -42,6 +43,7 @@ _COLUMNS = dg.TableSchema(
     kinds={"postgres"},
     metadata={"dagster/table_name": "mm.growth_report", "dagster/column_schema": _COLUMNS},
 )
+@translate_errors
 def growth_report(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult:

@@ -4,10 +4,10 @@ import dagster as dg
 
 from mm_pipelines.assets.customer_list import customer_list
 from mm_pipelines.identity import KEYS
-from mm_pipelines.lists import ListError
 from mm_pipelines.lists import registry as lists
 from mm_pipelines.lists.registry import ValidatedList
 from mm_pipelines.orchestration.checks import partitioned_check
+from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.payload import HashedPayload, build_hashed_payload, quarantine
 from mm_pipelines.payload import registry as payloads
@@ -16,7 +16,7 @@ from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.storage import without_credentials
-from mm_pipelines.suppression.suppression_list import SuppressionKeyError, SuppressionList
+from mm_pipelines.suppression.suppression_list import SuppressionList
 
 NOT_HASHED = ("MADID", "EXTERN_ID")
 
@@ -56,6 +56,7 @@ def _column_schema(keys: tuple[str, ...]) -> dg.TableSchema:
         )
     ],
 )
+@translate_errors
 def hashed_payload(
     context: dg.AssetExecutionContext,
     database: DatabaseResource,
@@ -69,21 +70,18 @@ def hashed_payload(
     partition = AudienceDay.of(context)
     audience = CONFIG.audiences[partition.audience]
     validated = _validated_list(database, partition)
-    try:
-        payload = build_hashed_payload(
-            partition.list_url,
-            storage.get(),
-            folder=f"hashed_payload/{partition.audience}/{partition.day}",
-            columns=audience.source.columns,
-            encoding=audience.source.encoding,
-            consent=audience.source.consent,
-            default_country=audience.default_country,
-            phone_convention=validated.phone_convention,
-            expected_fingerprint=validated.fingerprint,
-            suppression=_suppression(database, suppression),
-        )
-    except (ListError, SuppressionKeyError) as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+    payload = build_hashed_payload(
+        partition.list_url,
+        storage.get(),
+        folder=f"hashed_payload/{partition.audience}/{partition.day}",
+        columns=audience.source.columns,
+        encoding=audience.source.encoding,
+        consent=audience.source.consent,
+        default_country=audience.default_country,
+        phone_convention=validated.phone_convention,
+        expected_fingerprint=validated.fingerprint,
+        suppression=SuppressionList.load(database.get(), suppression.get()),
+    )
     quarantine.replace(
         database.get(),
         partition.audience,
@@ -120,10 +118,6 @@ def _validated_list(database: DatabaseResource, partition: AudienceDay) -> Valid
             allow_retries=False,
         )
     return validated
-
-
-def _suppression(database: DatabaseResource, resource: SuppressionResource) -> SuppressionList:
-    return SuppressionList.load(database.get(), resource.get())
 
 
 def _metadata(payload: HashedPayload) -> dict[str, dg.MetadataValue]:

@@ -14,6 +14,7 @@ from mm_pipelines.match_status.assignments import Assignment
 from mm_pipelines.match_status.observations import SessionObservation, UploadObservation
 from mm_pipelines.match_status.partition_status import MatchStatus
 from mm_pipelines.orchestration.checks import partitioned_check
+from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
@@ -96,6 +97,7 @@ _COLUMNS = dg.TableSchema(
         ),
     ],
 )
+@translate_errors
 def match_status(
     context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
 ) -> dg.MaterializeResult:

@@ -5,6 +5,7 @@ import dagster as dg
 from mm_pipelines.consent.messenger_consent import count_suppressed_recipients
 from mm_pipelines.consent.messenger_events import ConsentSummary, apply_consent_events
 from mm_pipelines.orchestration.checks import partitioned_check
+from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
 
@@ -36,6 +37,7 @@ _COLUMNS = dg.TableSchema(
         )
     ],
 )
+@translate_errors
 def messaging_optins(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult:

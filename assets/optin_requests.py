@@ -5,7 +5,8 @@ import dagster as dg
 from mm_pipelines.consent import optin_request_ledger
 from mm_pipelines.consent.optin_request_ledger import OutcomeCount
 from mm_pipelines.consent.optin_requests import OptInPrompt, OptInSummary, send_optin_requests
-from mm_pipelines.orchestration.failures import meta_failures
+from mm_pipelines.orchestration.failures import translate_errors
+from mm_pipelines.orchestration.long_waits import defer_long_waits, deferral_metadata
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
@@ -33,6 +34,7 @@ _COLUMNS = dg.TableSchema(
     kinds={"meta", "postgres"},
     metadata={"dagster/table_name": "mm.optin_request", "dagster/column_schema": _COLUMNS},
 )
+@translate_errors
 def optin_requests(
     context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
 ) -> dg.MaterializeResult:
@@ -44,7 +46,7 @@ def optin_requests(
     """
     partition = PageDay.of(context)
     page = CONFIG.pages[partition.page]
-    summary = OptInSummary()
+    summary, deferral = OptInSummary(), None
     if page.optin is None:
         context.log.info(f"pages.{partition.page}.optin is not set in mm.yaml: no request is sent")
     else:
@@ -57,15 +59,18 @@ def optin_requests(
         )
         throttle = graph_api.throttle_for_page(partition.page, database.get())
         with (
-            meta_failures(context),
+            defer_long_waits(context, database.get()) as attempt,
             graph_api.client_for_page(partition.page, throttle) as client,
         ):
             send_optin_requests(database.get(), client, page.page_id, prompt, summary)
+        deferral = attempt.deferral
     with database.get().transaction() as connection:
         of_day = optin_request_ledger.counts(
             connection, page.page_id, partition.begins_at, partition.ends_at
         )
-    return dg.MaterializeResult(metadata=_metadata(summary, of_day))
+    return dg.MaterializeResult(
+        metadata={**deferral_metadata(deferral), **_metadata(summary, of_day)}
+    )
 
 
 def _metadata(summary: OptInSummary, of_day: list[OutcomeCount]) -> dict[str, dg.MetadataValue]:

@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from mm_pipelines.assets.subscription_tokens import subscription_tokens
-from mm_pipelines.orchestration.failures import meta_failures
+from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
@@ -52,6 +52,7 @@ class SendableTokensConfig(dg.Config):
     kinds={"polars", "parquet"},
     metadata={"dagster/column_schema": _COLUMNS},
 )
+@translate_errors
 def sendable_tokens(
     context: dg.AssetExecutionContext,
     config: SendableTokensConfig,
@@ -64,14 +65,9 @@ def sendable_tokens(
     when to use it. It is replaced after the file is complete.
     """
     page = single_partition(context)
-    with meta_failures(context):
-        manifest = publish_sendable(
-            database.get(),
-            storage.get(),
-            page,
-            CONFIG.pages[page].page_id,
-            config.file_format,
-        )
+    manifest = publish_sendable(
+        database.get(), storage.get(), page, CONFIG.pages[page].page_id, config.file_format
+    )
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": manifest.rows,

@@ -9,7 +9,8 @@ from pydantic import Field
 from mm_pipelines.consent import follow_up_pulls
 from mm_pipelines.consent.follow_up_pulls import FOLLOW_UPS, OVERDUE_AFTER
 from mm_pipelines.orchestration.checks import partitioned_check
-from mm_pipelines.orchestration.failures import meta_failures
+from mm_pipelines.orchestration.failures import seconds_to_wait, translate_errors
+from mm_pipelines.orchestration.long_waits import defer_long_waits
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
@@ -105,6 +106,7 @@ class TokenPullConfig(dg.Config):
         ),
     ],
 )
+@translate_errors
 def subscription_tokens(
     context: dg.AssetExecutionContext,
     config: TokenPullConfig,
@@ -122,7 +124,7 @@ def subscription_tokens(
         before = last_complete_pull(connection, page_id)
     try:
         with (
-            meta_failures(context, database.get()) as attempt,
+            defer_long_waits(context, database.get()) as attempt,
             graph_api.client_for_page(page) as client,
         ):
             report = pull_tokens(
@@ -133,8 +135,9 @@ def subscription_tokens(
                 accept_losses=config.accept_losses,
                 deduplicate_at_meta=config.deduplicate_at_meta,
             )
-    except dg.Failure:
-        yield _opt_outs_followed_by_pull(database, page_id)
+    except Exception as error:
+        if seconds_to_wait(error, context.retry_number) is None:
+            yield _opt_outs_followed_by_pull(database, page_id)
         raise
     if attempt.deferral is not None:
         yield from _checks(database, page_id, None, before)

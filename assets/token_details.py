@@ -6,7 +6,8 @@ import dagster as dg
 from pydantic import Field
 
 from mm_pipelines.assets.subscription_tokens import COLUMNS, subscription_tokens
-from mm_pipelines.orchestration.failures import meta_failures
+from mm_pipelines.orchestration.failures import translate_errors
+from mm_pipelines.orchestration.long_waits import defer_long_waits
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
@@ -31,6 +32,7 @@ class TokenDetailsConfig(dg.Config):
     output_required=False,
     metadata={"dagster/column_schema": COLUMNS, "dagster/table_name": "mm.subscription_token"},
 )
+@translate_errors
 def token_details(
     context: dg.AssetExecutionContext,
     config: TokenDetailsConfig,
@@ -43,7 +45,7 @@ def token_details(
     """
     page = single_partition(context)
     with (
-        meta_failures(context, database.get()) as attempt,
+        defer_long_waits(context, database.get()) as attempt,
         graph_api.client_for_page(page) as client,
     ):
         report = refresh_details(

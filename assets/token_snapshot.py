@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from mm_pipelines.assets.subscription_tokens import subscription_tokens
+from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.tokens.snapshots import take_snapshot
@@ -40,6 +41,7 @@ _COLUMNS = dg.TableSchema(
     kinds={"postgres"},
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "mm.token_snapshot"},
 )
+@translate_errors
 def token_snapshot(
     context: dg.AssetExecutionContext, database: DatabaseResource
 ) -> dg.MaterializeResult:

@@ -15,21 +15,27 @@ from mm_pipelines.consent.opt_outs import (
     suppress,
     unsubscribe_at_meta,
 )
+from mm_pipelines.delivery import open_uploads
 from mm_pipelines.delivery.errors import DeliveryError
 from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.lists.errors import ListError
 from mm_pipelines.lists.location import list_url
 from mm_pipelines.orchestration.checks import partitioned_check
+from mm_pipelines.orchestration.deferrals import Deferral
 from mm_pipelines.orchestration.delivery_plans import delivery_context
-from mm_pipelines.orchestration.failures import meta_failures
+from mm_pipelines.orchestration.failures import translate_errors
+from mm_pipelines.orchestration.long_waits import (
+    defer_long_waits,
+    deferral_metadata,
+    is_long_wait,
+)
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.suppression import suppression_list as suppressed
-from mm_pipelines.suppression.suppression_list import SuppressionKeyError
-from mm_pipelines.warehouse.database import LockTakenError
+from mm_pipelines.warehouse.database import Database, LockTakenError
 
 _COLUMNS = dg.TableSchema(
     [
@@ -67,8 +73,15 @@ _COLUMNS = dg.TableSchema(
             partitions_def=PAGE_BY_DAY,
             description="This run rejected no request.",
         ),
+        partitioned_check(
+            "everyone_removed",
+            asset="unsubscribes",
+            partitions_def=PAGE_BY_DAY,
+            description="Meta refused no removal from the Page's audiences for being too small.",
+        ),
     ],
 )
+@translate_errors
 def unsubscribes(
     context: dg.AssetExecutionContext,
     database: DatabaseResource,
@@ -79,63 +92,77 @@ def unsubscribes(
     """Suppresses and unsubscribes opted-out people and removes them from the Page's audiences.
 
     The run reads the day's list, then carries out all open requests of the Page, whatever their
-    day. A failed step does not stop the remaining steps; the first error is raised at the end.
+    day. A step that has to wait or fails does not stop the remaining steps: long waits are
+    deferred, then the first other error is raised.
     """
     partition = PageDay.of(context)
     plan = _plan(partition.page, suppression.get())
     summary = OptOutSummary()
     errors: list[Exception] = []
-    try:
-        with _defer_error(errors):
-            receive_list(database.get(), _list_url(partition), plan, partition.day, summary)
-        opt_outs = suppress(database.get(), plan, summary)
-    except SuppressionKeyError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+    with _collected(errors):
+        receive_list(database.get(), _list_url(partition), plan, partition.day, summary)
+    opt_outs = suppress(database.get(), plan, summary)
     if opt_outs:
-        with _defer_error(errors):
+        with _collected(errors):
             throttle = graph_api.throttle_for_page(partition.page, database.get())
             with graph_api.client_for_page(partition.page, throttle) as client:
                 unsubscribe_at_meta(database.get(), client, opt_outs, plan, summary)
     removed = {}
     for due in _due_cleanups(database, partition.page):
-        with _defer_error(errors):
+        with _collected(errors):
             removed[due.audience] = _clean_up(
                 context, partition, due, database, storage, graph_api, suppression
             )
-    with meta_failures(context):
-        if errors:
-            raise errors[0]
+    deferral = _defer_or_raise(context, database.get(), errors)
     with database.get().transaction() as connection:
         states = opt_out_requests.counts(connection, plan.page_id)
         people_suppressed = suppressed.count(connection)
+        parked = open_uploads.parked_people(connection, _audiences_of(partition.page))
     return dg.MaterializeResult(
         metadata={
+            **deferral_metadata(deferral),
             **_metadata(summary, states, removed),
             "emails_and_phones_suppressed": dg.MetadataValue.int(people_suppressed),
+            "parked_people": dg.MetadataValue.int(parked),
         },
         check_results=[
             _all_opt_outs_done(states, _due_cleanups(database, partition.page)),
             _no_request_rejected(summary),
+            _everyone_removed(parked),
         ],
     )
 
 
 @contextmanager
-def _defer_error(errors: list[Exception]) -> Iterator[None]:
+def _collected(errors: list[Exception]) -> Iterator[None]:
     """Collect an expected error, so that the remaining steps still run."""
     try:
         yield
-    except ListError as error:
-        errors.append(dg.Failure(str(error), allow_retries=False))
-    except (GraphApiError, DeliveryError, LockTakenError, dg.Failure) as error:
+    except (ListError, GraphApiError, DeliveryError, LockTakenError, dg.Failure) as error:
         errors.append(error)
+
+
+def _defer_or_raise(
+    context: dg.AssetExecutionContext, database: Database, errors: Sequence[Exception]
+) -> Deferral | None:
+    """Defer the first long wait among the errors; raise the first other error."""
+    waits = [error for error in errors if is_long_wait(error, context.retry_number)]
+    with defer_long_waits(context, database) as attempt:
+        if waits:
+            raise waits[0]
+    for error in errors:
+        if error not in waits:
+            raise error
+    return attempt.deferral
+
+
+def _audiences_of(page: str) -> list[str]:
+    return [key for key, audience in CONFIG.audiences.items() if audience.page == page]
 
 
 def _plan(page: str, key: bytes) -> OptOutPlan:
     configured = CONFIG.pages[page]
-    countries = {
-        audience.default_country for audience in CONFIG.audiences.values() if audience.page == page
-    }
+    countries = {CONFIG.audiences[key].default_country for key in _audiences_of(page)}
     common = countries.pop() if len(countries) == 1 else None
     return OptOutPlan(
         page_id=configured.page_id,
@@ -154,9 +181,7 @@ def _list_url(partition: PageDay) -> str:
 def _due_cleanups(database: DatabaseResource, page: str) -> list[DueCleanup]:
     with database.get().transaction() as connection:
         return [
-            due
-            for due in audience_cleanup.due(connection)
-            if due.audience in CONFIG.audiences and CONFIG.audiences[due.audience].page == page
+            due for due in audience_cleanup.due(connection) if due.audience in _audiences_of(page)
         ]
 
 
@@ -249,4 +274,20 @@ def _no_request_rejected(summary: OptOutSummary) -> dg.AssetCheckResult:
             else "Every request is usable."
         ),
         metadata={"rejected": summary.rejected},
+    )
+
+
+def _everyone_removed(parked: int) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name="everyone_removed",
+        passed=parked == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{parked:,} people stay in Custom Audiences of this Page, because Meta refuses a "
+            "removal that leaves too few people. The suppression list excludes opted-out people. "
+            "Every upload of the audience tries the removal again; see `mm uploads`."
+            if parked
+            else "No removal waits for a larger audience."
+        ),
+        metadata={"parked_people": parked},
     )

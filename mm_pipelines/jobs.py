@@ -7,6 +7,7 @@ from typing import Final
 import dagster as dg
 
 from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
+from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.priorities import SHARED_SLOT
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
@@ -54,6 +55,7 @@ ACKNOWLEDGED_FIELDS = (UPLOAD_STATUS, *CONSENT_FIELDS, *MESSAGE_FIELDS)
 
 
 @dg.op(out=None)
+@translate_errors
 def remove_expired_data(
     context: dg.OpExecutionContext, database: DatabaseResource, storage: StorageResource
 ) -> None:

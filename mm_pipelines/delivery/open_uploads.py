@@ -1,5 +1,6 @@
 """Lists deliveries that did not end, and closes them on a person's request."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -26,6 +27,18 @@ select delta.audience, delta.day, delta.operation, delta.custom_audience_id,
 from mm.upload_delta as delta
 where delta.completed_at is null and delta.continued_by is null
 order by delta.id
+""")
+
+# Returns how many people wait in removals that Meta refuses while the audience is small.
+_PARKED = text("""
+select coalesce(sum(delta.row_count - coalesce(acknowledged.rows, 0)), 0)::bigint
+from mm.upload_delta as delta
+left join lateral (
+    select sum(row_count) as rows from mm.removal_batch
+    where delta_id = delta.id and status = 'acknowledged'
+) as acknowledged on true
+where delta.audience = any(:audiences) and delta.operation = 'remove'
+  and delta.parked_at is not null and delta.completed_at is null and delta.closed_at is null
 """)
 
 # Returns the open deltas of a key, those of a former Custom Audience included.
@@ -67,6 +80,11 @@ class OpenUpload:
 def not_delivered(connection: Connection) -> list[OpenUpload]:
     """The deliveries that are open, or whose undelivered people are due again, oldest first."""
     return [OpenUpload(**row._asdict()) for row in connection.execute(_NOT_DELIVERED)]
+
+
+def parked_people(connection: Connection, audiences: Collection[str]) -> int:
+    """How many people of the audiences cannot be removed while their Custom Audience is small."""
+    return int(connection.scalar(_PARKED, {"audiences": list(audiences)}) or 0)
 
 
 def abandon(database: Database, storage: Storage, audience: str) -> list[Delta]:

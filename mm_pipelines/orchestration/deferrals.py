@@ -1,8 +1,9 @@
 """Work that is postponed to a stated time, so that no run holds a slot while it waits.
 
-A run that would have to wait longer than a minute records a deferral and ends. The deferred work
-sensor requests the partition when the deferral is due. A run that finishes the work deletes the
-row (docs/decisions/0010-defer-instead-of-waiting.md).
+A run that would have to wait longer than a minute, or for another run's lock, records a deferral
+and ends. The deferred work sensor requests the partition when the deferral is due and the lock is
+free. A run that finishes the work deletes the row
+(docs/decisions/0010-defer-instead-of-waiting.md).
 """
 
 from dataclasses import dataclass
@@ -12,18 +13,21 @@ from sqlalchemy import Connection, text
 
 # Returns the recorded deferral. An attempt that made progress starts the count again.
 _DEFER = text("""
-insert into mm.deferred_work as known (asset, partition_key, due_at, reason, attempts, run_id)
-values (:asset, :partition_key, now() + :wait, :reason, 1, :run_id)
+insert into mm.deferred_work as known
+    (asset, partition_key, due_at, reason, waits_for_lock, attempts, run_id)
+values (:asset, :partition_key, now() + :wait, :reason, :waits_for_lock, 1, :run_id)
 on conflict (asset, partition_key) do update
 set due_at = excluded.due_at, reason = excluded.reason, deferred_at = excluded.deferred_at,
+    waits_for_lock = excluded.waits_for_lock,
     attempts = case when :made_progress then 1 else known.attempts + 1 end,
     run_id = excluded.run_id
-returning asset, partition_key, due_at, reason, attempts, deferred_at
+returning asset, partition_key, due_at, reason, waits_for_lock, attempts, deferred_at
 """)
 
 # Returns the deferral of one partition, if there is one.
 _FIND = text("""
-select asset, partition_key, due_at, reason, attempts, deferred_at from mm.deferred_work
+select asset, partition_key, due_at, reason, waits_for_lock, attempts, deferred_at
+from mm.deferred_work
 where asset = :asset and partition_key = :partition_key
 """)
 
@@ -33,7 +37,8 @@ delete from mm.deferred_work where asset = :asset and partition_key = :partition
 
 # Returns every deferral, the one that is due first at the top.
 _ALL = text("""
-select asset, partition_key, due_at, reason, attempts, deferred_at from mm.deferred_work
+select asset, partition_key, due_at, reason, waits_for_lock, attempts, deferred_at
+from mm.deferred_work
 order by due_at, asset, partition_key
 """)
 
@@ -43,8 +48,10 @@ class Deferral:
     """A partition's work, postponed.
 
     Attributes:
+        partition_key: Empty for an asset without partitions.
         due_at: When the work should be requested again.
         reason: Why it had to wait.
+        waits_for_lock: The lock that has to be free as well, if any.
         attempts: Attempts in a row that made no progress, this one included.
         deferred_at: When the run recorded it.
     """
@@ -53,6 +60,7 @@ class Deferral:
     partition_key: str
     due_at: datetime
     reason: str
+    waits_for_lock: str | None
     attempts: int
     deferred_at: datetime
 
@@ -64,6 +72,7 @@ def defer(
     *,
     wait: timedelta,
     reason: str,
+    waits_for_lock: str | None = None,
     made_progress: bool,
     run_id: str,
 ) -> Deferral:
@@ -75,6 +84,7 @@ def defer(
             "partition_key": partition_key,
             "wait": wait,
             "reason": reason,
+            "waits_for_lock": waits_for_lock,
             "made_progress": made_progress,
             "run_id": run_id,
         },

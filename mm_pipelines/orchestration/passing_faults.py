@@ -1,15 +1,18 @@
 """Recognizes faults of PostgreSQL and of the object store that pass by themselves."""
 
 import builtins
+import re
 from collections.abc import Iterator
 from typing import Final
 
 import psycopg2
+from polars.exceptions import ComputeError
 from sqlalchemy.exc import DBAPIError
 
 # Connection exceptions, operator intervention (restart, failover) and serialization failures:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _DATABASE_CLASSES: Final = ("08", "57P", "53", "40")
+_SESSION_ENDED: Final = re.compile(r"\[libpq\].*(FATAL:|server closed the connection)", re.DOTALL)
 
 # What s3fs, gcsfs, adlfs and their HTTP clients raise while a store is overloaded or unreachable,
 # by name: none of them is a dependency of ours.
@@ -58,7 +61,8 @@ def _is_of_the_database(error: BaseException) -> bool:
         if state is None:
             return type(error).__name__ == "OperationalError"
         return str(state).startswith(_DATABASE_CLASSES)
-    return False
+    # Polars wraps what ADBC raises while it reads rows, and keeps the text only.
+    return isinstance(error, ComputeError) and bool(_SESSION_ENDED.search(str(error)))
 
 
 def _is_of_the_store(error: BaseException) -> bool:
@@ -81,4 +85,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         if link is None:
             return
         yield link
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        # `from None` hides the context from tracebacks; it is still the fault that began it.
+        link = link.__cause__ or link.__context__

@@ -11,6 +11,7 @@ import dagster as dg
 
 from mm_pipelines.alerts import Alert, group, send
 from mm_pipelines.jobs import ASSETS_BY_JOB
+from mm_pipelines.orchestration.failures import skip_on_passing_fault
 
 URL_VARIABLE = "MM_ALERT_WEBHOOK_URL"
 UI_VARIABLE = "MM_DAGSTER_UI_URL"
@@ -34,6 +35,7 @@ _JOBS = frozenset({*ASSETS_BY_JOB, "retention"})
         "the partitions, the next step and a link. Does nothing without the variable."
     ),
 )
+@skip_on_passing_fault
 def alert_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Send the alerts of the runs that ended since the last tick."""
     now = datetime.now(UTC)

@@ -13,6 +13,7 @@ import dagster as dg
 from pydantic import BaseModel, Field, ValidationError
 
 from mm_pipelines.lists.location import stat_list
+from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, AudienceDay
 from mm_pipelines.sensors.run_requests import (
     PendingWork,
@@ -69,6 +70,7 @@ class Seen(BaseModel):
         "changed, until it is uploaded."
     ),
 )
+@skip_on_passing_fault
 def customer_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request the upload of each list that was not uploaded in its present state."""
     return _evaluate(
@@ -88,6 +90,7 @@ def customer_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult
         "new or has changed, until its people are removed."
     ),
 )
+@skip_on_passing_fault
 def removal_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request the removals of each list that was not carried out in its present state."""
     return _evaluate(

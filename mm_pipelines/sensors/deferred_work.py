@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from mm_pipelines.delivery import interrupted_deltas
 from mm_pipelines.orchestration import deferrals
+from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import AUDIENCE, AUDIENCE_BY_DAY, PAGE, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.run_requests import EVERY_LOOP_SECONDS, PendingWork, build_run_requests
@@ -33,6 +34,7 @@ _PARTITIONS: dict[str, dg.PartitionsDefinition] = {
         "left unfinished."
     ),
 )
+@skip_on_passing_fault
 def deferred_work_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from mm_pipelines.consent import optin_request_ledger
 from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
+from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, PageDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.run_requests import (
@@ -31,6 +32,7 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
         "while people may be asked to opt in."
     ),
 )
+@skip_on_passing_fault
 def optin_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult:

@@ -5,6 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from mm_pipelines.assets.sendable_tokens import opt_outs_are_published
+from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.run_requests import EVERY_LOOP_SECONDS, PendingWork, build_run_requests
@@ -22,6 +23,7 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
         f"file expires. A file is valid for {sender_file.VALID_FOR / timedelta(hours=1):g} hours."
     ),
 )
+@skip_on_passing_fault
 def sender_file_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult:

@@ -14,6 +14,7 @@ from mm_pipelines.consent import (
     unsubscribe_list,
 )
 from mm_pipelines.lists.location import list_url, stat_list
+from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, FIRST_PAGE_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests, last_materialized
@@ -35,6 +36,7 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
         "phone."
     ),
 )
+@skip_on_passing_fault
 def unsubscribe_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult:

@@ -5,6 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from mm_pipelines.match_status.due import Due, match_status_due, token_pulls_due
+from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.run_requests import EVERY_LOOP_SECONDS, PendingWork, build_run_requests
@@ -23,6 +24,7 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
         "later than its last pull."
     ),
 )
+@skip_on_passing_fault
 def upload_status_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult:

@@ -94,7 +94,7 @@ def refresh_details(
         GraphApiError: as Meta answers; what was answered before is merged, and the next call
             goes on with the rest.
     """
-    with database.lock(f"tokens:{page_id}", wait=True):
+    with database.lock(f"tokens:{page_id}"):
         with database.transaction() as connection:
             tokens = tokens_worth_asking(connection, page_id, most)
         answers, failure = _ask(client, tokens)

@@ -66,7 +66,7 @@ def pull_tokens(
         LossesNotAcceptedError: more tokens would count as gone than `removal_share`.
         GraphApiError: as Meta answers.
     """
-    with database.lock(f"tokens:{page_id}", wait=True), staging(database) as staged:
+    with database.lock(f"tokens:{page_id}"), staging(database) as staged:
         with database.transaction() as connection:
             pull = start_pull(
                 connection,

@@ -3,7 +3,6 @@
 The first use connects; import and construction do not.
 """
 
-import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +10,11 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, TextClause, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
+from mm_pipelines.warehouse.advisory_locks import lock_key
 from mm_pipelines.warehouse.answers import BoundedConnection, BoundedCursor
 from mm_pipelines.warehouse.server_errors import without_values
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _CONFIRM = text("select 1")
+_TRY_LOCK = text("select pg_try_advisory_lock(:key)")
+_TRY_LOCK_SHARED = text("select pg_try_advisory_lock_shared(:key)")
 
 
 class DatabaseUrlError(ValueError):
@@ -30,7 +32,15 @@ class DatabaseUrlError(ValueError):
 
 
 class LockTakenError(Exception):
-    """Another session holds the lock."""
+    """Another session holds the lock.
+
+    Attributes:
+        lock: The lock's name.
+    """
+
+    def __init__(self, message: str, lock: str) -> None:
+        super().__init__(message)
+        self.lock = lock
 
 
 class LockLostError(LockTakenError):
@@ -120,7 +130,8 @@ class HeldLock:
     def _lost(self) -> LockLostError:
         return LockLostError(
             f"The lock on {self._name} was lost: PostgreSQL ended the session that held it, and "
-            "another run may hold it now. Run this again."
+            "another run may hold it now. Run this again.",
+            self._name,
         )
 
 
@@ -247,19 +258,29 @@ class Database:
         Raises:
             LockTakenError: Another session holds it.
         """
-        digest = hashlib.sha256(name.encode()).digest()
-        key = int.from_bytes(digest[:8], "big", signed=True)
         give_up = time.monotonic() + (LOCK_WAIT_SECONDS if wait else 0)
-        # Outside the pool, because a connection returned to the pool would keep the lock.
-        engine = self._create_engine(poolclass=NullPool)
-        with engine.connect() as connection:
-            while not _try_lock(connection, key):
+        with self._own_session() as connection:
+            while not _try_lock(connection, _TRY_LOCK, name):
                 if time.monotonic() >= give_up:
                     raise LockTakenError(
-                        f"Another run holds the lock on {name}. Run this again when it has ended."
+                        f"Another run holds the lock on {name}. Run this again when it has ended.",
+                        name,
                     )
                 time.sleep(_LOCK_POLL_SECONDS)
             yield HeldLock(name, connection)
+
+    @contextmanager
+    def shared_lock(self, name: str) -> Iterator[None]:
+        """Hold an advisory lock that other sessions may share (`held_locks` finds it)."""
+        with self._own_session() as connection:
+            _try_lock(connection, _TRY_LOCK_SHARED, name)
+            yield
+
+    @contextmanager
+    def _own_session(self) -> Iterator[Connection]:
+        # Outside the pool, because a connection returned to the pool would keep its locks.
+        with self._create_engine(poolclass=NullPool).connect() as connection:
+            yield connection
 
     def dispose(self) -> None:
         """Close the pool's connections."""
@@ -273,10 +294,10 @@ def _for_libpq(url: URL) -> str:
     return f"{address}{mark}{query.replace('+', '%20')}"
 
 
-def _try_lock(connection: Connection, key: int) -> bool:
+def _try_lock(connection: Connection, statement: TextClause, name: str) -> bool:
     # The lock belongs to the session, so it outlives this transaction.
     with connection.begin(), _answers_within(connection, _PING_SECONDS):
-        return bool(connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": key}))
+        return bool(connection.scalar(statement, {"key": lock_key(name)}))
 
 
 @contextmanager

@@ -1,9 +1,8 @@
 """The delivery's assets as Dagster runs them, against the sandbox."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 import fsspec
@@ -14,24 +13,10 @@ from mm_pipelines.assets.audience_removals import audience_removals
 from mm_pipelines.assets.audience_upload import audience_upload
 from mm_pipelines.assets.audiences_at_meta import audiences_at_meta
 from mm_pipelines.assets.custom_audience import custom_audience
-from mm_pipelines.delivery.errors import PayloadMissingError, RowsNotReceivedError
-from mm_pipelines.graph_api.errors import (
-    AmbiguousOutcomeError,
-    PermanentError,
-    PermissionDeniedError,
-    PolicyError,
-    TermsNotAcceptedError,
-    ThrottledError,
-    TokenError,
-    TransientError,
-    VersionDeadError,
-)
-from mm_pipelines.orchestration.failures import meta_failures
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
-from mm_pipelines.warehouse.database import LockLostError, LockTakenError
 from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
 
 Run = Callable[..., dg.ExecuteInProcessResult]
@@ -223,61 +208,3 @@ def test_a_deleted_audience_fails_the_check_and_the_sentence_says_what_to_do(
     assert not check.passed
     assert check.description is not None
     assert "was it deleted" in check.description
-
-
-class Attempt:
-    """What `meta_failures` needs of a run: which retry it is, and a log."""
-
-    def __init__(self, retry_number: int) -> None:
-        self.retry_number = retry_number
-        self.log = logging.getLogger("attempt")
-
-
-def translated(error: Exception, retry_number: int = 0) -> BaseException:
-    """What Dagster is told when ``error`` happens."""
-    with (
-        pytest.raises((dg.Failure, dg.RetryRequested)) as told,
-        meta_failures(cast("dg.AssetExecutionContext", Attempt(retry_number))),
-    ):
-        raise error
-    return told.value
-
-
-def test_a_throttle_is_tried_again_after_the_wait_that_meta_tells() -> None:
-    told = translated(ThrottledError("too many calls", wait_seconds=900))
-    assert isinstance(told, dg.RetryRequested)
-    assert told.seconds_to_wait == 900
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        AmbiguousOutcomeError("reset"),
-        TransientError("busy"),
-        RowsNotReceivedError("x"),
-        LockTakenError("y"),
-        LockLostError("z"),
-    ],
-)
-def test_what_may_pass_is_tried_again_and_in_the_end_fails(error: Exception) -> None:
-    assert isinstance(translated(error), dg.RetryRequested)
-    assert isinstance(translated(error, retry_number=10), dg.Failure)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        TokenError("expired", code=190),
-        PermissionDeniedError("no", code=200),
-        TermsNotAcceptedError("terms", code=2663),
-        PolicyError("flagged", code=368),
-        PermanentError("wrong", code=100),
-        VersionDeadError("dead", code=2635),
-        PayloadMissingError("nothing"),
-    ],
-)
-def test_what_cannot_pass_fails_without_another_try(error: Exception) -> None:
-    told = translated(error)
-    assert isinstance(told, dg.Failure)
-    assert told.allow_retries is False
-    assert told.metadata["kind"].value == type(error).__name__
