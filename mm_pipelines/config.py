@@ -338,6 +338,10 @@ class Config(_Model):
         """Return the Page of an audience."""
         return self.pages[self.audiences[audience].page]
 
+    def audiences_of(self, page: str) -> list[str]:
+        """Return the keys of a Page's audiences, in the file's order."""
+        return [key for key, audience in self.audiences.items() if audience.page == page]
+
     def token_variables(self) -> list[str]:
         """Return the environment variables of access tokens, each once, in the file's order."""
         names = [audience.system_user_token_env for audience in self.audiences.values()]

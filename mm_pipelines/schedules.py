@@ -82,17 +82,23 @@ def token_refresh_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.Run
 @dg.schedule(
     name="daily_report",
     job=daily_report,
-    cron_schedule="15 0 * * *",
+    cron_schedule=["50 23 * * *", "15 0 * * *"],
     execution_timezone=CONFIG.timezone,
-    description="Computes every Page's growth report of the day before, at 00:15.",
+    description=(
+        "Computes every Page's growth report at the end of the day, at 23:50, and again at 00:15. "
+        "Which tokens are sendable is only known while the day lasts."
+    ),
 )
 def daily_report_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
     """Request a report for each Page, from the end of the first day on."""
-    day = _yesterday(context)
+    local = context.scheduled_execution_time.astimezone(CONFIG.zone)
+    day = (local - timedelta(hours=12)).date()
     if day < CONFIG.start_date:
         return []
-    keys = [PageDay(page, day).key for page in CONFIG.pages]
-    return [dg.RunRequest(run_key=key, partition_key=key) for key in keys]
+    return [
+        dg.RunRequest(run_key=f"{key} at {local:%H:%M}", partition_key=key)
+        for key in (PageDay(page, day).key for page in CONFIG.pages)
+    ]
 
 
 audience_audit_schedule = dg.ScheduleDefinition(

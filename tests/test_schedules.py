@@ -22,9 +22,9 @@ from mm_pipelines.schedules import (
 AT_NIGHT = datetime(2026, 11, 21, 3, tzinfo=UTC)
 
 
-def tick(schedule: dg.ScheduleDefinition) -> dg.ScheduleEvaluationContext:
+def tick(schedule: dg.ScheduleDefinition, at: datetime = AT_NIGHT) -> dg.ScheduleEvaluationContext:
     return dg.build_schedule_context(
-        scheduled_execution_time=AT_NIGHT, repository_def=defs.get_repository_def()
+        scheduled_execution_time=at, repository_def=defs.get_repository_def()
     )
 
 
@@ -94,12 +94,21 @@ def test_every_page_is_pulled_once_an_hour() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning")
-def test_every_pages_day_before_is_reported() -> None:
-    requests = daily_report_schedule.evaluate_tick(tick(daily_report_schedule)).run_requests or []
-    assert [request.partition_key for request in requests] == [
-        "2026-11-20|acme",
-        "2026-11-20|globex",
+def test_every_pages_report_is_made_at_the_days_end_and_after_it() -> None:
+    requests = [
+        request
+        for at in (
+            datetime(2026, 11, 20, 23, 50, tzinfo=CONFIG.zone),
+            datetime(2026, 11, 21, 0, 15, tzinfo=CONFIG.zone),
+        )
+        for request in daily_report_schedule.evaluate_tick(
+            tick(daily_report_schedule, at)
+        ).run_requests
+        or []
     ]
+    keys = ["2026-11-20|acme", "2026-11-20|globex"]
+    assert [request.partition_key for request in requests] == [*keys, *keys]
+    assert len({request.run_key for request in requests}) == 4
 
 
 def test_retention_runs_every_night() -> None:

@@ -14,6 +14,7 @@ from mm_pipelines.cli import (
     doctor,
     normalize,
     rejects,
+    report,
     sandbox,
     stack,
     status,
@@ -40,6 +41,7 @@ app.command("status")(status.status)
 app.command("unsubscribe")(unsubscribe.unsubscribe)
 app.command("normalize")(normalize.normalize)
 app.command("rejects")(rejects.rejects)
+app.command("report")(report.report)
 app.add_typer(audiences.app, name="audiences")
 app.add_typer(uploads.app, name="uploads")
 app.add_typer(consent.app, name="consent")

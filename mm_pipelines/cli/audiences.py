@@ -6,7 +6,8 @@ import typer
 
 from mm_pipelines.cli.access_tokens import Tokens
 from mm_pipelines.cli.embedded_database import open_database
-from mm_pipelines.cli.output import fail, show
+from mm_pipelines.cli.output import show
+from mm_pipelines.cli.selection import require_audience
 
 app = typer.Typer(help="Custom Audiences at Meta.")
 
@@ -44,10 +45,7 @@ def adopt(
 
     environment = Environment.resolve()
     config = environment.config()
-    if key not in config.audiences:
-        known = ", ".join(config.audiences)
-        fail(f"{environment.config_path} has no audience {key!r}; known are {known}")
-    configured = config.audiences[key]
+    configured = require_audience(environment, key)
     spec = AudienceSpec(
         audience=key,
         page_id=config.page_of(key).page_id,

@@ -10,6 +10,7 @@ import typer
 
 from mm_pipelines.cli.embedded_database import open_database
 from mm_pipelines.cli.output import fail, show
+from mm_pipelines.cli.selection import require_audience
 
 if TYPE_CHECKING:
     from mm_pipelines.config import Config
@@ -37,9 +38,7 @@ def rejects(
 
     environment = Environment.resolve()
     config = environment.config()
-    if audience not in config.audiences:
-        known = ", ".join(config.audiences)
-        fail(f"{environment.config_path} has no audience {audience!r}; known are {known}")
+    require_audience(environment, audience)
     with open_database(environment) as database, database.transaction() as connection:
         total = quarantine.count(connection, audience, day.date())
         found = quarantine.find(connection, audience, day.date(), limit)

@@ -8,6 +8,7 @@ import typer
 
 from mm_pipelines.cli.embedded_database import open_database
 from mm_pipelines.cli.output import fail
+from mm_pipelines.cli.selection import require_page
 
 app = typer.Typer(no_args_is_help=True, help="Subscription tokens.")
 
@@ -33,12 +34,7 @@ def export(
     if output is not None and output.suffix not in formats:
         fail(f"{output}: the name must end in {' or '.join(formats)}")
     environment = Environment.resolve()
-    page_id = None
-    if page is not None:
-        pages = environment.config().pages
-        if page not in pages:
-            fail(f"{environment.config_path} has no page {page!r}; known are {', '.join(pages)}")
-        page_id = pages[page].page_id
+    page_id = None if page is None else require_page(environment, page).page_id
     with open_database(environment) as database:
         if output is None:
             copy_sendable(database, page_id, sys.stdout)

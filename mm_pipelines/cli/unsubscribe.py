@@ -8,6 +8,7 @@ import typer
 
 from mm_pipelines.cli.embedded_database import open_database
 from mm_pipelines.cli.output import fail
+from mm_pipelines.cli.selection import require_page
 
 
 def unsubscribe(
@@ -34,14 +35,12 @@ def unsubscribe(
         fail("name the person with --email, --phone, --psid or --token")
     named = NewRequest(phone=phone, email=email, psid=psid, subscriber_token=token)
     environment = Environment.resolve()
-    pages = environment.config().pages
-    if page not in pages:
-        fail(f"{environment.config_path} has no page {page!r}; known are {', '.join(pages)}")
+    page_id = require_page(environment, page).page_id
     with open_database(environment) as database, database.transaction() as connection:
-        opt_out_requests.receive(connection, pages[page].page_id, [named], "command")
+        opt_out_requests.receive(connection, page_id, [named], "command")
         waiting = sum(
             known.requests
-            for known in opt_out_requests.counts(connection, pages[page].page_id)
+            for known in opt_out_requests.counts(connection, page_id)
             if known.state in ("received", "sent")
         )
     if as_json:

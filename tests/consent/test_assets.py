@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -11,7 +11,6 @@ import pytest
 
 from mm_pipelines.assets.audience_upload import audience_upload
 from mm_pipelines.assets.conversations import conversations
-from mm_pipelines.assets.growth_report import growth_report
 from mm_pipelines.assets.messaging_optins import messaging_optins
 from mm_pipelines.assets.optin_requests import optin_requests
 from mm_pipelines.assets.unsubscribes import unsubscribes
@@ -26,7 +25,7 @@ from mm_pipelines.sensors.run_requests import MAX_ATTEMPTS, wait_after
 from mm_pipelines.storage import Storage
 from tests.consent.day import context as delivery_context
 from tests.consent.day import hash_list, upload_plan
-from tests.consent.page import KEY, PAGE_ID, Page, optin_event
+from tests.consent.page import KEY, Page, optin_event
 from tests.runs import ended_earlier, failed_until_paused
 
 TODAY = datetime.now(UTC).date()
@@ -300,18 +299,3 @@ def test_people_in_messenger_go_from_message_to_token_to_stop(
 def test_an_unknown_event_fails_a_check(page: Page, run: Run) -> None:
     page.store(optin_event(1, "5551", "8123", datetime.now(UTC), "PAUSE"))
     assert failed_checks(run(messaging_optins, "acme")) == {"every_event_recognized"}
-
-
-def test_the_growth_report_shows_a_picture_and_a_table(page: Page, run: Run) -> None:
-    now = datetime.now(UTC)
-    page.store(optin_event(1, "5551", "8123", now - timedelta(minutes=5)))
-    page.apply_webhooks()
-    page.request("command", email="mary@example.com")
-    result = run(growth_report, PARTITION)
-    (event,) = result.get_asset_materialization_events()
-    metadata = event.materialization.metadata
-    assert str(metadata["growth"].value).startswith("![")
-    assert f"| {TODAY} |" in str(metadata["last_days"].value)
-    assert (metadata["sendable"].value, metadata["left_page"].value) == (1, 1)
-    assert metadata["tokens_from_opt_in"].value == 1
-    assert [row.page_id for row in page.rows("select page_id from mm.growth_report")] == [PAGE_ID]

@@ -4,21 +4,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.chromium import chromium
 from tests.e2e.installation import Installation
 from tests.e2e.running_stack import RunningStack
-
-CHROMIUM = "/usr/bin/chromium"
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -32,15 +22,13 @@ def stack(installation: Installation, ports: list[str]) -> Iterator[RunningStack
 
 @pytest.fixture
 def page(stack: RunningStack) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with chromium() as browser:
         page = browser.new_page(
             base_url=f"http://127.0.0.1:{stack.ports['--port']}",
             viewport={"width": 1600, "height": 1000},
         )
         page.set_default_timeout(60_000)
         yield page
-        browser.close()
 
 
 def test_a_user_sees_the_graph_and_uploads_one_day_in_the_ui(
