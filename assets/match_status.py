@@ -11,6 +11,7 @@ from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.match_status import observations
 from mm_pipelines.match_status import partition_status as statuses
 from mm_pipelines.match_status.assignments import Assignment
+from mm_pipelines.match_status.match_rate import LOWEST_TYPICAL, low_rate
 from mm_pipelines.match_status.observations import SessionObservation, UploadObservation
 from mm_pipelines.match_status.partition_status import MatchStatus
 from mm_pipelines.orchestration.checks import partitioned_check
@@ -18,8 +19,6 @@ from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
-
-_BELOW_USUAL = 0.75
 
 _COLUMNS = dg.TableSchema(
     columns=[
@@ -81,7 +80,8 @@ _COLUMNS = dg.TableSchema(
             "match_rate_as_usual",
             asset="match_status",
             partitions_def=AUDIENCE_BY_DAY,
-            description="The match rate is near the median of the previous 30 days.",
+            description="The match rate is near the median of the previous 30 days, or at least "
+            f"{LOWEST_TYPICAL:.0%} in an audience without a history.",
         ),
         partitioned_check(
             "reported_in_time",
@@ -210,6 +210,7 @@ def _checks(
             "audience match no batch of ours. Another system may upload to it, or webhooks were "
             "lost. Compare the audience's sessions at Meta with mm.upload_batch."
         ),
+        numbers={"rows_unaccounted": unaccounted, "reports_left_over": assignment.left_over},
     )
     yield _check(
         "above_the_match_floor",
@@ -219,16 +220,15 @@ def _checks(
             f"At most {status.upper_bound} people matched, and below {MATCH_FLOOR} Meta withholds "
             "every token of the audience. Add people to the list, or merge small audiences."
         ),
+        numbers={"upper_bound": status.upper_bound},
     )
-    rate = status.match_rate_lower
+    low = low_rate(status, usual)
     yield _check(
         "match_rate_as_usual",
-        passed=usual is None or rate is None or rate >= _BELOW_USUAL * usual,
-        good="The match rate is near that of the previous 30 days, or there are too few days.",
-        bad=(
-            f"The match rate is {rate or 0:.1%}; the median is {usual or 0:.1%}. Check what "
-            "changed in the list: phone numbers without country code, another source, old rows."
-        ),
+        passed=low is None,
+        good="The match rate is not low, or not known yet.",
+        bad=low or "",
+        numbers={"match_rate_lower": status.match_rate_lower, "median": usual},
     )
     yield _check(
         "reported_in_time",
@@ -239,6 +239,7 @@ def _checks(
             f"{CONFIG.settings.overdue_hours:g} hours for their report. Check whether webhooks "
             "arrive (`mm webhooks status`). Meta is polled again automatically."
         ),
+        numbers={"batches_without_report": status.batches_delivered - status.batches_reported},
     )
     yield _check(
         "batches_succeeded",
@@ -248,6 +249,7 @@ def _checks(
             f"{status.rows_failed} rows are in batches that Meta reported as failed; the webhooks' "
             "batch_uploading_status says why. Check the audience in Meta's Ads Manager."
         ),
+        numbers={"rows_failed": status.rows_failed},
         severity=dg.AssetCheckSeverity.ERROR,
     )
 
@@ -258,8 +260,13 @@ def _check(
     passed: bool,
     good: str,
     bad: str,
+    numbers: dict[str, int | float | None],
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
 ) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        check_name=name, passed=passed, severity=severity, description=good if passed else bad
+        check_name=name,
+        passed=passed,
+        severity=severity,
+        description=good if passed else bad,
+        metadata={name: value for name, value in numbers.items() if value is not None},
     )

@@ -178,7 +178,7 @@ def test_fewer_than_100_matches_fail_the_check(run: Run, ledger: Ledger) -> None
 def test_exactly_100_matches_are_enough(run: Run, ledger: Ledger) -> None:
     ledger.delivers(1000, WEDNESDAY)
     ledger.hears(1000, lower=100, upper=100)
-    assert run.of()[1] == {}
+    assert "above_the_match_floor" not in run.of()[1]
 
 
 def test_a_report_that_matches_no_batch_fails_the_check(run: Run, ledger: Ledger) -> None:
@@ -202,3 +202,22 @@ def test_a_match_rate_below_the_median_fails_the_check(run: Run, ledger: Ledger)
     ledger.hears(1000, lower=400, upper=500)
     _, failed = run.of(THURSDAY)
     assert "The match rate is 40.0%; the median is 60.0%" in failed["match_rate_as_usual"]
+
+
+def test_a_first_upload_that_hardly_matches_is_a_warning_with_causes(
+    run: Run, ledger: Ledger
+) -> None:
+    ledger.delivers(1000, WEDNESDAY)
+    ledger.hears(1000, lower=120, upper=190)
+    _, failed = run.of()
+    assert "At most 19.0% of 1,000 people matched" in failed["match_rate_as_usual"]
+    assert "phone numbers without country code" in failed["match_rate_as_usual"]
+
+
+@pytest.mark.parametrize(("people", "upper"), [(1000, 200), (499, 0)])
+def test_a_typical_rate_and_a_small_upload_are_no_warning(
+    run: Run, ledger: Ledger, people: int, upper: int
+) -> None:
+    ledger.delivers(people, WEDNESDAY)
+    ledger.hears(people, lower=0, upper=upper)
+    assert "match_rate_as_usual" not in run.of()[1]
