@@ -32,6 +32,12 @@ _FILES_SHOWN = 100
             partitions_def=AUDIENCE_BY_DAY,
             description="The list records who agreed to receive messages.",
         ),
+        partitioned_check(
+            "names_readable",
+            asset="customer_list",
+            partitions_def=AUDIENCE_BY_DAY,
+            description="The text encoding is certain enough to use names that are not ASCII.",
+        ),
     ],
 )
 @translate_errors
@@ -58,7 +64,11 @@ def customer_list(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.fingerprint),
         metadata=_metadata(report),
-        check_results=[_enough_people(report), _consent_recorded(report)],
+        check_results=[
+            _enough_people(report),
+            _consent_recorded(report),
+            _names_readable(report),
+        ],
     )
 
 
@@ -118,6 +128,8 @@ def _alternatives(report: ListReport) -> str:
 
 def _format(report: ListReport) -> str:
     facts = [report.format, "gzip" if report.gzipped else None, report.encoding]
+    if report.encoding_confidence < 1:
+        facts.append(f"confidence {report.encoding_confidence:.2f}")
     if report.delimiter is not None:
         facts.append(f"delimiter {report.delimiter!r}")
     return ", ".join(fact for fact in facts if fact)
@@ -145,6 +157,19 @@ def _consent_recorded(report: ListReport) -> dg.AssetCheckResult:
         passed=consent.recorded or consent.source == "ignored",
         severity=dg.AssetCheckSeverity.WARN,
         description=description,
+    )
+
+
+def _names_readable(report: ListReport) -> dg.AssetCheckResult:
+    unread = ", ".join(report.unread_names)
+    return dg.AssetCheckResult(
+        check_name="names_readable",
+        passed=not unread,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{unread} are not used: the list looks like {report.encoding}, but too few "
+        "names show it. Save the list as UTF-8, or set source.encoding in mm.yaml."
+        if unread
+        else "All names are used.",
     )
 
 

@@ -1,7 +1,7 @@
 """Converts a list's text to UTF-8 from its encoding, in one pass.
 
 A byte order mark or zeros among the first bytes show UTF-16. Any other text begins as ASCII, which
-UTF-8 and Windows-1252 share: the first block with another byte decides between the two.
+UTF-8 and the single-byte encodings share: the first blocks with other bytes decide.
 """
 
 import codecs
@@ -12,6 +12,7 @@ from itertools import chain
 
 import polars as pl
 
+from mm_pipelines.lists.encoding_guess import CERTAIN, Words, to_utf8
 from mm_pipelines.lists.errors import ListUnreadableError
 
 _MARKS = (
@@ -23,11 +24,8 @@ _MARKS = (
 )
 _SAMPLE_BYTES = 4096
 _SOUND = re.compile(rb"[\xc2-\xf4][\x80-\xbf]+")
-
-#: Windows-1252 as browsers read it: the five undefined bytes stay control characters.
-_WINDOWS_1252 = "".join(
-    bytes([byte]).decode("cp1252", errors="ignore") or chr(byte) for byte in range(256)
-)
+_BLOCKS_AHEAD = 4
+"""Blocks that are read for more evidence of a single-byte encoding."""
 
 
 class Text:
@@ -42,6 +40,7 @@ class Text:
     Attributes:
         encoding: ``ascii`` until a byte decides, then ``utf-8``, ``windows-1252``,
             ``utf-16-le``…
+        confidence: Of a guessed single-byte encoding, 0 to 1; 1 for any other.
     """
 
     def __init__(
@@ -49,6 +48,12 @@ class Text:
     ) -> None:
         self._url, self._read, self._declared = url, read, declared
         self.encoding = "ascii"
+        self.confidence = 1.0
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the encoding is certain enough to hash names that are not ASCII."""
+        return self.confidence >= CERTAIN
 
     def blocks(self) -> Iterator[bytes]:
         """The text, in UTF-8, without a byte order mark.
@@ -81,23 +86,45 @@ class Text:
             raise ListUnreadableError(self._url, "", fault) from None
 
     def _narrow(self, first: bytes, blocks: Iterator[bytes], done: int) -> Iterator[bytes]:
-        carry = b""
-        for block in chain((first,), blocks):
+        carry = text = b""
+        blocks = chain((first,), blocks)
+        while (block := next(blocks, None)) is not None:
             whole = carry + block
             carry = _unfinished(whole)
             text = whole[: len(whole) - len(carry)]
+            blocks = self._decide(text, blocks)
             yield self._as_utf8(text, done)
             done += len(text)
         if carry:
+            self._decide(text[-_SAMPLE_BYTES:] + carry, iter(()))
             yield self._as_utf8(carry, done)
 
+    def _decide(self, block: bytes, following: Iterator[bytes]) -> Iterator[bytes]:
+        """Decide the encoding if the block allows it, and return the blocks that follow."""
+        if self.encoding != "ascii" or block.isascii():
+            return following
+        if _looks_like_utf8(block):
+            self.encoding = "utf-8"
+            return following
+        words = Words()
+        ahead: list[bytes] = []
+        words.add(block)
+        while not words.enough and len(ahead) < _BLOCKS_AHEAD:
+            further = next(following, None)
+            if further is None:
+                break
+            ahead.append(further)
+            words.add(further)
+        guess = words.guess()
+        self.encoding, self.confidence = guess.encoding, guess.confidence
+        return chain(ahead, following)
+
     def _as_utf8(self, block: bytes, done: int) -> bytes:
-        if not block.isascii():
-            if self.encoding == "ascii":
-                self.encoding = "utf-8" if _looks_like_utf8(block) else "windows-1252"
-            if self.encoding == "windows-1252":
-                return _from_windows_1252(block)
-            self._check(block, done)
+        if block.isascii():
+            return block
+        if self.encoding != "utf-8":
+            return to_utf8(block, self.encoding)
+        self._check(block, done)
         return block
 
     def _check(self, block: bytes, done: int) -> None:
@@ -156,7 +183,3 @@ def _unfinished(block: bytes) -> bytes:
         if byte < 0x80:
             return b""
     return b""
-
-
-def _from_windows_1252(block: bytes) -> bytes:
-    return codecs.charmap_decode(block, "strict", _WINDOWS_1252)[0].encode()

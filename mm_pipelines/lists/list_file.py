@@ -18,6 +18,9 @@ from mm_pipelines.lists.source import Bytes
 
 ROW_NUMBER = "row_number"
 AGREED = "agreed"
+NAMES = ("FN", "LN", "FI")
+"""The keys whose hash depends on every letter, and so on the encoding."""
+
 _TEXT_FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".ndjson": "ndjson"}
 
 
@@ -98,6 +101,18 @@ class ListFile:
         return None if self._text is None else self._text.encoding
 
     @property
+    def encoding_confidence(self) -> float:
+        """The confidence of a guessed encoding, 0 to 1; 1 for any other and for Parquet."""
+        return 1.0 if self._text is None else self._text.confidence
+
+    @property
+    def unread_names(self) -> tuple[str, ...]:
+        """The name columns that are blanked because the encoding is uncertain."""
+        if self._text is None or self._text.is_certain:
+            return ()
+        return tuple(key for key in NAMES if key in self.columns.places)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the file's bytes; complete when ``chunks`` is exhausted."""
         if isinstance(self._table, ParquetList):
@@ -113,6 +128,9 @@ class ListFile:
 
     def chunks(self, rows_before: int = 0) -> Iterator[pl.DataFrame]:
         """Frames of ``row_number``, ``agreed`` and one text column per key (blank is ``""``).
+
+        From the first name that is not ASCII on, the name columns are blank if the encoding is
+        uncertain.
 
         Args:
             rows_before: The rows in the list's earlier files. Row numbers continue from there;
@@ -132,7 +150,8 @@ class ListFile:
                 *(_first_value(key, column) for key, column in self.columns.places.items()),
             )
             done += frame.height
-            yield frame
+            # A name in the wrong encoding matches no one; without it the row may still match.
+            yield frame.with_columns(pl.lit("").alias(key) for key in self.unread_names)
         if isinstance(self._table, ParquetList) and stat_list(self.url) != self._table.stat:
             raise ListChangedError(self.url, "", "the list changed while it was read")
 

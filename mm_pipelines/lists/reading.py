@@ -28,6 +28,8 @@ class FileRead:
         size: Bytes.
         fingerprint: SHA-256 of the file's bytes.
         encoding: The text's encoding; None for Parquet.
+        encoding_confidence: Of a guessed encoding, 0 to 1; 1 for any other and for Parquet.
+        unread_names: The name columns that are blanked because the encoding is uncertain.
     """
 
     name: str
@@ -36,6 +38,8 @@ class FileRead:
     size: int
     fingerprint: str
     encoding: str | None
+    encoding_confidence: float
+    unread_names: tuple[str, ...]
 
 
 class CustomerList:
@@ -124,6 +128,8 @@ class CustomerList:
                     size=file.size or 0,
                     fingerprint=file.fingerprint,
                     encoding=file.encoding,
+                    encoding_confidence=file.encoding_confidence,
+                    unread_names=file.unread_names,
                 )
             )
 

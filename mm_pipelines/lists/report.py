@@ -54,6 +54,16 @@ class ListReport:
     filled: dict[str, int]
     phone_spellings: PhoneSpellings
 
+    @property
+    def encoding_confidence(self) -> float:
+        """The confidence of the least certain encoding, 0 to 1."""
+        return min((file.encoding_confidence for file in self.files), default=1.0)
+
+    @property
+    def unread_names(self) -> tuple[str, ...]:
+        """The name columns that are not used because an encoding is uncertain."""
+        return tuple(dict.fromkeys(key for file in self.files for key in file.unread_names))
+
     def share(self, key: str) -> float:
         """The share of rows in which a key is not blank; 0 for a list without rows."""
         return self.filled.get(key, 0) / self.rows if self.rows else 0.0

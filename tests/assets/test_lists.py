@@ -158,7 +158,7 @@ def test_the_same_list_gives_the_same_payload(
 def test_too_few_people_for_meta_is_a_warning(
     the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
 ) -> None:
-    check, _ = run(instance, resources, customer_list).get_asset_check_evaluations()
+    check, *_ = run(instance, resources, customer_list).get_asset_check_evaluations()
     assert check.check_name == "enough_people"
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.WARN
@@ -223,9 +223,23 @@ def test_rows_without_consent_are_rejected_and_counted(
 def test_a_list_that_records_no_consent_is_accepted_with_a_warning(
     the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
 ) -> None:
-    _, check = run(instance, resources, customer_list).get_asset_check_evaluations()
+    _, check, _ = run(instance, resources, customer_list).get_asset_check_evaluations()
     assert check.check_name == "consent_recorded"
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+
+
+def test_names_in_an_uncertain_encoding_are_not_hashed_and_a_check_warns(
+    the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
+) -> None:
+    the_list.write_bytes("email,fn\na@b.co,Dvořák\nb@b.co,Ann\n".encode("cp1250"))
+    result = run(instance, resources, customer_list, hashed_payload)
+    listed, hashed = result.get_asset_materialization_events()
+    *_, check, _ = result.get_asset_check_evaluations()
+    assert check.check_name == "names_readable"
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "windows-1250, confidence" in str(listed.materialization.metadata["format"].value)
+    assert hashed.materialization.metadata["usable_FN"].value == 0
+    assert hashed.materialization.metadata["dagster/row_count"].value == 2
 
 
 def test_a_validated_list_is_recorded_with_its_phone_convention(
