@@ -9,10 +9,11 @@ from pydantic import Field
 
 from mm_pipelines.assets.custom_audience import audience_metadata, custom_audience
 from mm_pipelines.delivery import ledger
-from mm_pipelines.delivery.upload import UploadPreview, UploadSummary, preview, upload
+from mm_pipelines.delivery.preview import UploadPreview, preview
+from mm_pipelines.delivery.upload import UploadSummary, upload
 from mm_pipelines.orchestration import deferrals
 from mm_pipelines.orchestration.checks import partitioned_check
-from mm_pipelines.orchestration.delivery_plans import delivery_context, upload_plan
+from mm_pipelines.orchestration.delivery_plans import delivery_context, sending, upload_plan
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.long_waits import defer_long_waits, deferred_result
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, AudienceDay
@@ -29,7 +30,10 @@ LEDGER_COLUMNS = dg.TableSchema(
         dg.TableColumn("day", "date"),
         dg.TableColumn("session_id", "bigint", description="Ours, never used twice"),
         dg.TableColumn("batch_seq", "integer", description="From 1 within the session"),
-        dg.TableColumn("row_count", "integer", description="People in the batch"),
+        dg.TableColumn("row_count", "integer", description="Rows on the wire"),
+        dg.TableColumn(
+            "new_people", "integer", description="Rows that add a member; null: all of them"
+        ),
         dg.TableColumn("content_sha256", "text", description="What makes it this batch"),
         dg.TableColumn(
             "status",
@@ -99,7 +103,13 @@ def audience_upload(
     plan = upload_plan(partition, accept_removals=config.accept_removals)
     suppressed_among = partial(match_suppressed, database.get(), suppression.get())
     if config.dry_run:
-        planned = preview(database.get(), storage.get(), plan, suppressed_among)
+        planned = preview(
+            database.get(),
+            storage.get(),
+            plan,
+            suppressed_among,
+            minimum_upload=sending().minimum_upload,
+        )
         context.log_event(_as_observation(context, planned))
         yield _valid_at_meta(database.get(), partition)
         yield _delivered_in_full(database.get(), partition)
@@ -147,6 +157,7 @@ def _metadata(summary: UploadSummary, seconds: float) -> dict[str, dg.MetadataVa
         "new_people": dg.MetadataValue.int(summary.new_people),
         "left_out_people": dg.MetadataValue.int(summary.left_out),
         "removed_people": dg.MetadataValue.int(summary.removed_people),
+        "members_sent_again": dg.MetadataValue.int(summary.members_sent_again),
         "batches": dg.MetadataValue.int(summary.batches),
         "invalid_entries": dg.MetadataValue.int(summary.invalid_entries),
         "refused_rows": dg.MetadataValue.int(summary.refused_rows),
@@ -154,6 +165,8 @@ def _metadata(summary: UploadSummary, seconds: float) -> dict[str, dg.MetadataVa
         "seconds": dg.MetadataValue.float(round(seconds, 2)),
         "rows_per_second": dg.MetadataValue.float(round(summary.rows / max(seconds, 0.001), 1)),
     }
+    if summary.top_up:
+        metadata["top_up"] = dg.MetadataValue.text(summary.top_up)
     if summary.skipped:
         metadata["nothing_to_send"] = dg.MetadataValue.text(summary.skipped)
     return metadata
@@ -228,6 +241,7 @@ def _as_observation(
             "would_finish_rows": planned.unfinished_rows,
             "would_add_people": planned.new_people,
             "would_remove_people": planned.removed_people,
+            "would_send_members_again": planned.members_sent_again,
             "people_in_audience": planned.people_in_audience,
             "nothing_to_send": planned.skipped or "",
         },

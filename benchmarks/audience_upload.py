@@ -122,7 +122,8 @@ def _ours(url: str, payload: str, database_url: str, number: str) -> None:
     from mm_pipelines.delivery import custom_audience
     from mm_pipelines.delivery.context import DeliveryContext
     from mm_pipelines.delivery.custom_audience import AudienceSpec, CustomAudience
-    from mm_pipelines.delivery.upload import UploadPlan, upload
+    from mm_pipelines.delivery.upload import upload
+    from mm_pipelines.delivery.upload_plan import UploadPlan
     from mm_pipelines.graph_api.client import GraphApiClient
     from mm_pipelines.payload import registry
     from mm_pipelines.payload.registry import HashedPayload

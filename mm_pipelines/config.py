@@ -126,6 +126,13 @@ class Settings(_Model):
     payload_days: int = Field(
         2, ge=1, description="Days until delivered payloads and deltas are removed."
     )
+    minimum_upload: int = Field(
+        1000,
+        ge=0,
+        le=10_000,
+        description="Rows that an upload has at least: a smaller one is filled up with members, "
+        "because Meta gives tokens only if 100 people match in an upload. 0 switches it off.",
+    )
     unsubscribe_chunk: int = Field(
         1000, ge=1, le=1000, description="Rows of one call to Meta's unsubscribe edge."
     )

@@ -7,7 +7,7 @@ import polars as pl
 from mm_pipelines.delivery import ledger
 from mm_pipelines.delivery.batch import Batch, InSession, Session
 from mm_pipelines.delivery.context import DeliveryContext
-from mm_pipelines.delivery.deltas import Delta
+from mm_pipelines.delivery.deltas import COUNTED, Delta
 from mm_pipelines.delivery.errors import AudienceTooSmallError, RowsNotReceivedError
 from mm_pipelines.delivery.lanes import Answered, Slice
 from mm_pipelines.delivery.progress import ProgressLog
@@ -107,12 +107,15 @@ class BatchSender:
         """Record Meta's answer, on any connection: it counts even if the lock was lost."""
         with self.context.database.transaction() as connection:
             answered.acknowledge(connection, delta)
-        self.report(answered)
+        self.report(delta, answered)
 
-    def report(self, answered: Answered) -> None:
+    def report(self, delta: Delta, answered: Answered) -> None:
         """Count an acknowledged batch."""
-        invalid = answered.receipt.num_invalid_entries
-        self.progress.acknowledged(answered.batch.row_count, invalid)
+        self.progress.acknowledged(
+            answered.batch.row_count,
+            answered.receipt.num_invalid_entries,
+            answered.uncounted_rows if delta.operation == "add" else 0,
+        )
 
     def supersede(self, delta: Delta, batch: Batch) -> None:
         """Give up a batch whose outcome is unknown."""
@@ -142,4 +145,4 @@ class BatchSender:
         """The rows of a delta: its schema keys, then columns of our own."""
         frame = pl.scan_parquet(self.context.storage.url(delta.path))
         names = frame.collect_schema().names()
-        return frame.select(*delta.keys, "row_number", *({"is_member"} & set(names)))
+        return frame.select(*delta.keys, "row_number", *({COUNTED} & set(names)))

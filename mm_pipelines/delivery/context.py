@@ -28,11 +28,13 @@ class Sending:
         batch_size: Rows of a batch, at most 10,000.
         sessions_side_by_side: How many sessions at once.
         delete_via_post: Remove by POST with ``method=DELETE``, where a proxy drops DELETE bodies.
+        minimum_upload: Rows that an upload session should have; 0 for any number.
     """
 
     batch_size: int = 10_000
     sessions_side_by_side: int = 1
     delete_via_post: bool = False
+    minimum_upload: int = 0
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,15 @@ def payload_candidates(
         PayloadUnreadableError: As `payload_keys`.
     """
     keys = payload_keys(storage, payload)
-    frame = pl.scan_parquet(storage.url(payload.path))
-    if refused:
-        frame = frame.filter(~_row_digest(keys).is_in(list(refused)))
+    frame = without_refused(pl.scan_parquet(storage.url(payload.path)), keys, refused)
     return Candidates(_with_identity(frame), keys, payload.rows)
+
+
+def without_refused(
+    rows: pl.LazyFrame, keys: Sequence[str], refused: Sequence[str]
+) -> pl.LazyFrame:
+    """The rows whose digests, sent alone with these schema keys, are not among ``refused``."""
+    return rows.filter(~_row_digest(keys).is_in(list(refused))) if refused else rows
 
 
 def delta_candidates(

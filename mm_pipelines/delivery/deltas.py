@@ -19,19 +19,23 @@ Outcome = Literal["refused", "abandoned", "continued"]
 """How a delta ended that was not delivered whole: Meta refused it, a person gave it up, or another
 delta took over its remaining people."""
 
+COUNTED = "is_counted"
+"""The column of a delta's file that is false where a row does not change who is a member, because
+the person already was one, or was none. Without the column, every row changes it."""
+
 _COLUMNS = """
 id, audience, day, custom_audience_id, operation, origin, source_sha256, path, row_count, keys,
-created_at, completed_at, closed_at, outcome, close_reason
+topped_up, created_at, completed_at, closed_at, outcome, close_reason
 """
 
 # Returns the new delta.
 _FREEZE = text(f"""
 insert into mm.upload_delta
     (audience, day, custom_audience_id, operation, origin, source_sha256, path, row_count, keys,
-     left_out, completed_at)
+     left_out, topped_up, completed_at)
 values
     (:audience, :day, :custom_audience_id, :operation, :origin, :source_sha256, :path, :row_count,
-     :keys, :left_out, case when :row_count = 0 then now() end)
+     :keys, :left_out, :topped_up, case when :row_count = 0 then now() end)
 returning {_COLUMNS}
 """)
 
@@ -150,6 +154,7 @@ class NewDelta:
         row_count: Rows of the file.
         keys: The schema keys sent for each row, in this order.
         left_out: People excluded because they opted out or were removed.
+        topped_up: Rows whose people were members already.
     """
 
     audience: str
@@ -162,6 +167,7 @@ class NewDelta:
     row_count: int
     keys: tuple[str, ...]
     left_out: int = 0
+    topped_up: int = 0
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,7 @@ class Delta:
     path: str
     row_count: int
     keys: tuple[str, ...]
+    topped_up: int
     created_at: datetime
     completed_at: datetime | None = None
     closed_at: datetime | None = None

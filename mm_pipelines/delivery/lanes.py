@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from mm_pipelines.delivery import ledger
 from mm_pipelines.delivery.anti_join import slices
 from mm_pipelines.delivery.batch import Batch, InSession, OpenSession, Received, Session
-from mm_pipelines.delivery.deltas import Delta
+from mm_pipelines.delivery.deltas import COUNTED, Delta
 from mm_pipelines.graph_api.users import UploadReceipt, users_payload
 from mm_pipelines.payload import quarantine
 
@@ -49,9 +49,9 @@ class Slice:
     @property
     def people(self) -> int | None:
         """Rows that change who is a member; None where every row does."""
-        if "is_member" not in self.rows.columns:
+        if COUNTED not in self.rows.columns:
             return None
-        return int(self.rows["is_member"].sum())
+        return int(self.rows[COUNTED].sum())
 
     def batch(
         self, session: Session, batch_seq: int, before: InSession, *, last_batch: bool
@@ -78,6 +78,11 @@ class Answered:
     receipt: UploadReceipt
 
     @property
+    def uncounted_rows(self) -> int:
+        """Rows that do not change who is a member."""
+        return int((~self.rows[COUNTED]).sum()) if COUNTED in self.rows.columns else 0
+
+    @property
     def in_session(self) -> InSession:
         """The session's batches up to this one."""
         before = self.batch.before
@@ -96,10 +101,20 @@ class Answered:
         )
         ledger.acknowledge(connection, delta, self.batch, received)
         if self.receipt.invalid_rows and delta.origin == "payload":
-            numbers = self.rows["row_number"].gather(list(self.receipt.invalid_rows)).to_list()
+            invalid = self.rows.select(pl.all().gather(list(self.receipt.invalid_rows)))
             quarantine.add(
-                connection, delta.audience, delta.day, "audience_upload", numbers, REJECTED_BY_META
+                connection,
+                delta.audience,
+                delta.day,
+                "audience_upload",
+                numbers_in_list(invalid),
+                REJECTED_BY_META,
             )
+
+
+def numbers_in_list(rows: pl.DataFrame) -> list[int]:
+    """The row numbers in the day's list; members that an upload was topped up with have none."""
+    return [number for number in rows["row_number"].to_list() if number > 0]
 
 
 class Lane:

@@ -133,6 +133,13 @@ from (
 order by delta_id, part
 """)
 
+# Returns how many people the acknowledged rows of each delta added or removed.
+_PEOPLE_OF_DELTAS = _for_each_ledger("""
+select delta_id, sum(coalesce({people}, row_count))::bigint as people
+from {table} where delta_id = any(:delta_ids) and status = 'acknowledged'
+group by delta_id
+""")
+
 # Returns the rows of each upload that Meta may have accepted without our knowledge.
 _UNCERTAIN_RANGES = text("""
 select delta_id, lower(part) as first_row, upper(part) as end_row
@@ -287,6 +294,14 @@ def acknowledged_ranges(
 ) -> dict[int, list[range]]:
     """The acknowledged positions of each delta, ascending."""
     return _ranges(connection, _ACKNOWLEDGED_RANGES[operation], delta_ids)
+
+
+def people_of_deltas(
+    connection: Connection, operation: Operation, delta_ids: Sequence[int]
+) -> dict[int, int]:
+    """How many people the acknowledged rows of each delta added or removed."""
+    rows = connection.execute(_PEOPLE_OF_DELTAS[operation], {"delta_ids": list(delta_ids)})
+    return {row.delta_id: row.people for row in rows}
 
 
 def uncertain_ranges(connection: Connection, delta_ids: Sequence[int]) -> dict[int, list[range]]:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from mm_pipelines.delivery import deltas, ledger
 from mm_pipelines.delivery.anti_join import IDENTITY, PERSON_KEY, PeopleQuery, identities, keyed
-from mm_pipelines.delivery.deltas import Delta
+from mm_pipelines.delivery.deltas import COUNTED, Delta
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database, LockTakenError
 
@@ -63,12 +63,14 @@ class Change:
 
     Attributes:
         rows: Positions in the delta's file, ascending.
+        people: How many of them change who is a member; while outcomes are unknown, all rows.
         is_certain: Whether Meta acknowledged them; otherwise it may have accepted them.
         is_final: Whether the delta cannot deliver more rows.
     """
 
     delta: Delta
     rows: tuple[range, ...]
+    people: int
     is_certain: bool
     is_final: bool
 
@@ -82,11 +84,11 @@ class Change:
         return storage.exists(self.delta.path)
 
     def scan(self, storage: Storage) -> pl.LazyFrame:
-        """The rows, in a fixed order."""
+        """The rows in a fixed order, without members that an upload was topped up with."""
         frame = pl.scan_parquet(storage.url(self.delta.path))
-        if self.count == self.delta.row_count:
-            return frame
-        return pl.concat([frame.slice(part.start, len(part)) for part in self.rows])
+        if self.count < self.delta.row_count:
+            frame = pl.concat([frame.slice(part.start, len(part)) for part in self.rows])
+        return frame.filter(COUNTED) if self.delta.topped_up else frame
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Members:
     def count(self) -> int:
         """How many people they are; an upper bound while outcomes are unknown."""
         signs = {"add": 1, "remove": -1}
-        changed = sum(signs[change.delta.operation] * change.count for change in self.since)
+        changed = sum(signs[change.delta.operation] * change.people for change in self.since)
         return changed + (self.file.people if self.file else 0)
 
     @property
@@ -119,7 +121,8 @@ class Members:
     def frame(self, storage: Storage) -> pl.LazyFrame:
         """EMAIL and PHONE of every member, in a fixed order.
 
-        Beside them ``is_member``, where some may not be: false if Meta never acknowledged them.
+        Beside them ``is_counted``, where some may not be members: false if Meta never
+        acknowledged them.
         """
         added, removed = self.added(storage), self.removed(storage)
         all_certain = all(change.is_certain for change in self.since)
@@ -128,9 +131,9 @@ class Members:
         changes = added if removed is None else pl.concat([added, removed], how="diagonal")
         certain = pl.col("change").filter(pl.col("is_certain").fill_null(value=True)).max()
         newest = changes.group_by(IDENTITY, maintain_order=True).agg(
-            pl.col("change").max(), (certain % 2 == 1).fill_null(value=False).alias("is_member")
+            pl.col("change").max(), (certain % 2 == 1).fill_null(value=False).alias(COUNTED)
         )
-        return newest.filter(_IS_ADDED).select(*IDENTITY, *([] if all_certain else ["is_member"]))
+        return newest.filter(_IS_ADDED).select(*IDENTITY, *([] if all_certain else [COUNTED]))
 
     def added(self, storage: Storage) -> pl.LazyFrame:
         """Everyone who was ever added: EMAIL, PHONE, ``change`` and ``is_certain``, in order."""
@@ -187,9 +190,11 @@ def members_of(
     file = find(connection, custom_audience_id)
     found = deltas.after(connection, custom_audience_id, file.through_delta_id if file else 0)
     delivered: dict[int, list[range]] = {}
+    people: dict[int, int] = {}
     for operation in ("add", "remove"):
         ids = [delta.id for delta, _ in found if delta.operation == operation]
         delivered |= ledger.acknowledged_ranges(connection, operation, ids)
+        people |= ledger.people_of_deltas(connection, operation, ids)
     uncertain: dict[int, list[range]] = {}
     if with_uncertain:
         uncertain = ledger.uncertain_ranges(connection, [delta.id for delta, _ in found])
@@ -197,10 +202,11 @@ def members_of(
     for delta, is_final in found:
         rows = tuple(delivered.get(delta.id, ()))
         if rows:
-            since.append(Change(delta, rows, is_certain=True, is_final=is_final))
+            since.append(Change(delta, rows, people[delta.id], is_certain=True, is_final=is_final))
         if delta.id in uncertain:
             rows = tuple(uncertain[delta.id])
-            since.append(Change(delta, rows, is_certain=False, is_final=is_final))
+            count = sum(map(len, rows))
+            since.append(Change(delta, rows, count, is_certain=False, is_final=is_final))
     return Members(custom_audience_id, file, tuple(since))
 
 
@@ -213,7 +219,7 @@ def removed_after(connection: Connection, storage: Storage, upload: Delta) -> pl
     ]
     ranges = ledger.acknowledged_ranges(connection, "remove", [delta.id for delta in newer])
     changes = tuple(
-        Change(delta, tuple(ranges[delta.id]), is_certain=True, is_final=True)
+        Change(delta, tuple(ranges[delta.id]), people=0, is_certain=True, is_final=True)
         for delta in newer
         if delta.id in ranges
     )

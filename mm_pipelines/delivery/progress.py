@@ -31,6 +31,7 @@ class ProgressLog:
         self._rows_here = 0
         self.batches = 0
         self.rows = 0
+        self.members_sent_again = 0
         self.invalid_entries = 0
         self.refused_rows = 0
 
@@ -42,14 +43,15 @@ class ProgressLog:
             self._rows_here = 0
             self._rows_to_do = delta.row_count - before.rows
             already = f", {before.rows:,} were acknowledged before" if before.rows else ""
-            line = f"{self._doing} {self._rows_to_do:,} people{already}"
+            line = f"{self._doing} {self._rows_to_do:,} rows{already}"
         self._say(line)
 
-    def acknowledged(self, rows: int, invalid_entries: int) -> None:
+    def acknowledged(self, rows: int, invalid_entries: int, members_sent_again: int = 0) -> None:
         """Count another acknowledged batch."""
         with self._lock:
             self.batches += 1
             self.rows += rows
+            self.members_sent_again += members_sent_again
             self.invalid_entries += invalid_entries
             self._rows_here += rows
             now = self._clock()
@@ -59,7 +61,7 @@ class ProgressLog:
             rate = self._rows_here / (now - self._began_at)
             left = (self._rows_to_do - self._rows_here) / rate
             line = (
-                f"{self._doing}: {self._rows_here:,} of {self._rows_to_do:,} people, "
+                f"{self._doing}: {self._rows_here:,} of {self._rows_to_do:,} rows, "
                 f"{rate:,.0f} a second, about {_duration(left)} left"
             )
         self._say(line)

@@ -4,7 +4,7 @@ from mm_pipelines.delivery import ledger
 from mm_pipelines.delivery.batch import Batch, InSession
 from mm_pipelines.delivery.batch_sender import BatchSender, is_about_content, is_session_over
 from mm_pipelines.delivery.deltas import Delta
-from mm_pipelines.delivery.lanes import Slice
+from mm_pipelines.delivery.lanes import Slice, numbers_in_list
 from mm_pipelines.delivery.refusals import CallBudget, Part, RefusalSearch
 from mm_pipelines.graph_api.errors import PermanentError
 from mm_pipelines.payload import quarantine
@@ -81,7 +81,7 @@ class RefusedBatches:
                     delta.audience,
                     delta.day,
                     "audience_upload",
-                    row.rows["row_number"].to_list(),
+                    numbers_in_list(row.rows),
                     REFUSED_BY_META,
                 )
         self._batches.progress.rejected(row.rows.height)

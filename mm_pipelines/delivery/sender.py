@@ -126,14 +126,20 @@ class Sender:
                 for open_session in ledger.unclosed_sessions(connection, delta)
                 if self._batches.age(open_session.session) < CLOSE_AFTER
             ]
-        shares = shares_of(
-            gaps, self._context.sending.sessions_side_by_side, self._context.sending.batch_size
-        )
+        lanes_at_most = self._sessions_at_once(delta, sum(map(len, gaps)))
+        shares = shares_of(gaps, lanes_at_most, self._context.sending.batch_size)
         lanes = [
             Lane(share, sessions[number] if number < len(sessions) else None)
             for number, share in enumerate(shares)
         ]
         self._send_side_by_side(delta, lanes)
+
+    def _sessions_at_once(self, delta: Delta, rows: int) -> int:
+        """So many that no session of an upload has fewer rows than it should."""
+        sending = self._context.sending
+        if delta.operation == "remove" or not sending.minimum_upload:
+            return sending.sessions_side_by_side
+        return max(1, min(sending.sessions_side_by_side, rows // sending.minimum_upload))
 
     def _close(self, delta: Delta, reason: str) -> UploadRefusedError:
         """Close a delta that Meta refuses; the error for it."""
@@ -209,7 +215,7 @@ class Sender:
             )
             ledger.record_sent(connection, delta, batch)
         if lane.answered is not None:
-            self._batches.report(lane.answered)
+            self._batches.report(delta, lane.answered)
             lane.answered = None
         return batch
 

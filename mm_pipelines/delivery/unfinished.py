@@ -4,8 +4,7 @@ People who opted out or were removed since an upload was frozen are not sent any
 the upload is frozen again without them.
 """
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -15,14 +14,8 @@ from mm_pipelines.delivery.context import DeliveryContext
 from mm_pipelines.delivery.deltas import Delta, NewDelta
 from mm_pipelines.delivery.errors import AudienceTooSmallError, UploadRefusedError
 from mm_pipelines.delivery.sender import Sender
-
-SuppressedAmong = Callable[[pl.LazyFrame, datetime | None], pl.DataFrame]
-"""Returns, of EMAIL and PHONE hashes, those suppressed at a time or later."""
-
-
-def none_suppressed(people: pl.LazyFrame, since: datetime | None) -> pl.DataFrame:  # noqa: ARG001
-    """`SuppressedAmong` for an empty suppression list."""
-    return pl.DataFrame(schema=dict.fromkeys(IDENTITY, pl.String))
+from mm_pipelines.delivery.suppressed import SuppressedAmong
+from mm_pipelines.delivery.top_up import ToppedUp, TopUp
 
 
 class Unfinished:
@@ -33,6 +26,7 @@ class Unfinished:
         sender: Of the audience.
         custom_audience_id: The Custom Audience.
         suppressed_among: Returns who opted out.
+        top_up: Fills small rests of uploads with members; None leaves them small.
     """
 
     def __init__(
@@ -41,12 +35,14 @@ class Unfinished:
         sender: Sender,
         custom_audience_id: str,
         suppressed_among: SuppressedAmong,
+        top_up: TopUp | None = None,
     ) -> None:
         self._database = context.database
         self._storage = context.storage
         self._sender = sender
         self._custom_audience_id = custom_audience_id
         self._suppressed_among = suppressed_among
+        self._top_up = top_up
         self._say = context.say
 
     def finish(self) -> int:
@@ -143,7 +139,8 @@ class Unfinished:
         candidates = self._rest(upload, keys)
         members = membership.current(self._database, self._storage, self._custom_audience_id)
         people = delta_file.new_people(self._storage, candidates, members, leaving)
-        file = delta_file.publish(self._storage, self._custom_audience_id, people, candidates.keys)
+        rest = delta_file.publish(self._storage, self._custom_audience_id, people, candidates.keys)
+        filled = self._top_up.with_members(rest, members) if self._top_up else ToppedUp(rest)
         new = NewDelta(
             audience=upload.audience,
             day=upload.day,
@@ -151,16 +148,17 @@ class Unfinished:
             operation="add",
             origin=upload.origin,
             source_sha256=upload.source_sha256,
-            path=file.path,
-            row_count=file.row_count,
-            keys=file.keys,
+            path=filled.file.path,
+            row_count=filled.file.row_count,
+            keys=filled.file.keys,
             left_out=leaving.height,
+            topped_up=filled.members,
         )
         with self._database.transaction() as connection:
             if upload.is_open:
                 reason = "continued without people who opted out or were removed meanwhile"
                 deltas.close(connection, upload, "continued", reason)
                 ledger.abandon_sent(connection, upload)
-            successor = deltas.freeze(connection, new)
+            successor = filled.freeze(connection, new)
             deltas.continue_in(connection, upload, successor)
         return successor

@@ -44,7 +44,8 @@ class Counts:
         rows_merged: Rows of people who are in the same list already.
         people_hashed: People in the hashed payloads, counted once per list.
         audiences: Custom Audiences.
-        rows_uploaded: People new to their audience, acknowledged by Meta.
+        rows_uploaded: Rows that Meta acknowledged: people new to their audience, and members that
+            fill up small uploads.
         rows_processed: Those of them in batches that Meta has reported.
         matched_lower: Meta's lower bound of people matched, over all audiences.
         matched_upper: Meta's upper bound.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from mm_pipelines.delivery.context import DeliveryContext, Sending
 from mm_pipelines.delivery.custom_audience import AudienceSpec
-from mm_pipelines.delivery.upload import UploadPlan
+from mm_pipelines.delivery.upload_plan import UploadPlan
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.partitions import CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -41,6 +41,7 @@ def sending() -> Sending:
         batch_size=settings.batch_size,
         sessions_side_by_side=settings.sessions_side_by_side,
         delete_via_post=settings.delete_via_post,
+        minimum_upload=settings.minimum_upload,
     )
 
 

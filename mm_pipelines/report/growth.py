@@ -10,7 +10,8 @@ from sqlalchemy import Connection, text
 
 from mm_pipelines.tokens.snapshots import take_snapshot
 
-# Counts one day and stores it. The bounds are the whole audience's, so the newest status of each
+# Counts one day and stores it. Delivered and processed count new people, not the members that small
+# uploads are filled up with. The bounds are the whole audience's, so the newest status of each
 # audience until that day has them. Tokens are those of the day's snapshot, or the present ones if
 # the day is today; a past day without a snapshot keeps what was counted while it lasted, else null.
 _REFRESH = text("""
@@ -25,8 +26,13 @@ select
      where audience = any(:audiences) and day = :day),
     (select coalesce(sum(coalesce(new_people, row_count)), 0) from mm.upload_batch
      where audience = any(:audiences) and day = :day and status = 'acknowledged'),
-    (select coalesce(sum(rows_processed), 0) from mm.match_status
-     where audience = any(:audiences) and day = :day),
+    (select coalesce(sum(least(state.rows_processed, batches.people)), 0)
+     from mm.match_status as state
+     join lateral (
+         select sum(coalesce(new_people, row_count)) as people from mm.upload_batch
+         where audience = state.audience and day = state.day and status = 'acknowledged'
+     ) as batches on true
+     where state.audience = any(:audiences) and state.day = :day),
     (select sum(lower_bound) from (
         select distinct on (audience) lower_bound from mm.match_status
         where audience = any(:audiences) and day <= :day and lower_bound is not null

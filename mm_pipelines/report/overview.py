@@ -38,7 +38,7 @@ select
     known.audience, known.custom_audience_id, known.page_id, known.ad_account_id, known.name,
     known.created_at,
     coalesce((
-        select sum(row_count) from mm.upload_batch as batch
+        select sum(coalesce(new_people, row_count)) from mm.upload_batch as batch
         where batch.audience = known.audience and batch.status = 'acknowledged'
     ), 0)::bigint as uploaded,
     newest.lower_bound, newest.upper_bound, newest.status, newest.last_event_at

@@ -30,6 +30,17 @@ INSERT OR IGNORE INTO resent_row
     WHERE audience = ?2 AND email = ?3 AND phone = ?4 AND batch <> ?1
 """
 
+_KEEP_RESENT = """
+UPDATE member SET batch = resent.batch
+FROM (
+    SELECT r.email, r.phone, min(r.batch) AS batch FROM resent_row r
+    JOIN batch b ON b.number = r.batch
+    WHERE b.processed_at IS NULL GROUP BY r.email, r.phone
+) AS resent
+WHERE member.audience = ? AND member.batch IN ({marks})
+    AND member.email = resent.email AND member.phone = resent.phone
+"""
+
 _SENT = """
 SELECT email, phone FROM member WHERE batch = :batch AND audience = :audience
 UNION ALL
@@ -100,8 +111,9 @@ def sent_people(db: sqlite3.Connection, audience: int, batch: int) -> list[tuple
 
 
 def discard(db: sqlite3.Connection, audience: sqlite3.Row, batches: Sequence[int]) -> None:
-    """Take out the members that these batches added."""
+    """Take out the members that these batches added and no batch still to be matched has again."""
     marks = ", ".join("?" * len(batches))
+    db.execute(_KEEP_RESENT.format(marks=marks), (audience["number"], *batches))
     gone = db.execute(
         f"DELETE FROM member WHERE audience = ? AND batch IN ({marks}) RETURNING email, phone",
         (audience["number"], *batches),

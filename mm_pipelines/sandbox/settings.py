@@ -44,7 +44,8 @@ class Variants(BaseModel):
         description="What '100 or more users matched in the upload' means. audience: an audience "
         "with fewer matches hides its tokens; session: only sessions with so many matches earn "
         "tokens, members sent again included; discard: as session, and the new rows of a session "
-        "with fewer matches are discarded when its last batch is matched.",
+        "with fewer matches are discarded when its last batch is matched, unless a batch still to "
+        "be matched contains them too.",
     )
     envelope: Literal["changes", "changes_bare_value", "bare"] = Field(
         default="changes",

@@ -21,7 +21,8 @@ from mm_pipelines.consent.opt_outs import (
 )
 from mm_pipelines.delivery.context import DeliveryContext, Sending
 from mm_pipelines.delivery.custom_audience import AudienceSpec
-from mm_pipelines.delivery.upload import UploadPlan, upload
+from mm_pipelines.delivery.upload import upload
+from mm_pipelines.delivery.upload_plan import UploadPlan
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.graph_api.retry import RetryPolicy

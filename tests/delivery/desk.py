@@ -15,8 +15,9 @@ from mm_pipelines.delivery import ledger
 from mm_pipelines.delivery.batch import Delivered
 from mm_pipelines.delivery.context import DeliveryContext, Sending
 from mm_pipelines.delivery.custom_audience import AudienceSpec
-from mm_pipelines.delivery.unfinished import SuppressedAmong, none_suppressed
-from mm_pipelines.delivery.upload import UploadPlan, UploadSummary, upload
+from mm_pipelines.delivery.suppressed import SuppressedAmong, none_suppressed
+from mm_pipelines.delivery.upload import UploadSummary, upload
+from mm_pipelines.delivery.upload_plan import UploadPlan
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.retry import RetryPolicy
 from mm_pipelines.payload import registry
@@ -124,7 +125,16 @@ class Desk:
         for row, name in (unhashed or {}).items():
             plain = pl.when(row_number=row).then(pl.lit(f"plain{row}")).otherwise(pl.col(name))
             frame = frame.with_columns(plain.alias(name))
+        return self._publish_frame(frame, day, audience)
 
+    def publish_columns(
+        self, columns: Mapping[str, Sequence[str]], *, day: date = DAY
+    ) -> HashedPayload:
+        """Publish a payload of exactly these schema keys."""
+        frame = pl.DataFrame(columns).with_row_index("row_number", offset=1)
+        return self._publish_frame(frame, day, SPEC.audience)
+
+    def _publish_frame(self, frame: pl.DataFrame, day: date, audience: str) -> HashedPayload:
         def write(path: Path) -> None:
             frame.write_parquet(path)
 
@@ -158,7 +168,12 @@ class Desk:
         **plan: Any,
     ) -> UploadSummary:
         """Upload a day's payload."""
-        sending = Sending(batch_size, side_by_side, plan.pop("delete_via_post", False))
+        sending = Sending(
+            batch_size,
+            side_by_side,
+            plan.pop("delete_via_post", False),
+            plan.pop("minimum_upload", 0),
+        )
         wanted = replace(UploadPlan(SPEC, day), **plan)
         with client or self.client() as used:
             return upload(self.context(used, sending), wanted, suppressed_among)

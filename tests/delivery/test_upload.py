@@ -13,7 +13,8 @@ from mm_pipelines.delivery.errors import (
     PayloadMissingError,
     TooManyRemovalsError,
 )
-from mm_pipelines.delivery.upload import UploadPlan, preview
+from mm_pipelines.delivery.preview import preview
+from mm_pipelines.delivery.upload_plan import UploadPlan
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.payload import registry
 from mm_pipelines.warehouse.database import LockTakenError

@@ -4,7 +4,8 @@ import time
 from dataclasses import replace
 
 from mm_pipelines.delivery.context import DeliveryContext, Sending
-from mm_pipelines.delivery.upload import UploadPlan, upload
+from mm_pipelines.delivery.upload import upload
+from mm_pipelines.delivery.upload_plan import UploadPlan
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import ThrottledError
 from mm_pipelines.graph_api.retry import RetryPolicy

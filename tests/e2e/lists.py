@@ -15,7 +15,7 @@ ONE_DAY = 60
 
 _CONFIG = """
 start_date: {start_date}
-settings: {{batch_size: 10, token_pull_minutes: 0.25}}
+settings: {{batch_size: 10, token_pull_minutes: 0.25, minimum_upload: 0}}
 pages:
   acme: {{page_id: "{page_id}", access_token_env: ACME_PAGE_TOKEN}}
   globex: {{page_id: "245252525235234", access_token_env: GLOBEX_PAGE_TOKEN}}
