@@ -7,7 +7,8 @@ from dagster._core.storage.runs.schema import RunsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.test_utils import create_run_for_test
 
-from mm_pipelines.sensors.run_requests import MAX_ATTEMPTS, REQUESTED_FOR_TAG
+from mm_pipelines.sensors.run_records import REQUESTED_FOR_TAG
+from mm_pipelines.sensors.run_requests import MAX_ATTEMPTS
 
 
 def failed_until_paused(instance: dg.DagsterInstance, asset: str, partition: str) -> None:
@@ -21,20 +22,11 @@ def failed_until_paused(instance: dg.DagsterInstance, asset: str, partition: str
         )
 
 
-def ended_earlier(instance: dg.DagsterInstance, by: timedelta) -> None:
-    """Move the end of every run back in time."""
-    _move(instance, "update_timestamp", by)
-
-
-def created_earlier(instance: dg.DagsterInstance, by: timedelta) -> None:
-    """Move the creation of every run back in time."""
-    _move(instance, "create_timestamp", by)
-
-
-def _move(instance: dg.DagsterInstance, column: str, by: timedelta) -> None:
+def changed_earlier(instance: dg.DagsterInstance, by: timedelta) -> None:
+    """Move the last change of every run's status, such as its end, back in time."""
     storage = instance.run_storage
     assert isinstance(storage, SqlRunStorage)
     for record in instance.get_run_records():
-        at = (getattr(record, column) - by).replace(tzinfo=None)
+        at = (record.update_timestamp - by).replace(tzinfo=None)
         with storage.connect() as connection:
-            connection.execute(RunsTable.update().values({column: at}))
+            connection.execute(RunsTable.update().values(update_timestamp=at))

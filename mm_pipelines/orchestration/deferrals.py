@@ -64,6 +64,11 @@ class Deferral:
     attempts: int
     deferred_at: datetime
 
+    def __str__(self) -> str:
+        if self.waits_for_lock:
+            return f"deferred until the lock on {self.waits_for_lock} is free"
+        return f"deferred until {self.due_at:%Y-%m-%d %H:%M:%S} UTC: {self.reason}"
+
 
 def defer(
     connection: Connection,

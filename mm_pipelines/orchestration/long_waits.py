@@ -125,14 +125,8 @@ def _defer(
     # A lock is free when the other run ends, however long that takes.
     if deferral.attempts >= MOST_RETRIES and lock is None:
         raise failure(error) from None
-    context.log.warning(f"{error} - deferred {_until(deferral)}")
+    context.log.warning(f"The rest of the work is {deferral}")
     return deferral
-
-
-def _until(deferral: Deferral) -> str:
-    if deferral.waits_for_lock:
-        return "until the lock is free"
-    return f"until {deferral.due_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _work(context: dg.AssetExecutionContext) -> tuple[str, str]:

@@ -32,11 +32,17 @@ _BY_ASSET: Final = {
     "hashed_payload": UPLOADS,
     "custom_audience": UPLOADS,
     "audience_upload": UPLOADS,
+    "audiences_at_meta": UPLOADS,
 }
+
+
+def priority_of(asset: str) -> int:
+    """The priority of a run that is requested for an asset."""
+    return _BY_ASSET[asset]
 
 
 def priority_tags(asset: str) -> dict[str, str]:
     """The tags of a run that is requested for an asset."""
-    priority = _BY_ASSET[asset]
+    priority = priority_of(asset)
     shared = SHARED_SLOT if priority < SENDER_FILES else {}
     return {PRIORITY_TAG: str(priority), **shared}

@@ -15,11 +15,10 @@ from pydantic import BaseModel, Field, ValidationError
 from mm_pipelines.lists.location import stat_list
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, AudienceDay
-from mm_pipelines.sensors.run_requests import (
-    PendingWork,
-    build_run_requests,
-    last_materialized,
-)
+from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.sensors.run_records import last_materialized
+from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests
+from mm_pipelines.warehouse.database import Database
 
 DAYS_WATCHED = 7
 """Days up to today whose lists are watched. Older lists are uploaded by a backfill."""
@@ -71,10 +70,13 @@ class Seen(BaseModel):
     ),
 )
 @skip_on_passing_fault
-def customer_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def customer_list_sensor(
+    context: dg.SensorEvaluationContext, database: DatabaseResource
+) -> dg.SensorResult:
     """Request the upload of each list that was not uploaded in its present state."""
     return _evaluate(
         context,
+        database.get(),
         asset="audience_upload",
         job="daily_upload",
         urls_of=lambda partition: [partition.list_url],
@@ -91,10 +93,13 @@ def customer_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult
     ),
 )
 @skip_on_passing_fault
-def removal_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def removal_list_sensor(
+    context: dg.SensorEvaluationContext, database: DatabaseResource
+) -> dg.SensorResult:
     """Request the removals of each list that was not carried out in its present state."""
     return _evaluate(
         context,
+        database.get(),
         asset="audience_removals",
         job=None,
         urls_of=lambda partition: [url for _, url in partition.removal_lists],
@@ -103,6 +108,7 @@ def removal_list_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 def _evaluate(
     context: dg.SensorEvaluationContext,
+    database: Database,
     *,
     asset: str,
     job: str | None,
@@ -119,16 +125,25 @@ def _evaluate(
         key = str(partition.key)
         if mark and (key not in lists or lists[key].mark != mark):
             lists[key] = SeenList(mark=mark, seen_at=now)
-    due = []
-    for key, entry in lists.items():
-        if not entry.done:
-            done_at = last_materialized(context.instance, asset, key)
-            entry.done = done_at is not None and done_at > entry.seen_at
-        if not entry.done:
-            due.append(PendingWork(asset, key, entry.seen_at, newest_at=entry.seen_at, job=job))
+    undone = [key for key, entry in lists.items() if not entry.done]
+    done_at = last_materialized(context.instance, asset, undone) if undone else {}
+    for key in undone:
+        lists[key].done = key in done_at and done_at[key] > lists[key].seen_at
+    due = [
+        PendingWork(
+            asset,
+            key,
+            done_at=entry.seen_at,
+            newest_at=entry.seen_at,
+            job=job,
+            urgent_since=entry.seen_at,
+        )
+        for key, entry in lists.items()
+        if not entry.done
+    ]
     last_examined = str(examined[-1].key) if examined else ""
     cursor = Seen(lists=lists, last_examined=last_examined).model_dump_json()
-    return build_run_requests(context.instance, due).result(context, cursor=cursor)
+    return build_run_requests(context.instance, database, due).result(context, cursor=cursor)
 
 
 def _watched(now: datetime) -> Iterator[AudienceDay]:

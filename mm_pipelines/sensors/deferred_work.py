@@ -10,17 +10,24 @@ from sqlalchemy import Connection
 from mm_pipelines.delivery import interrupted_deltas
 from mm_pipelines.orchestration import deferrals
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
+from mm_pipelines.orchestration.priorities import priority_of
 from mm_pipelines.partitions import AUDIENCE, AUDIENCE_BY_DAY, PAGE, PAGE_BY_DAY, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
-from mm_pipelines.sensors.run_requests import EVERY_LOOP_SECONDS, PendingWork, build_run_requests
+from mm_pipelines.sensors.run_requests import (
+    EVERY_LOOP_SECONDS,
+    PendingWork,
+    TickOutcome,
+    request_runs,
+)
 from mm_pipelines.warehouse.advisory_locks import held_locks
 
-INTERRUPTED_AFTER = timedelta(minutes=15)
-"""An open delta without a sent batch for so long is no longer worked on."""
+INTERRUPTED_AFTER = timedelta(minutes=2)
+"""A run works on an open delta with shorter pauses, and holds the lock of its audience."""
 
-_ASSETS: Final[Mapping[str, dg.PartitionsDefinition]] = {
+_ASSETS: Final[Mapping[str, dg.PartitionsDefinition | None]] = {
     "audience_upload": AUDIENCE_BY_DAY,
     "audience_removals": AUDIENCE_BY_DAY,
+    "audiences_at_meta": None,
     "custom_audience": AUDIENCE,
     "optin_requests": PAGE_BY_DAY,
     "subscription_tokens": PAGE,
@@ -43,44 +50,48 @@ def deferred_work_sensor(
     context: dg.SensorEvaluationContext, database: DatabaseResource
 ) -> dg.SensorResult:
     """Request deferred work that is due, and open deltas that no run works on."""
-    notes: list[str] = []
+    outcome = TickOutcome()
     with database.get().transaction() as connection:
-        due = [*_deferred(connection, notes), *_interrupted(connection)]
-    current = [
-        work
-        for work in {(work.asset, work.partition_key): work for work in due}.values()
-        if _ASSETS[work.asset].has_partition_key(work.partition_key)
-    ]
-    outcome = build_run_requests(context.instance, current)
-    outcome.notes += notes
-    return outcome.result(context)
+        due = [*_deferred(connection, outcome), *_interrupted(connection)]
+    current = [work for work in due if _has_partition(work)]
+    return request_runs(context.instance, database.get(), current, outcome).result(context)
 
 
-def _deferred(connection: Connection, notes: list[str]) -> Iterator[PendingWork]:
+def _deferred(connection: Connection, outcome: TickOutcome) -> Iterator[PendingWork]:
+    """The deferrals that are due and whose lock is free, the most urgent first."""
     now = datetime.now(UTC)
     pending = [deferral for deferral in deferrals.pending(connection) if deferral.asset in _ASSETS]
-    held = held_locks(connection, {lock for d in pending if (lock := d.waits_for_lock)})
+    pending.sort(key=lambda deferral: -priority_of(deferral.asset))
+    taken = held_locks(connection, {lock for d in pending if (lock := d.waits_for_lock)})
     for deferral in pending:
-        if deferral.waits_for_lock in held:
-            notes.append(
-                f"{deferral.asset} of {deferral.partition_key} waits until another run releases "
-                f"the lock on {deferral.waits_for_lock}"
-            )
-        elif deferral.due_at <= now:
-            yield PendingWork(deferral.asset, deferral.partition_key, done_at=deferral.deferred_at)
+        work = PendingWork(
+            deferral.asset,
+            deferral.partition_key,
+            done_at=deferral.deferred_at,
+            lock=deferral.waits_for_lock,
+        )
+        if deferral.due_at <= now and deferral.waits_for_lock not in taken:
+            yield work
         else:
-            notes.append(
-                f"{deferral.asset} of {deferral.partition_key} is deferred until "
-                f"{deferral.due_at:%H:%M:%S} UTC: {deferral.reason}"
-            )
+            outcome.notes.append(f"{work.name} is {deferral}")
 
 
 def _interrupted(connection: Connection) -> Iterator[PendingWork]:
     """Open deltas whose run died. The upload of any day finishes its audience's open deltas."""
-    for delta in interrupted_deltas.find(connection, idle_for=INTERRUPTED_AFTER):
-        yield PendingWork(
-            "audience_upload",
-            AudienceDay(delta.audience, delta.day).key,
-            done_at=delta.last_active_at,
-            ignore_runs_before=delta.last_active_at,
-        )
+    found = interrupted_deltas.find(connection, idle_for=INTERRUPTED_AFTER)
+    locks = {delta.audience: f"audience:{delta.audience}" for delta in found}
+    taken = held_locks(connection, locks.values())
+    for delta in found:
+        if locks[delta.audience] not in taken:
+            yield PendingWork(
+                "audience_upload",
+                AudienceDay(delta.audience, delta.day).key,
+                done_at=delta.last_active_at,
+                lock=locks[delta.audience],
+            )
+
+
+def _has_partition(work: PendingWork) -> bool:
+    """Whether mm.yaml still has the audience or Page."""
+    partitions = _ASSETS[work.asset]
+    return partitions is None or partitions.has_partition_key(work.partition_key)

@@ -1,6 +1,6 @@
 """Requests the assets that handle what people do on Messenger."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import dagster as dg
@@ -11,20 +11,17 @@ from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, PageDay
 from mm_pipelines.resources.database import DatabaseResource
-from mm_pipelines.sensors.run_requests import (
-    EVERY_LOOP_SECONDS,
-    PendingWork,
-    build_run_requests,
-    last_materialized,
-)
+from mm_pipelines.sensors.run_records import last_materialized
+from mm_pipelines.sensors.run_requests import EVERY_LOOP_SECONDS, PendingWork, build_run_requests
 from mm_pipelines.webhooks import page_event
 
 _ACKNOWLEDGED_BY = {"messaging_optins": CONSENT_FIELDS, "conversations": MESSAGE_FIELDS}
+_ASSETS = (*_ACKNOWLEDGED_BY, "optin_requests")
 _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 
 @dg.sensor(
-    asset_selection=dg.AssetSelection.assets("messaging_optins", "conversations", "optin_requests"),
+    asset_selection=dg.AssetSelection.assets(*_ASSETS),
     minimum_interval_seconds=EVERY_LOOP_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
@@ -39,11 +36,17 @@ def optin_sensor(
     """Request one run per asset and Page with something to do."""
     with database.get().transaction() as connection:
         due = [*_events(connection), *_people_to_ask(connection)]
-    work = [
-        PendingWork(asset, key, last_materialized(context.instance, asset, key), asked_at)
-        for asset, key, asked_at in due
-    ]
-    return build_run_requests(context.instance, work).result(context)
+    work = [work for asset in _ASSETS for work in _pending(context.instance, asset, due)]
+    return build_run_requests(context.instance, database.get(), work).result(context)
+
+
+def _pending(
+    instance: dg.DagsterInstance, asset: str, due: Sequence[tuple[str, str, datetime]]
+) -> Iterator[PendingWork]:
+    keys = {key: newest_at for due_asset, key, newest_at in due if due_asset == asset}
+    done_at = last_materialized(instance, asset, keys) if keys else {}
+    for key, newest_at in keys.items():
+        yield PendingWork(asset, key, done_at.get(key), newest_at)
 
 
 def _events(connection: Connection) -> Iterator[tuple[str, str, datetime]]:

@@ -7,14 +7,17 @@ run key contains an attempt number, because Dagster never launches a key again w
 requests for the same attempt launch one run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from mm_pipelines.jobs import ASSETS_BY_JOB
+from mm_pipelines.orchestration import deferrals
+from mm_pipelines.orchestration.deferrals import Deferral
 from mm_pipelines.orchestration.priorities import priority_tags
+from mm_pipelines.sensors.run_records import REQUESTED_FOR_TAG, Work, failed_runs, in_flight
+from mm_pipelines.warehouse.database import Database
 
 MAX_ATTEMPTS = 5
 """After this many failed runs in a row, a partition is paused until a person materializes it or
@@ -29,19 +32,7 @@ The daemon evaluates its sensors every 5 s and skips those whose interval has no
 with an interval of 5 s missed every other loop, because its tick starts a little after the loop.
 """
 
-REQUESTED_FOR_TAG = "mm/requested_for"
-_PARTITION_TAG = "dagster/partition"
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _FIRST_WAIT = timedelta(seconds=30)
-_UNFINISHED_RUNS_READ = 1_000
-_UNFINISHED = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
-_FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 @dataclass(frozen=True)
@@ -49,12 +40,15 @@ class PendingWork:
     """A partition of an asset that is out of date.
 
     Attributes:
+        asset: The asset's key.
+        partition_key: Empty for an asset without partitions.
         done_at: When the asset last did this partition's work. Earlier failures do not count.
         newest_at: When the newest event or change arrived that makes the work due. Failures before
             it lengthen the wait and do not pause the partition.
         job: The job to launch. None launches the asset alone.
-        ignore_runs_before: Unfinished runs created earlier do not cover the work: they stopped
-            working on it without an end that Dagster noticed.
+        urgent_since: When the newest part of the work arrived that need not wait for a deferral
+            recorded before it.
+        lock: The lock that only one run can hold: one piece of work is requested at a time.
     """
 
     asset: str
@@ -62,12 +56,22 @@ class PendingWork:
     done_at: datetime | None
     newest_at: datetime | None = None
     job: str | None = None
-    ignore_runs_before: datetime | None = None
+    urgent_since: datetime | None = None
+    lock: str | None = None
+
+    @property
+    def work(self) -> Work:
+        """What the run records are searched for."""
+        return self.asset, self.partition_key
 
     @property
     def name(self) -> str:
         """How logs and skip messages name it."""
-        return f"{self.asset} of {self.partition_key}"
+        return f"{self.asset} of {self.partition_key}" if self.partition_key else self.asset
+
+    def waits_for(self, deferral: Deferral) -> bool:
+        """Whether only the deferred work sensor requests it."""
+        return self.urgent_since is None or self.urgent_since <= deferral.deferred_at
 
 
 @dataclass
@@ -96,39 +100,60 @@ class TickOutcome:
         )
 
 
-def build_run_requests(instance: dg.DagsterInstance, due: Sequence[PendingWork]) -> TickOutcome:
-    """Request the due work that no run in flight covers and that may be tried now.
+def build_run_requests(
+    instance: dg.DagsterInstance, database: Database, due: Sequence[PendingWork]
+) -> TickOutcome:
+    """Request the due work that no living run covers, that is not deferred, and may be tried now.
 
     Args:
         instance: Its run records say what is in flight and what failed.
+        database: Holds the deferrals, and the locks of living runs.
         due: The work, the longest due first.
     """
+    with database.transaction() as connection:
+        deferred = {(d.asset, d.partition_key): d for d in deferrals.pending(connection)}
     outcome = TickOutcome()
-    in_flight = _covered_by_unfinished_runs(instance) if due else {}
+    ready = []
     for work in due:
-        covered_since = in_flight.get((work.asset, work.partition_key))
-        if covered_since and covered_since > (work.ignore_runs_before or _LONG_AGO):
+        deferral = deferred.get(work.work)
+        if deferral is not None and work.waits_for(deferral):
+            outcome.notes.append(f"{work.name} is {deferral}")
+        else:
+            ready.append(work)
+    return request_runs(instance, database, ready, outcome)
+
+
+def request_runs(
+    instance: dg.DagsterInstance,
+    database: Database,
+    due: Sequence[PendingWork],
+    outcome: TickOutcome,
+) -> TickOutcome:
+    """The same for work that may be requested although it is deferred; extends the outcome."""
+    if not due:
+        return outcome
+    works = {work.work for work in due}
+    with database.transaction() as connection:
+        covered = in_flight(instance, connection, works)
+    failed = failed_runs(instance, works)
+    locks = {work.lock for work in due if work.lock and work.work in covered}
+    for work in due:
+        failures = _Failures.of(work, failed)
+        if work.work in covered:
             outcome.notes.append(f"{work.name} is in flight")
-            continue
-        failures = _failures(instance, work)
-        if failures.since_newest >= MAX_ATTEMPTS:
-            outcome.notes.append(
-                f"{work.name} is paused after {failures.in_a_row} failed runs. Fix the cause shown "
-                "in the last run, then re-execute that run or materialize the partition"
-            )
-            continue
-        if datetime.now(UTC) < failures.retry_at:
-            outcome.notes.append(
-                f"{work.name} failed {failures.in_a_row} times; next attempt at "
-                f"{failures.retry_at:%H:%M:%S} UTC"
-            )
-            continue
-        if len(outcome.requests) == MAX_RUNS_PER_TICK:
+        elif work.lock in locks:
+            outcome.notes.append(f"{work.name} is next: another run takes the lock on {work.lock}")
+        elif refusal := failures.refusal():
+            outcome.notes.append(f"{work.name} {refusal}")
+        elif len(outcome.requests) == MAX_RUNS_PER_TICK:
             outcome.notes.append(
                 f"more than {MAX_RUNS_PER_TICK} partitions are due; the next ticks request the rest"
             )
             break
-        outcome.requests.append(_request(work, attempt=failures.in_a_row + 1))
+        else:
+            outcome.requests.append(_request(work, attempt=failures.in_a_row + 1))
+            if work.lock:
+                locks.add(work.lock)
     return outcome
 
 
@@ -138,53 +163,13 @@ def wait_after(failures: int) -> timedelta:
     return wait
 
 
-def last_materialized(
-    instance: dg.DagsterInstance, asset: str, partition_key: str
-) -> datetime | None:
-    """When an asset's partition was last materialized; None before the first time."""
-    records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition_key]), limit=1
-    ).records
-    return datetime.fromtimestamp(records[0].timestamp, UTC) if records else None
-
-
-def _covered_by_unfinished_runs(
-    instance: dg.DagsterInstance,
-) -> dict[tuple[str, str], datetime]:
-    """The assets and partitions of queued and running runs, and when the newest was created."""
-    records = instance.get_run_records(
-        dg.RunsFilter(statuses=list(_UNFINISHED)),
-        limit=_UNFINISHED_RUNS_READ,
-        order_by="create_timestamp",
-        ascending=False,
-    )
-    covered: dict[tuple[str, str], datetime] = {}
-    for record in records:
-        run = record.dagster_run
-        if _PARTITION_TAG in run.tags and not _was_never_launched(run):
-            for asset in _assets_of(run):
-                covered.setdefault((asset, run.tags[_PARTITION_TAG]), record.create_timestamp)
-    return covered
-
-
-def _assets_of(run: dg.DagsterRun) -> set[str]:
-    if run.asset_selection:
-        return {key.to_user_string() for key in run.asset_selection}
-    return set(ASSETS_BY_JOB.get(run.job_name, ()))
-
-
-def _was_never_launched(run: dg.DagsterRun) -> bool:
-    """Whether a tick created the run and died before the launch; the same key launches it."""
-    return run.status is dg.DagsterRunStatus.NOT_STARTED and REQUESTED_FOR_TAG in run.tags
-
-
 def _request(work: PendingWork, attempt: int) -> dg.RunRequest:
     done_at = work.done_at.isoformat() if work.done_at else "never"
     return dg.RunRequest(
         run_key=f"{work.asset}:{work.partition_key}:{done_at}:attempt-{attempt}",
         job_name=work.job,
         asset_selection=None if work.job else [dg.AssetKey(work.asset)],
-        partition_key=work.partition_key,
+        partition_key=work.partition_key or None,
         tags={REQUESTED_FOR_TAG: work.asset, **priority_tags(work.asset)},
     )
 
@@ -195,7 +180,7 @@ class _Failures:
 
     Attributes:
         in_a_row: Since the work was last done.
-        since_newest: Of these, those since the newest event arrived; counted up to MAX_ATTEMPTS.
+        since_newest: Of these, those since the newest event arrived.
         retry_at: When the next attempt may start.
     """
 
@@ -203,26 +188,32 @@ class _Failures:
     since_newest: int
     retry_at: datetime
 
+    @classmethod
+    def of(cls, work: PendingWork, failed: Mapping[Work, Sequence[dg.RunRecord]]) -> "_Failures":
+        now = datetime.now(UTC)
+        runs = [
+            run
+            for run in failed.get(work.work, ())
+            if work.done_at is None or run.create_timestamp > work.done_at
+        ]
+        if not runs:
+            return cls(in_a_row=0, since_newest=0, retry_at=now)
+        # Meta's clock may be ahead of ours. A time in the future must not hide the failures until
+        # then.
+        newest_at = work.newest_at if work.newest_at and work.newest_at <= now else None
+        return cls(
+            in_a_row=len(runs),
+            since_newest=sum(newest_at is None or run.create_timestamp > newest_at for run in runs),
+            retry_at=max(run.update_timestamp for run in runs) + wait_after(len(runs)),
+        )
 
-def _failures(instance: dg.DagsterInstance, work: PendingWork) -> _Failures:
-    since_done = dg.RunsFilter(
-        tags={REQUESTED_FOR_TAG: work.asset, _PARTITION_TAG: work.partition_key},
-        statuses=list(_FAILED),
-        created_after=work.done_at.astimezone(UTC) if work.done_at else None,
-    )
-    newest = instance.get_run_records(
-        since_done, limit=MAX_ATTEMPTS, order_by="create_timestamp", ascending=False
-    )
-    now = datetime.now(UTC)
-    if not newest:
-        return _Failures(in_a_row=0, since_newest=0, retry_at=now)
-    in_a_row = len(newest)
-    if in_a_row == MAX_ATTEMPTS:
-        in_a_row = instance.get_runs_count(since_done)
-    # Meta's clock may be ahead of ours. A time in the future must not hide the failures until then.
-    newest_at = work.newest_at if work.newest_at and work.newest_at <= now else None
-    return _Failures(
-        in_a_row=in_a_row,
-        since_newest=sum(newest_at is None or run.create_timestamp > newest_at for run in newest),
-        retry_at=max(run.update_timestamp for run in newest) + wait_after(in_a_row),
-    )
+    def refusal(self) -> str | None:
+        """Why no run is requested now; None if one may be."""
+        if self.since_newest >= MAX_ATTEMPTS:
+            return (
+                f"is paused after {self.in_a_row} failed runs. Fix the cause shown in the last "
+                "run, then re-execute that run or materialize the partition"
+            )
+        if datetime.now(UTC) < self.retry_at:
+            return f"failed {self.in_a_row} times; next attempt at {self.retry_at:%H:%M:%S} UTC"
+        return None

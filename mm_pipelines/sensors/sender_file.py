@@ -42,7 +42,7 @@ def sender_file_sensor(
     check = opt_outs_are_published(database.get())
     # An evaluation is stored only when the outcome changes.
     outcome = "passed" if check.passed else "failed"
-    return build_run_requests(context.instance, work).result(
+    return build_run_requests(context.instance, database.get(), work).result(
         context,
         cursor=outcome,
         evaluations=[] if outcome == (context.cursor or "passed") else [check],

@@ -1,8 +1,9 @@
 """Requests the assets that carry out opt-outs."""
 
 import logging
-from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 from sqlalchemy import Connection
@@ -17,7 +18,8 @@ from mm_pipelines.lists.location import list_url, stat_list
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, FIRST_PAGE_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
-from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests, last_materialized
+from mm_pipelines.sensors.run_records import last_materialized
+from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests
 from mm_pipelines.storage import without_credentials
 
 DAYS_WATCHED = 7
@@ -43,21 +45,14 @@ def unsubscribe_sensor(
     """Request a run for every open step of an opt-out."""
     today = datetime.now(CONFIG.zone).date()
     notes: list[str] = []
-    due: dict[PageDay, list[datetime]] = {}
     with database.get().transaction() as connection:
-        for partition, changed_at in _due(connection, today, notes, context.log):
-            due.setdefault(partition, []).extend([changed_at] if changed_at else [])
+        steps = list(_open_steps(connection, today, notes, context.log))
         lacking = follow_up_pulls.due(
             connection,
             list(_PAGE_KEYS),
             at_most_every=timedelta(minutes=CONFIG.settings.token_pull_minutes),
         )
-    opt_outs = [
-        PendingWork(
-            "unsubscribes", partition.key, _tried_since(context.instance, partition, changes)
-        )
-        for partition, changes in due.items()
-    ]
+    opt_outs = _opt_outs(context.instance, steps)
     pulls = [
         PendingWork(
             "subscription_tokens",
@@ -67,29 +62,61 @@ def unsubscribe_sensor(
         )
         for pull in lacking
     ]
-    outcome = build_run_requests(context.instance, [*opt_outs, *pulls])
+    outcome = build_run_requests(context.instance, database.get(), [*opt_outs, *pulls])
     outcome.notes += notes
     return outcome.result(context)
 
 
-def _tried_since(
-    instance: dg.DagsterInstance, partition: PageDay, changes: list[datetime]
-) -> datetime | None:
-    """Return the time from which failures count: earlier ones never delay a new opt-out."""
-    now = datetime.now(CONFIG.zone)
-    done_at = last_materialized(instance, "unsubscribes", partition.key)
+@dataclass(frozen=True)
+class _OpenStep:
+    """A step of opt-outs that is not done.
+
+    Attributes:
+        changed_at: When the opt-outs or the list arrived. Earlier failures never delay them.
+        urgent_since: Their people are suppressed at once, even while Meta throttles the Page.
+    """
+
+    partition: PageDay
+    changed_at: datetime | None = None
+    urgent_since: datetime | None = None
+
+
+def _opt_outs(instance: dg.DagsterInstance, steps: Sequence[_OpenStep]) -> list[PendingWork]:
+    """One piece of work for each partition with open steps."""
+    by_partition: dict[PageDay, list[_OpenStep]] = {}
+    for step in steps:
+        by_partition.setdefault(step.partition, []).append(step)
+    if not by_partition:
+        return []
+    keys = [partition.key for partition in by_partition]
+    done_at = last_materialized(instance, "unsubscribes", keys)
     # A file's time may be in the future, which would hide later failures.
-    known = [changed_at for changed_at in changes if changed_at <= now]
-    return max([*known, *([done_at] if done_at else [])], default=None)
+    now = datetime.now(UTC)
+    return [
+        PendingWork(
+            "unsubscribes",
+            partition.key,
+            done_at=_newest(
+                done_at.get(partition.key),
+                *(step.changed_at for step in steps if step.changed_at and step.changed_at <= now),
+            ),
+            urgent_since=_newest(*(step.urgent_since for step in steps)),
+        )
+        for partition, steps in by_partition.items()
+    ]
 
 
-def _due(
+def _newest(*times: datetime | None) -> datetime | None:
+    return max((at for at in times if at is not None), default=None)
+
+
+def _open_steps(
     connection: Connection, today: date, notes: list[str], log: logging.Logger
-) -> Iterator[tuple[PageDay, datetime | None]]:
-    """Yield each due partition with the time of the change that made it due."""
+) -> Iterator[_OpenStep]:
     for waiting in opt_out_requests.open_by_page(connection):
         if waiting.page_id in _PAGE_KEYS:
-            yield PageDay(_PAGE_KEYS[waiting.page_id], today), waiting.newest_at
+            partition = PageDay(_PAGE_KEYS[waiting.page_id], today)
+            yield _OpenStep(partition, waiting.newest_at, waiting.newest_at)
         else:
             notes.append(
                 f"{waiting.requests} opt-outs have the page_id {waiting.page_id}, which mm.yaml "
@@ -97,7 +124,7 @@ def _due(
             )
     for cleanup in audience_cleanup.due(connection):
         if cleanup.audience in CONFIG.audiences:
-            yield PageDay(CONFIG.audiences[cleanup.audience].page, today), None
+            yield _OpenStep(PageDay(CONFIG.audiences[cleanup.audience].page, today))
         else:
             notes.append(
                 f"{cleanup.audience} may contain opted-out people, and mm.yaml no longer contains "
@@ -109,7 +136,7 @@ def _due(
 
 def _changed_lists(
     connection: Connection, page: str, today: date, log: logging.Logger
-) -> Iterator[tuple[PageDay, datetime | None]]:
+) -> Iterator[_OpenStep]:
     configured = CONFIG.pages[page]
     first = max(today - timedelta(days=DAYS_WATCHED - 1), FIRST_PAGE_DAY)
     known = unsubscribe_list.marks(connection, configured.page_id, first)
@@ -123,4 +150,5 @@ def _changed_lists(
             log.warning(f"the unsubscribe list {shown} cannot be read: {type(error).__name__}")
             continue
         if stat is not None and stat.mark != known.get(day):
-            yield PageDay(page, day), stat.modified_at
+            # The file's time may be long ago; nothing of it was read yet.
+            yield _OpenStep(PageDay(page, day), stat.modified_at, datetime.now(UTC))

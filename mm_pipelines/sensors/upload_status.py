@@ -61,7 +61,7 @@ def upload_status_sensor(
         for pull in pulls
     ]
     current = [work for work in statuses if AUDIENCE_BY_DAY.has_partition_key(work.partition_key)]
-    outcome = build_run_requests(context.instance, [*current, *tokens])
+    outcome = build_run_requests(context.instance, database.get(), [*current, *tokens])
     outcome.notes += _notes(due)
     outcome.notes += [
         f"{work.partition_key} has no partition: it is before start_date in mm.yaml"

@@ -26,7 +26,7 @@ from mm_pipelines.storage import Storage
 from tests.consent.day import context as delivery_context
 from tests.consent.day import hash_list, upload_plan
 from tests.consent.page import KEY, Page, optin_event
-from tests.runs import ended_earlier, failed_until_paused
+from tests.runs import changed_earlier, failed_until_paused
 
 TODAY = datetime.now(UTC).date()
 PARTITION = PageDay("acme", TODAY).key
@@ -203,7 +203,7 @@ def test_a_new_message_resumes_paused_opt_in_requests(
     page.act("message")
     page.apply_webhooks()
     failed_until_paused(instance, "optin_requests", PARTITION)
-    ended_earlier(instance, wait_after(MAX_ATTEMPTS))
+    changed_earlier(instance, wait_after(MAX_ATTEMPTS))
     assert asked_for(page, instance, optin_sensor) == set()
     page.act("message")
     page.apply_webhooks()
@@ -222,7 +222,7 @@ def test_a_new_event_resumes_its_paused_asset(
 
     happens(1)
     failed_until_paused(instance, asset, "acme")
-    ended_earlier(instance, wait_after(MAX_ATTEMPTS))
+    changed_earlier(instance, wait_after(MAX_ATTEMPTS))
     assert asked_for(page, instance, optin_sensor) == set()
     happens(2)
     assert asked_for(page, instance, optin_sensor) == {(asset, "acme")}

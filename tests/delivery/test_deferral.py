@@ -11,15 +11,17 @@ from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import text
 
 from mm_pipelines.assets.audience_upload import audience_upload
+from mm_pipelines.orchestration import deferrals
 from mm_pipelines.orchestration.failures import MOST_RETRIES
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.sensors import deferred_work_sensor
+from mm_pipelines.sensors.run_records import DEAD_AFTER
 from mm_pipelines.sensors.run_requests import MAX_ATTEMPTS
 from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
-from tests.runs import created_earlier, ended_earlier, failed_until_paused
+from tests.runs import changed_earlier, failed_until_paused
 
 KEY = f"{SPEC.audience}|{DAY}"
 USAGE = {
@@ -188,7 +190,7 @@ def test_deferred_work_whose_runs_keep_failing_is_paused_and_shown(
     run()
     is_due(desk)
     failed_until_paused(instance, "audience_upload", KEY)
-    ended_earlier(instance, timedelta(hours=1))
+    changed_earlier(instance, timedelta(hours=1))
     assert f"is paused after {MAX_ATTEMPTS} failed runs" in str(tick().skip_reason)
 
 
@@ -219,5 +221,49 @@ def test_an_open_delta_whose_run_was_killed_is_requested(
     )
     assert requested(tick) == []
     # Stock Dagster does not monitor runs: the run that was killed counts as started for ever.
-    created_earlier(instance, timedelta(hours=1))
+    changed_earlier(instance, DEAD_AFTER)
     assert requested(tick) == [("audience_upload", KEY)]
+    with desk.database.lock(f"audience:{SPEC.audience}"):
+        assert requested(tick) == []
+
+
+def test_an_upload_beside_another_run_waits_for_its_lock_and_never_fails(
+    desk: Desk, run: Run, tick: Tick
+) -> None:
+    desk.publish(people(150))
+    with desk.database.lock(f"audience:{SPEC.audience}"):
+        for number in range(1, MOST_RETRIES + 2):
+            assert run().success
+            assert attempts(desk) == [number]
+        assert requested(tick) == []
+        assert "until the lock on audience:acme_newsletter is free" in str(tick().skip_reason)
+    assert requested(tick) == [("audience_upload", KEY)]
+    run()
+    assert attempts(desk) == []
+
+
+def test_work_that_waits_for_the_same_lock_is_requested_one_at_a_time(
+    desk: Desk, tick: Tick, instance: dg.DagsterInstance
+) -> None:
+    for asset in ("audience_upload", "audience_removals"):
+        with desk.database.transaction() as connection:
+            deferrals.defer(
+                connection,
+                asset,
+                KEY,
+                wait=timedelta(0),
+                reason="another run holds the lock",
+                waits_for_lock=f"audience:{SPEC.audience}",
+                made_progress=False,
+                run_id="run",
+            )
+    assert requested(tick) == [("audience_removals", KEY)]
+    create_run_for_test(
+        instance,
+        job_name="__ASSET_JOB",
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/partition": KEY},
+        asset_selection=frozenset({dg.AssetKey("audience_removals")}),
+    )
+    assert requested(tick) == []
+    assert "another run takes the lock" in str(tick().skip_reason)

@@ -1,5 +1,6 @@
 """The sensors that watch for customer lists and removal lists."""
 
+import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,16 +12,19 @@ from dagster._core.test_utils import create_run_for_test
 
 from mm_pipelines.definitions import defs
 from mm_pipelines.partitions import CONFIG, AudienceDay
+from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors import customer_list_sensor, removal_list_sensor
 from mm_pipelines.sensors.customer_list import DAYS_WATCHED
-from mm_pipelines.sensors.run_requests import REQUESTED_FOR_TAG, wait_after
-from tests.runs import ended_earlier
+from mm_pipelines.sensors.run_records import REQUESTED_FOR_TAG
+from mm_pipelines.sensors.run_requests import wait_after
+from tests.runs import changed_earlier
 
 TODAY = datetime.now(CONFIG.zone).date()
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
+def instance(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("MM_DATABASE_URL", database_url)
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
@@ -43,12 +47,18 @@ def put(lists: Path, content: str, *, audience: str = "acme_newsletter", days_ag
     return str(partition.key)
 
 
+def resources() -> dict[str, object]:
+    return {"database": DatabaseResource(url=os.environ["MM_DATABASE_URL"])}
+
+
 def tick(
     instance: dg.DagsterInstance,
     cursor: str | None = None,
     sensor: dg.SensorDefinition = customer_list_sensor,
 ) -> dg.SensorResult:
-    with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+    with dg.build_sensor_context(
+        instance=instance, cursor=cursor, resources=resources()
+    ) as context:
         result = sensor(context)
     assert isinstance(result, dg.SensorResult)
     return result
@@ -91,7 +101,7 @@ def test_a_list_whose_run_failed_is_requested_again_with_another_key(
     waiting = tick(instance, first.cursor)
     assert keys(waiting) == []
     assert "next attempt at" in str(waiting.skip_reason)
-    ended_earlier(instance, wait_after(1))
+    changed_earlier(instance, wait_after(1))
     (request,) = tick(instance, waiting.cursor).run_requests or []
     assert str(request.run_key).endswith("attempt-2")
 
@@ -166,7 +176,7 @@ def test_a_folder_is_no_list(lists: Path, instance: dg.DagsterInstance) -> None:
 def test_dagster_accepts_the_requests(lists: Path, instance: dg.DagsterInstance) -> None:
     key = put(lists, "email\n")
     with dg.build_sensor_context(
-        instance=instance, repository_def=defs.get_repository_def()
+        instance=instance, repository_def=defs.get_repository_def(), resources=resources()
     ) as context:
         (request,) = customer_list_sensor.evaluate_tick(context).run_requests or []
     assert request.partition_key == key

@@ -10,19 +10,19 @@ from sqlalchemy import make_url
 
 from mm_pipelines.definitions import defs
 from mm_pipelines.jobs import token_refresh
-from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.database import DatabaseResource, run_lock
 from mm_pipelines.sensors import upload_status_sensor
+from mm_pipelines.sensors.run_records import DEAD_AFTER, REQUESTED_FOR_TAG
 from mm_pipelines.sensors.run_requests import (
     MAX_ATTEMPTS,
     MAX_RUNS_PER_TICK,
-    REQUESTED_FOR_TAG,
     PendingWork,
     build_run_requests,
     wait_after,
 )
 from mm_pipelines.warehouse.database import Database
 from tests.match_status.ledger import MONDAY, PAGE_ID, TUESDAY, Ledger
-from tests.runs import ended_earlier, failed_until_paused
+from tests.runs import changed_earlier, failed_until_paused
 
 # tests/mm.yaml begins on the 18th.
 WEDNESDAY, THURSDAY = MONDAY + timedelta(days=2), TUESDAY + timedelta(days=2)
@@ -34,6 +34,7 @@ class Surroundings:
     """What the sensor reads: a ledger and Dagster's run records."""
 
     def __init__(self, database: Database, url: str, instance: dg.DagsterInstance) -> None:
+        self.database = database
         self.ledger = Ledger(database)
         self.instance = instance
         # A sensor reads, it never claims.
@@ -79,8 +80,8 @@ class Surroundings:
         )
 
     def ages(self, by: timedelta) -> None:
-        """Move the end of every run back in time."""
-        ended_earlier(self.instance, by)
+        """Move the last change of every run's status back in time."""
+        changed_earlier(self.instance, by)
 
     def pulled(self, *, minutes_ago: int, finished: bool = True) -> None:
         """A pull of the Page's tokens."""
@@ -131,6 +132,19 @@ def test_work_in_flight_is_not_requested_again(surroundings: Surroundings) -> No
     surroundings.ledger.hears(1000)
     surroundings.runs(dg.DagsterRunStatus.STARTED)
     assert "in flight" in surroundings.skip_message()
+
+
+def test_the_work_of_a_killed_run_is_requested_where_dagster_does_not_monitor_runs(
+    surroundings: Surroundings,
+) -> None:
+    surroundings.ledger.delivers(1000, WEDNESDAY)
+    surroundings.ledger.hears(1000)
+    surroundings.runs(dg.DagsterRunStatus.STARTED)
+    surroundings.ages(DEAD_AFTER)
+    assert surroundings.requested() == [KEY]
+    (record,) = surroundings.instance.get_run_records()
+    with surroundings.database.shared_lock(run_lock(record.dagster_run.run_id)):
+        assert "in flight" in surroundings.skip_message()
 
 
 def test_an_upload_in_flight_computes_the_status_itself(surroundings: Surroundings) -> None:
@@ -312,7 +326,7 @@ def test_a_tick_requests_a_bounded_number_of_runs(surroundings: Surroundings) ->
         PendingWork("match_status", f"partition {number}", None)
         for number in range(MAX_RUNS_PER_TICK + 5)
     ]
-    outcome = build_run_requests(surroundings.instance, work)
+    outcome = build_run_requests(surroundings.instance, surroundings.database, work)
     assert len(outcome.requests) == MAX_RUNS_PER_TICK
     assert outcome.notes == [
         f"more than {MAX_RUNS_PER_TICK} partitions are due; the next ticks request the rest"
