@@ -27,6 +27,7 @@ settings.load_profile("unhurried")
 _HOME = tempfile.TemporaryDirectory(prefix="mm-tests-")
 shutil.copy(Path(__file__).parent / "mm.yaml", _HOME.name)
 os.environ["MM_CONFIG"] = f"{_HOME.name}/mm.yaml"
+os.environ["MM_HOME"] = f"{_HOME.name}/home"
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """From a customer list to a published payload file, in one stream."""
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from mm_pipelines.lists.reading import ROW_NUMBER, CustomerList
 from mm_pipelines.payload.chunk import HashedChunk, hash_chunk
 from mm_pipelines.payload.deduplication import Deduplicator, payload_schema
 from mm_pipelines.payload.report import HashedPayload, RejectedRows
+from mm_pipelines.scratch import ScratchFolder
 from mm_pipelines.storage import Storage
 from mm_pipelines.suppression.suppression_list import SuppressionList
 
@@ -62,8 +62,8 @@ def build_hashed_payload(
     reading = CustomerList(url, columns, encoding=encoding, consent=consent)
     keys = _payload_keys(reading)
     tally = _Tally(keys)
-    with tempfile.TemporaryDirectory(prefix="mm-hashed-") as scratch:
-        people = Deduplicator(keys, Path(scratch))
+    with ScratchFolder() as scratch:
+        people = Deduplicator(keys, scratch.path)
         work = partial(
             hash_chunk,
             keys=keys,
@@ -82,7 +82,7 @@ def build_hashed_payload(
             )
             raise ListChangedError(url, "", fault)
         people.merge()
-        published = storage.publish(folder, ".parquet", lambda path: _write(people, keys, path))
+        published = storage.publish(folder, ".parquet", partial(_write, people, keys))
     return HashedPayload(
         path=published.path,
         url=storage.url(published.path),
@@ -137,12 +137,13 @@ def _write(people: Deduplicator, keys: tuple[str, ...], path: Path) -> None:
     def frames(
         _columns: list[str] | None, _predicate: pl.Expr | None, _rows: int | None, _size: int | None
     ) -> Iterator[pl.DataFrame]:
-        return people.frames()
+        return people.people()
 
     register_io_source(frames, schema=payload_schema(keys)).sink_parquet(
         path,
-        # Hashes as text compress to half at best, for half a second per million rows.
-        compression="uncompressed",
+        compression="zstd",
+        # Hashes compress to half at any level. Higher levels only take longer.
+        compression_level=1,
         statistics=False,
         row_group_size=_ROWS_PER_GROUP,
     )

@@ -1,25 +1,53 @@
 """Exact deduplication in bounded memory: one row per person, in the list's order.
 
-Rows with equal EMAIL and PHONE are one person. Hashed rows are kept in chunks, in memory up to a
-limit and then spilled to disk, with a 64-bit key per row. Rows with a unique key need no more work.
-Rows that share a key are read again, compared by their identifiers (so a collision of keys costs
-time, never a person) and merged into the row with the most values. Only hashes reach the disk.
+Rows with equal EMAIL and PHONE are one person. Hashed rows are written to scratch, each with a
+64-bit key of its person. DuckDB finds the keys that occur more than once and merges their rows,
+grouped by the identifiers themselves, so that two people with the same key stay two people.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
 
 from mm_pipelines.identity import IDENTIFIERS
-from mm_pipelines.identity.text import put
+from mm_pipelines.large_frames import LargeFrames
 from mm_pipelines.lists.reading import ROW_NUMBER
 
 _KEY = "person"
-_KEYS_IN_MEMORY = 8_000_000
-_SHARED_BYTES_IN_MEMORY = 128 << 20
-_BYTES_BEFORE_SPILL = 256 << 20
-_VALUE_BYTES = 80  # a hash as text, in memory
+
+# Returns the positions of the rows whose key occurs more than once.
+_SHARED_POSITIONS = """
+select position from keys
+semi join (select person from keys group by person having count(*) > 1) using (person)
+"""
+
+# Creates the rows that share a key, each with the person's values and its place among their rows:
+# the fullest is first, and its blanks are filled from the others.
+_RANK = """
+create table ranked as
+select position, {values}, row_number, {unchanged} as is_unchanged,
+       row_number() over fullest_first as place
+from people
+window fullest_first as (
+    partition by {identifiers} order by {fullness} desc, row_number
+    rows between unbounded preceding and unbounded following
+)
+"""
+
+# Returns the positions of the rows that are a person's row as they are.
+_UNCHANGED_POSITIONS = "select position from ranked where place = 1 and is_unchanged"
+
+# Returns how many rows were merged into others.
+_MERGED = "select count(*) from ranked where place > 1"
+
+# Writes the rows of people who got values from their other rows.
+_WRITE_FILLED = """
+copy (
+    select {columns} from ranked where place = 1 and not is_unchanged order by row_number
+) to '{filled}' (format parquet, compression uncompressed)
+"""
 
 
 def with_person_key(rows: pl.DataFrame, identifiers: Sequence[str]) -> pl.DataFrame:
@@ -32,21 +60,22 @@ def with_person_key(rows: pl.DataFrame, identifiers: Sequence[str]) -> pl.DataFr
 
 
 class Deduplicator:
-    """Collects the rows of one list chunk by chunk, then yields one row per person.
+    """Collects the rows of one list chunk by chunk, then gives one row per person.
 
     Args:
         keys: The schema keys that are columns.
-        scratch: The folder that hashed rows spill to.
+        scratch: A folder for the hashed rows.
+
+    Attributes:
+        added: The rows added.
+        merged: The rows merged into another row of the same person, once `merge` has run.
     """
 
     def __init__(self, keys: Sequence[str], scratch: Path) -> None:
         self._keys = list(keys)
-        self._identifiers = [key for key in self._keys if key in IDENTIFIERS]
-        self._others = [key for key in self._keys if key not in IDENTIFIERS]
-        self._rows = _SpillingFrames(scratch, "rows", _BYTES_BEFORE_SPILL)
-        self._keys_of_rows = _SpillingFrames(scratch, "keys", _BYTES_BEFORE_SPILL // 4)
-        self._filled_in = _SpillingFrames(scratch, "people", 0)
-        self._duplicates = pl.Series(ROW_NUMBER, dtype=pl.Int64)
+        self._scratch = scratch
+        self._files: list[Path] = []
+        self._is_kept: pl.Series | None = None
         self.added = 0
         self.merged = 0
 
@@ -54,108 +83,86 @@ class Deduplicator:
         """Add rows with ``row_number``, the keys and the column of `with_person_key`, in order."""
         if rows.is_empty():
             return
-        self._keys_of_rows.put(rows.select(_KEY, ROW_NUMBER))
-        self._rows.put(rows.select(*self._keys, ROW_NUMBER))
+        path = self._scratch / f"{len(self._files)}.arrow"
+        rows.select(*self._keys, ROW_NUMBER, _KEY).write_ipc(path)
+        self._files.append(path)
         self.added += rows.height
 
     def merge(self) -> None:
-        """Find people with several rows and merge these rows."""
-        shared = self._rows_that_share_a_key()
-        row_bytes = _VALUE_BYTES * len(self._keys)
-        parts = 1 + shared.height * row_bytes // _SHARED_BYTES_IN_MEMORY
-        duplicates = [self._duplicates]
-        for part in range(parts if shared.height else 0):
-            numbers = shared.filter(pl.col(_KEY) % parts == part)[ROW_NUMBER]
-            rows = pl.concat(
-                _copied(chunk.filter(_is_in(numbers))) for chunk in self._rows.frames()
-            )
-            people = self._fullest(rows)
-            duplicates.append(rows.filter(~_is_in(people[ROW_NUMBER]))[ROW_NUMBER])
-            # Most duplicates are the same row twice, and then no value was filled in.
-            self._filled_in.put(people.join(rows, on=people.columns, how="anti"))
-        self._duplicates = pl.concat(duplicates)
-        self.merged = self._duplicates.len()
+        """Find people with several rows and merge these rows.
 
-    def frames(self) -> Iterator[pl.DataFrame]:
-        """Yield one row per person, ordered by ``row_number``: the keys, then ``row_number``."""
-        for rows in self._rows.frames():
-            first, last = rows[ROW_NUMBER][0], rows[ROW_NUMBER][-1]
-            here = self._duplicates.filter(self._duplicates.is_between(first, last))
-            if not here.is_empty():
-                yield self._with_filled_in(rows.filter(~_is_in(here)), first, last)
-            else:
-                yield rows
-
-    def _with_filled_in(self, rows: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
-        here = pl.col(ROW_NUMBER).is_between(first, last)
-        people = pl.concat(people.filter(here) for people in self._filled_in.frames())
-        if people.is_empty():
-            return rows
-        people = people.sort(ROW_NUMBER)
-        where = rows[ROW_NUMBER].is_in(people[ROW_NUMBER].implode())
-        return rows.with_columns(put(rows[key], where, people[key]) for key in self._others)
-
-    def _rows_that_share_a_key(self) -> pl.DataFrame:
-        parts = 1 + self.added // _KEYS_IN_MEMORY
-        shared = [pl.DataFrame(schema={_KEY: pl.UInt64, ROW_NUMBER: pl.Int64})]
-        for part in range(parts):
-            keys = [
-                chunk.filter(pl.col(_KEY) % parts == part) if parts > 1 else chunk
-                for chunk in self._keys_of_rows.frames()
-            ]
-            if keys:
-                # Sorting finds equal keys with less memory than a hash table of all keys.
-                ordered = pl.concat(chunk[_KEY] for chunk in keys).sort()
-                twice = ordered.filter(ordered == ordered.shift(1))
-                shared += [chunk.filter(pl.col(_KEY).is_in(twice.implode())) for chunk in keys]
-        return pl.concat(shared)
-
-    def _fullest(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return each person's fullest row, its blanks filled from the person's other rows."""
-        # Counting the identifiers too changes nothing: all rows of a person have the same ones.
-        fullness = pl.sum_horizontal(pl.col(key) != "" for key in self._keys).cast(pl.Int32)
-        ranked = rows.sort(-fullness, ROW_NUMBER)
-        known = [
-            pl.col(key).filter(pl.col(key) != "").first().fill_null("") for key in self._others
-        ]
-        people = ranked.group_by(self._identifiers, maintain_order=True).agg(
-            *known, pl.col(ROW_NUMBER).first()
-        )
-        return people.select(*self._keys, ROW_NUMBER).sort(ROW_NUMBER)
-
-
-class _SpillingFrames:
-    """Frames in order: in memory up to a limit, then on disk."""
-
-    def __init__(self, scratch: Path, name: str, bytes_in_memory: int) -> None:
-        self._scratch, self._name, self._free_bytes = scratch, name, bytes_in_memory
-        self._kept: list[pl.DataFrame | Path] = []
-
-    def put(self, frame: pl.DataFrame) -> None:
-        """Add a frame."""
-        self._free_bytes -= int(frame.estimated_size())
-        if self._free_bytes >= 0:
-            self._kept.append(frame)
+        Raises:
+            SpillError: The disk of the scratch folder is full, for example.
+        """
+        if not self._files:
             return
-        path = self._scratch / f"{self._name}-{len(self._kept)}.arrow"
-        frame.write_ipc(path)
-        self._kept.append(path)
+        keys = pl.scan_ipc(self._files).select(_KEY).with_row_index("position")
+        with closing(LargeFrames(self._scratch)) as frames:
+            frames.add("keys", keys)
+            shared = frames.fetch(_SHARED_POSITIONS)["position"]
+            if not shared.is_empty():
+                self._merge(frames, shared)
 
-    def frames(self) -> Iterator[pl.DataFrame]:
-        """Yield the frames one at a time."""
-        for kept in self._kept:
-            yield pl.read_ipc(kept) if isinstance(kept, Path) else kept
+    def _merge(self, frames: LargeFrames, shared: pl.Series) -> None:
+        is_shared = _mask(self.added, shared)
+        for position, rows in self._chunks():
+            placed = rows.with_row_index("position", position)
+            frames.insert("people", placed.filter(is_shared[position : position + rows.height]))
+        frames.execute(self._statement(_RANK))
+        unchanged = frames.fetch(_UNCHANGED_POSITIONS)["position"]
+        self._is_kept = ~is_shared | _mask(self.added, unchanged)
+        self.merged = frames.fetch(_MERGED).item()
+        # Most people with several rows have the same row twice, and then no value is filled in.
+        if shared.len() > unchanged.len() + self.merged:
+            frames.execute(self._statement(_WRITE_FILLED))
+
+    def people(self) -> Iterator[pl.DataFrame]:
+        """Yield one row per person, ordered by ``row_number``: the keys, then ``row_number``."""
+        filled = pl.scan_parquet(self._filled) if self._filled.exists() else None
+        for position, rows in self._chunks():
+            kept = rows.drop(_KEY)
+            if self._is_kept is not None:
+                kept = kept.filter(self._is_kept[position : position + rows.height])
+            if filled is not None:
+                numbers = rows[ROW_NUMBER]
+                here = pl.col(ROW_NUMBER).is_between(numbers[0], numbers[-1])
+                kept = kept.merge_sorted(filled.filter(here).collect(), key=ROW_NUMBER)
+            yield kept
+
+    def _chunks(self) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Yield the rows as they were added, each time with the position of the first."""
+        position = 0
+        for path in self._files:
+            rows = pl.read_ipc(path)
+            yield position, rows
+            position += rows.height
+
+    @property
+    def _filled(self) -> Path:
+        return self._scratch / "filled.parquet"
+
+    def _statement(self, template: str) -> str:
+        identifiers = [key for key in self._keys if key in IDENTIFIERS]
+        person = {key: key for key in identifiers} | {
+            key: f"coalesce(first_value(nullif({key}, '') ignore nulls) over fullest_first, '')"
+            for key in self._keys
+            if key not in IDENTIFIERS
+        }
+        return template.format(
+            columns=", ".join((*self._keys, ROW_NUMBER)),
+            values=", ".join(f"{person[key]} as {key}" for key in self._keys),
+            unchanged=" and ".join(f"people.{key} = {person[key]}" for key in self._keys),
+            identifiers=", ".join(identifiers),
+            fullness=" + ".join(f"({key} <> '')::int" for key in self._keys),
+            filled=self._filled,
+        )
+
+
+def _mask(height: int, positions: pl.Series) -> pl.Series:
+    nowhere = pl.repeat(value=False, n=height, dtype=pl.Boolean, eager=True)
+    return nowhere.scatter(positions, values=True)
 
 
 def payload_schema(keys: Sequence[str]) -> pl.Schema:
     """Return the columns of a payload file: the keys as text, then ``row_number``."""
     return pl.Schema({**dict.fromkeys(keys, pl.String()), ROW_NUMBER: pl.Int64()})
-
-
-def _is_in(numbers: pl.Series) -> pl.Expr:
-    return pl.col(ROW_NUMBER).is_in(numbers.implode())
-
-
-def _copied(rows: pl.DataFrame) -> pl.DataFrame:
-    """Copy the rows: a few rows would otherwise keep the whole file in memory."""
-    return rows.select(pl.col(pl.String) + pl.lit(""), ROW_NUMBER)

@@ -192,8 +192,7 @@ def test_raw_values_never_reach_the_scratch_disk(
 ) -> None:
     written: list[bytes] = []
     scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    monkeypatch.setenv("MM_HOME", str(scratch))
 
     class Watching(Storage):
         def publish(self, folder, suffix, write):  # type: ignore[no-untyped-def]
