@@ -20,6 +20,7 @@ from mm_pipelines.cli import (
     status,
     tokens,
     unsubscribe,
+    upload,
     uploads,
     webhooks,
 )
@@ -38,6 +39,7 @@ app.command("env")(stack.env)
 app.command("sandbox")(sandbox.sandbox)
 app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
+app.command("upload")(upload.upload)
 app.command("unsubscribe")(unsubscribe.unsubscribe)
 app.command("normalize")(normalize.normalize)
 app.command("rejects")(rejects.rejects)

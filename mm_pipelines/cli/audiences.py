@@ -44,15 +44,8 @@ def adopt(
     from mm_pipelines.local.environment import Environment
 
     environment = Environment.resolve()
-    config = environment.config()
     configured = require_audience(environment, key)
-    spec = AudienceSpec(
-        audience=key,
-        page_id=config.page_of(key).page_id,
-        ad_account_id=configured.ad_account_id,
-        name=configured.name,
-        description=configured.description,
-    )
+    spec = AudienceSpec.of(environment.config(), key)
     tokens = Tokens(environment)
     token = tokens.require(configured.system_user_token_env)
     with open_database(environment) as database, tokens.client(token) as client:

@@ -1,9 +1,11 @@
 """The Custom Audience of an audience: found or created once, and recorded."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from sqlalchemy import Connection, text
 
+from mm_pipelines.config import Config
 from mm_pipelines.delivery.errors import AudienceKeyTakenError, AudienceMismatchError
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.custom_audiences import find_or_create_custom_audience
@@ -91,6 +93,18 @@ class AudienceSpec:
     ad_account_id: str
     name: str
     description: str
+
+    @classmethod
+    def of(cls, config: Config, audience: str) -> Self:
+        """The audience with this key."""
+        configured = config.audiences[audience]
+        return cls(
+            audience=audience,
+            page_id=config.page_of(audience).page_id,
+            ad_account_id=configured.ad_account_id,
+            name=configured.name,
+            description=configured.description,
+        )
 
 
 def find_or_create(

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Literal
+from typing import Literal, Self
 
 import polars as pl
 
+from mm_pipelines.config import Config
 from mm_pipelines.delivery import delta_file, deltas
 from mm_pipelines.delivery.custom_audience import AudienceSpec
 from mm_pipelines.delivery.errors import PayloadIncompleteError, PayloadMissingError
@@ -35,6 +36,17 @@ class UploadPlan:
     mode: Literal["append", "mirror"] = "append"
     removal_share: float = 0.30
     accept_removals: bool = False
+
+    @classmethod
+    def of(cls, config: Config, audience: str, day: date, *, accept_removals: bool = False) -> Self:
+        """How mm.yaml wants a day of an audience delivered."""
+        return cls(
+            spec=AudienceSpec.of(config, audience),
+            day=day,
+            mode=config.audiences[audience].mode,
+            removal_share=config.settings.removal_share,
+            accept_removals=accept_removals,
+        )
 
 
 def payload_of(database: Database, plan: UploadPlan) -> HashedPayload:

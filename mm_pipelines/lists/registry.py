@@ -26,6 +26,11 @@ select fingerprint, phone_convention::text from mm.customer_list
 where audience = :audience and day = :day
 """)
 
+# Returns the schema keys that a partition's list has a column for.
+_COLUMNS = text("""
+select jsonb_object_keys(columns) from mm.customer_list where audience = :audience and day = :day
+""")
+
 
 @dataclass(frozen=True)
 class ValidatedList:
@@ -71,3 +76,8 @@ def validated(connection: Connection, audience: str, day: date) -> ValidatedList
     if row is None:
         return None
     return ValidatedList(row.fingerprint, PhoneConvention.from_json(row.phone_convention))
+
+
+def columns(connection: Connection, audience: str, day: date) -> set[str]:
+    """Return the schema keys that the list has a column for; empty before its validation."""
+    return set(connection.execute(_COLUMNS, {"audience": audience, "day": day}).scalars())

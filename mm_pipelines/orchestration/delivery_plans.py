@@ -13,25 +13,12 @@ from mm_pipelines.resources.storage import StorageResource
 
 def audience_spec(audience: str) -> AudienceSpec:
     """The audience in mm.yaml, as Meta needs it."""
-    configured = CONFIG.audiences[audience]
-    return AudienceSpec(
-        audience=audience,
-        page_id=CONFIG.page_of(audience).page_id,
-        ad_account_id=configured.ad_account_id,
-        name=configured.name,
-        description=configured.description,
-    )
+    return AudienceSpec.of(CONFIG, audience)
 
 
 def upload_plan(partition: AudienceDay, *, accept_removals: bool = False) -> UploadPlan:
     """How to deliver a partition."""
-    return UploadPlan(
-        spec=audience_spec(partition.audience),
-        day=partition.day,
-        mode=CONFIG.audiences[partition.audience].mode,
-        removal_share=CONFIG.settings.removal_share,
-        accept_removals=accept_removals,
-    )
+    return UploadPlan.of(CONFIG, partition.audience, partition.day, accept_removals=accept_removals)
 
 
 def sending() -> Sending:

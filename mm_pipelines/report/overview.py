@@ -78,6 +78,9 @@ order by page_id
 _REJECTIONS = text("""
 select stage, reason, count(*) as rows
 from mm.rejected_row, unnest(reasons) as reason
+where (cast(:audiences as text[]) is null or audience = any (:audiences))
+  and (cast(:since as date) is null or day >= :since)
+  and (cast(:until as date) is null or day <= :until)
 group by stage, reason order by stage, rows desc, reason
 """)
 
@@ -95,8 +98,8 @@ def partitions(
     Returns:
         The newest day first.
     """
-    values = {"audiences": None if audiences is None else list(audiences), "since": since}
-    return [dict(row) for row in connection.execute(_PARTITIONS, values).mappings()]
+    chosen = None if audiences is None else list(audiences)
+    return _rows(connection, _PARTITIONS, audiences=chosen, since=since)
 
 
 def audiences(connection: Connection) -> list[dict[str, Any]]:
@@ -109,10 +112,23 @@ def pages(connection: Connection) -> list[dict[str, Any]]:
     return _rows(connection, _PAGES)
 
 
-def rejections(connection: Connection) -> list[dict[str, Any]]:
-    """How many rows were rejected, by stage and reason; a row can have several reasons."""
-    return _rows(connection, _REJECTIONS)
+def rejections(
+    connection: Connection,
+    audiences: Sequence[str] | None = None,
+    since: date | None = None,
+    until: date | None = None,
+) -> list[dict[str, Any]]:
+    """How many rows were rejected, by stage and reason; a row can have several reasons.
+
+    Args:
+        connection: In the caller's transaction.
+        audiences: Only these; None means all.
+        since: Only this day and later ones.
+        until: Only this day and earlier ones.
+    """
+    chosen = None if audiences is None else list(audiences)
+    return _rows(connection, _REJECTIONS, audiences=chosen, since=since, until=until)
 
 
-def _rows(connection: Connection, statement: TextClause) -> list[dict[str, Any]]:
-    return [dict(row) for row in connection.execute(statement).mappings()]
+def _rows(connection: Connection, statement: TextClause, **values: object) -> list[dict[str, Any]]:
+    return [dict(row) for row in connection.execute(statement, values).mappings()]
