@@ -6,7 +6,7 @@ undelivered payload needs stays; so does an event that a match status was comput
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 from sqlalchemy import Connection
@@ -24,8 +24,6 @@ HASHED_FOLDERS = ("hashed_payload", "deltas", "members", "removals", "member_dig
 """The folders of hashed people. The sender's files are not subject to retention."""
 
 _ROWS_PER_TRANSACTION = 10_000
-
-_LONGEST_WRITE = timedelta(days=1)
 
 # Removes rows that are older than the time, at most so many, and returns how many it removed.
 _Forget = Callable[[Connection, datetime, int], int]
@@ -71,7 +69,7 @@ def remove_expired(database: Database, storage: Storage, rules: RetentionRules) 
     Raises:
         OSError: The storage does not answer.
     """
-    storage.clear_scratch(datetime.now(UTC) - _LONGEST_WRITE)
+    storage.clear_scratch()
     # Members are computed from old deltas until those are folded into one file.
     fold_older_than(database, storage, rules.files_before)
     return Removed(

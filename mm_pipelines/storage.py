@@ -1,24 +1,21 @@
-"""Publishes immutable Parquet files under one base URL, each completely or not at all."""
+"""Publishes immutable files under one base URL, and reads them, through fsspec only."""
 
 import hashlib
 import os
 import re
-import shutil
-import tempfile
+import threading
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
-from typing import BinaryIO
 
 import fsspec
+import polars as pl
 from fsspec.core import url_to_fs
 
-_SCRATCH = ".scratch-"
-_BLOCK_BYTES = 1 << 20
-_POLL_SECONDS = 0.005
+from mm_pipelines.scratch import ScratchFolder, remove_abandoned
+
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]*@|\?.*$")
 
 
@@ -41,6 +38,9 @@ class Published:
 class Storage:
     """A folder on the local disk, or any fsspec URL (``MM_STORAGE_URL``).
 
+    Files of other storages are copied below ``MM_HOME`` to be read, each once, and the copies are
+    removed with this object.
+
     Args:
         base_url: Where files are published: a local path or a URL such as ``s3://bucket/prefix``.
     """
@@ -48,16 +48,20 @@ class Storage:
     def __init__(self, base_url: str) -> None:
         self._filesystem, root = url_to_fs(base_url)
         self._root = root.rstrip("/")
+        self._copies: ScratchFolder | None = None
+        self._copying = threading.Lock()
 
-    def publish(self, folder: str, suffix: str, write: Callable[[Path], None]) -> Published:
+    def publish(self, folder: str, suffix: str, write: Callable[[Path], object]) -> Published:
         """Write a file under the digest of its content: ``{folder}/{sha256}{suffix}``.
 
         ``write`` fills a local scratch file. The same path always has the same content, so
         publishing twice only renews the file's time, which protects it from retention.
         """
         with self._scratch() as scratch:
-            local = Path(scratch) / f"file{suffix}"
-            sha256 = _digest_while_written(local, write)
+            local = scratch.path / f"file{suffix}"
+            write(local)
+            with local.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             path = f"{folder}/{sha256}{suffix}"
             if self._is_local and self.exists(path):
                 os.utime(f"{self._root}/{path}")
@@ -65,15 +69,24 @@ class Storage:
                 self._put(local, path)
         return Published(path=path, sha256=sha256)
 
-    def replace(self, path: str, write: Callable[[Path], None]) -> None:
+    def replace(self, path: str, write: Callable[[Path], object]) -> None:
         """Write the file at ``path`` and replace an existing one atomically."""
         with self._scratch() as scratch:
-            local = Path(scratch) / Path(path).name
+            local = scratch.path / Path(path).name
             write(local)
             self._put(local, path)
 
+    def scan(self, path: str) -> pl.LazyFrame:
+        """The rows of a published Parquet file."""
+        return pl.scan_parquet(self._local_path(path))
+
+    def read(self, path: str) -> bytes:
+        """The content of a published file."""
+        content: bytes = self._filesystem.cat_file(f"{self._root}/{path}")
+        return content
+
     def url(self, path: str) -> str:
-        """The address of a published file, for ``pl.scan_parquet`` and for metadata."""
+        """The address of a published file, for metadata."""
         full = f"{self._root}/{path}"
         return full if self._is_local else str(self._filesystem.unstrip_protocol(full))
 
@@ -97,26 +110,31 @@ class Storage:
         if self.exists(path):
             self._filesystem.rm(f"{self._root}/{path}")
 
-    def clear_scratch(self, before: datetime) -> int:
-        """Remove scratch folders on the local disk that killed processes left before a time.
+    def clear_scratch(self) -> int:
+        """Remove scratch folders on the local disk that killed processes left.
 
         Returns:
             The number of folders removed.
         """
-        if not self._is_local:
-            return 0
-        left = [
-            folder
-            for folder in Path(self._root).glob(f"{_SCRATCH}*")
-            if datetime.fromtimestamp(folder.stat().st_mtime, UTC) < before
-        ]
-        for folder in left:
-            shutil.rmtree(folder, ignore_errors=True)
-        return len(left)
+        return remove_abandoned(Path(self._root)) if self._is_local else 0
 
     @property
     def _is_local(self) -> bool:
         return isinstance(self._filesystem, fsspec.get_filesystem_class("file"))
+
+    def _local_path(self, path: str) -> Path:
+        if self._is_local:
+            return Path(self._root, path)
+        with self._copying:
+            if self._copies is None:
+                self._copies = ScratchFolder()
+                weakref.finalize(self, self._copies.close)
+            copy = self._copies.path / path.replace("/", "-")
+            if not copy.exists():
+                part = copy.with_suffix(".part")
+                self._filesystem.get_file(f"{self._root}/{path}", str(part))
+                part.rename(copy)
+            return copy
 
     def _put(self, local: Path, path: str) -> None:
         target = f"{self._root}/{path}"
@@ -131,13 +149,10 @@ class Storage:
         local.replace(final)
         _sync(final.parent)
 
-    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
-        if not self._is_local:
-            return tempfile.TemporaryDirectory(prefix="mm-")
-        # Within the storage, because a rename is atomic only within one file system, and a file of
-        # gigabytes is then written only once.
-        Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self._root)
+    def _scratch(self) -> ScratchFolder:
+        # Within a local storage, because a rename is atomic only within one file system, and a file
+        # of gigabytes is then written only once.
+        return ScratchFolder(Path(self._root) if self._is_local else None)
 
 
 def _sync(folder: Path) -> None:
@@ -147,35 +162,3 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _digest_while_written(path: Path, write: Callable[[Path], None]) -> str:
-    """SHA-256 of the file that ``write`` makes. A second thread reads the file as it grows.
-
-    ``write`` appends only. If it replaces the file instead, the new file is read again.
-    """
-    path.touch()
-    written = Event()
-    with path.open("rb") as growing, ThreadPoolExecutor(1, "digest") as thread:
-        digest = thread.submit(_follow, growing, written)
-        try:
-            write(path)
-        finally:
-            written.set()
-        if os.path.samestat(os.fstat(growing.fileno()), path.stat()):
-            return digest.result()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _follow(growing: BinaryIO, written: Event) -> str:
-    digest = hashlib.sha256()
-    finished = False
-    while not finished:
-        # Checked before reading, because a write may come after the last read.
-        finished = written.wait(_POLL_SECONDS)
-        while block := growing.read(_BLOCK_BYTES):
-            digest.update(block)
-        # Flushed as it grows, so that the final sync is short.
-        os.fdatasync(growing.fileno())
-    return digest.hexdigest()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import settings
 from sqlalchemy import create_engine, make_url, text
@@ -16,6 +17,7 @@ from mm_pipelines.local.postgres import EmbeddedPostgres
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.migrate import upgrade
+from tests.s3 import CREDENTIALS, s3_server
 from tests.temporary_home import reachable_home
 
 # How long an example takes says nothing on a machine that is shared.
@@ -72,6 +74,25 @@ def database(database_url: str) -> Iterator[Database]:
 def storage(tmp_path: Path) -> Storage:
     """An empty storage on the local disk."""
     return Storage(str(tmp_path / "storage"))
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of an S3 server."""
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A folder of a fresh bucket. Address and credentials are in the environment only."""
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_endpoint}.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"mm-{uuid.uuid4().hex}"
+    filesystem = fsspec.filesystem("s3")
+    filesystem.mkdir(bucket)
+    yield f"s3://{bucket}/storage"
+    filesystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from mm_pipelines.jobs import retention
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.retention import RetentionRules, remove_expired
+from mm_pipelines.scratch import ScratchFolder
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 
@@ -210,15 +211,14 @@ def test_publishing_again_renews_a_file(storage: Storage) -> None:
     assert storage.modified_at(published.path) > RULES.files_before
 
 
-def test_what_a_killed_process_left_in_the_storage_goes_after_a_day(
+def test_what_a_killed_process_left_in_the_storage_is_removed(
     database: Database, storage: Storage
 ) -> None:
     root = Path(storage.url(""))
-    for name, changed_at in ((".scratch-dead", LONG_AGO), (".scratch-alive", NOW)):
-        (root / name).mkdir(parents=True)
-        os.utime(root / name, (changed_at.timestamp(),) * 2)
-    remove_expired(database, storage, RULES)
-    assert [folder.name for folder in root.iterdir()] == [".scratch-alive"]
+    with ScratchFolder(root) as alive:
+        (root / ".scratch-dead").mkdir()
+        remove_expired(database, storage, RULES)
+        assert list(root.iterdir()) == [alive.path]
 
 
 def test_the_job_runs_as_the_schedule_starts_it(database_url: str, tmp_path: Path) -> None:

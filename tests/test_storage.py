@@ -1,9 +1,12 @@
 """Files published whole, and addresses fit to be shown."""
 
+import gc
 import hashlib
-import random
+import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from mm_pipelines.lists import ListMissingError
@@ -41,23 +44,45 @@ def test_a_write_that_fails_leaves_no_file(storage: Storage) -> None:
     assert list(Path(storage.url("")).iterdir()) == []
 
 
-@pytest.mark.parametrize("size", [0, 5, 3_000_000])
-@pytest.mark.parametrize("moved", [False, True])
-def test_a_file_has_the_digest_of_its_bytes_for_its_name(
-    storage: Storage, tmp_path: Path, size: int, moved: bool
+@pytest.mark.parametrize("base", ["local", "memory", "s3"])
+def test_a_file_is_written_and_read_in_the_same_storage(
+    base: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    content = random.Random(size).randbytes(size)
+    url = {"local": str(tmp_path / "storage"), "memory": f"memory://{tmp_path.name}/storage"}.get(
+        base
+    ) or request.getfixturevalue("s3_url")
+    storage = Storage(url)
+    frame = pl.DataFrame({"EMAIL": ["a", "b"], "row_number": [1, 2]})
 
-    def write(path: Path) -> None:
-        if moved:
-            elsewhere = tmp_path / "elsewhere"
-            elsewhere.write_bytes(content)
-            elsewhere.replace(path)
-        else:
-            with path.open("wb") as file:
-                for start in range(0, size, 100_000):
-                    file.write(content[start : start + 100_000])
+    published = storage.publish("deltas/1", ".parquet", frame.write_parquet)
+    assert storage.publish("deltas/1", ".parquet", frame.write_parquet) == published
+    assert storage.scan(published.path).collect().equals(frame)
+    digest = hashlib.sha256(storage.read(published.path)).hexdigest()
+    assert published.path == f"deltas/1/{digest}.parquet"
 
-    published = storage.publish("payloads", ".parquet", write)
-    assert published.sha256 == hashlib.sha256(content).hexdigest()
-    assert Path(storage.url(published.path)).read_bytes() == content
+    for content in (b"1", b"2"):
+        (tmp_path / "latest").write_bytes(content)
+        storage.replace("latest.json", lambda path: shutil.copyfile(tmp_path / "latest", path))
+    assert storage.read("latest.json") == b"2"
+
+    ((path, modified_at),) = storage.files("deltas")
+    assert path == published.path
+    assert abs(datetime.now(UTC) - modified_at) < timedelta(minutes=1)
+    storage.delete(path)
+    storage.delete(path)
+    assert not storage.exists(path)
+
+
+def test_copies_of_remote_files_do_not_outlive_the_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MM_HOME", str(tmp_path))
+    storage = Storage(f"memory://{tmp_path.name}/storage")
+    frame = pl.DataFrame({"EMAIL": ["a"]})
+    published = storage.publish("deltas", ".parquet", frame.write_parquet)
+    assert list(tmp_path.rglob("*.parquet")) == []
+    storage.scan(published.path)
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+    del storage
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []

@@ -143,6 +143,6 @@ class BatchSender:
 
     def rows(self, delta: Delta) -> pl.LazyFrame:
         """The rows of a delta: its schema keys, then columns of our own."""
-        frame = pl.scan_parquet(self.context.storage.url(delta.path))
+        frame = self.context.storage.scan(delta.path)
         names = frame.collect_schema().names()
         return frame.select(*delta.keys, "row_number", *({COUNTED} & set(names)))

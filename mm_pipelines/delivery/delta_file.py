@@ -43,7 +43,7 @@ def payload_keys(storage: Storage, payload: HashedPayload) -> tuple[str, ...]:
             f"{payload.audience}, {payload.day}: the hashed payload is no longer in the storage; "
             "materialize hashed_payload of this partition again"
         )
-    columns = pl.scan_parquet(storage.url(payload.path)).collect_schema().names()
+    columns = storage.scan(payload.path).collect_schema().names()
     keys = tuple(name for name in columns if name in SCHEMA_KEYS)
     if not set(IDENTITY) & set(keys):
         raise PayloadUnreadableError(
@@ -56,7 +56,7 @@ def payload_keys(storage: Storage, payload: HashedPayload) -> tuple[str, ...]:
 def payload_people(storage: Storage, payload: HashedPayload) -> pl.LazyFrame:
     """EMAIL and PHONE of a payload's people; raises as `payload_keys`."""
     payload_keys(storage, payload)
-    return identities(pl.scan_parquet(storage.url(payload.path)))
+    return identities(storage.scan(payload.path))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def payload_candidates(
         PayloadUnreadableError: As `payload_keys`.
     """
     keys = payload_keys(storage, payload)
-    frame = without_refused(pl.scan_parquet(storage.url(payload.path)), keys, refused)
+    frame = without_refused(storage.scan(payload.path), keys, refused)
     return Candidates(_with_identity(frame), keys, payload.rows)
 
 
@@ -103,7 +103,7 @@ def delta_candidates(
     storage: Storage, delta: Delta, rows: Sequence[range], keys: Sequence[str]
 ) -> Candidates:
     """Some rows of an upload's delta, with those of its schema keys that are among ``keys``."""
-    frame = pl.scan_parquet(storage.url(delta.path))
+    frame = storage.scan(delta.path)
     parts = [frame.slice(part.start, len(part)) for part in rows]
     kept = tuple(key for key in delta.keys if key in keys)
     return Candidates(
@@ -191,7 +191,7 @@ def publish(
 ) -> DeltaFile:
     """Select the people and publish them."""
     published = storage.publish(f"deltas/{custom_audience_id}", ".parquet", people.write)
-    written = pl.scan_parquet(storage.url(published.path)).select(pl.len()).collect().item()
+    written = storage.scan(published.path).select(pl.len()).collect().item()
     return DeltaFile(published.path, written, tuple(keys))
 
 

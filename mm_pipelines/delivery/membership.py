@@ -85,7 +85,7 @@ class Change:
 
     def scan(self, storage: Storage) -> pl.LazyFrame:
         """The rows in a fixed order, without members that an upload was topped up with."""
-        frame = pl.scan_parquet(storage.url(self.delta.path))
+        frame = storage.scan(self.delta.path)
         if self.count < self.delta.row_count:
             frame = pl.concat([frame.slice(part.start, len(part)) for part in self.rows])
         return frame.filter(COUNTED) if self.delta.topped_up else frame
@@ -137,7 +137,7 @@ class Members:
 
     def added(self, storage: Storage) -> pl.LazyFrame:
         """Everyone who was ever added: EMAIL, PHONE, ``change`` and ``is_certain``, in order."""
-        frames = [pl.scan_parquet(storage.url(self.file.path))] if self.file else []
+        frames = [storage.scan(self.file.path)] if self.file else []
         parts = [
             identities(frame).with_columns(change=pl.lit(1), is_certain=pl.lit(value=True))
             for frame in frames
@@ -293,7 +293,7 @@ def fold(
     )
     folder = f"members/{members.custom_audience_id}"
     published = storage.publish(folder, ".parquet", query.write)
-    people = pl.scan_parquet(storage.url(published.path)).select(pl.len()).collect().item()
+    people = storage.scan(published.path).select(pl.len()).collect().item()
     file = MembershipFile(published.path, people, final[-1].delta.id)
     with database.transaction() as connection:
         record(connection, members.custom_audience_id, file)

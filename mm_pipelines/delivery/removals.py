@@ -112,7 +112,7 @@ def remove_people(
 
 def leaving_of(paths: Iterable[str], storage: Storage) -> pl.LazyFrame:
     """The identifiers in published payload files, as a request has them."""
-    return pl.concat([identities(pl.scan_parquet(storage.url(path))) for path in paths])
+    return pl.concat([identities(storage.scan(path)) for path in paths])
 
 
 def remove_members(
@@ -153,7 +153,7 @@ def remove_members(
     request = request_for(members.frame(storage).select(IDENTITY))
     leaving = [identities(request.leaving)]
     if parked_delta is not None:
-        leaving.append(as_members(pl.scan_parquet(storage.url(parked_delta.path))))
+        leaving.append(as_members(storage.scan(parked_delta.path)))
     people = delta_file.leaving_people(storage, pl.concat(leaving), members)
     file = delta_file.publish(storage, custom_audience_id, people, IDENTITY)
     if file.row_count == 0:

@@ -59,7 +59,7 @@ class SmallSession:
         """EMAIL and PHONE of its rows; no row if the file is gone."""
         if not storage.exists(self.path):
             return pl.DataFrame(schema=dict.fromkeys(IDENTITY, pl.String))
-        frame = identities(pl.scan_parquet(storage.url(self.path)))
+        frame = identities(storage.scan(self.path))
         return pl.concat([frame.slice(part.start, len(part)) for part in self.rows]).collect()
 
 

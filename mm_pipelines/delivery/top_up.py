@@ -85,7 +85,7 @@ class TopUp:
         """
         pool = listed.frame
         if file.row_count:
-            new = identities(pl.scan_parquet(self._storage.url(file.path)))
+            new = identities(self._storage.scan(file.path))
             pool = pool.join(new, on=IDENTITY, how="anti", maintain_order="left")
         return self._fill(file, pool)
 
@@ -157,7 +157,7 @@ class TopUp:
         with self._context.database.transaction() as connection:
             removal = deltas.find_open(connection, self._custom_audience_id, "remove")
         if removal is not None and self._storage.exists(removal.path):
-            frame = pl.scan_parquet(self._storage.url(removal.path))
+            frame = self._storage.scan(removal.path)
             leaving.append(membership.as_members(frame).collect())
         left = pl.concat(leaving)
         return rows.filter(
@@ -170,7 +170,7 @@ class TopUp:
         columns = [*file.keys, pl.col("row_number").cast(pl.Int64)]
         parts = [added.lazy().select(*columns, pl.lit(value=False).alias(COUNTED))]
         if file.row_count:
-            new = pl.scan_parquet(self._storage.url(file.path))
+            new = self._storage.scan(file.path)
             parts.insert(0, new.select(*columns, pl.lit(value=True).alias(COUNTED)))
 
         def write(path: Path) -> None:

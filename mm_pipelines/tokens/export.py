@@ -13,7 +13,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Final
 
-import fsspec
 import polars as pl
 from psycopg2 import sql
 
@@ -188,8 +187,7 @@ def _write(database: Database, page_id: str | None, path: Path, file_format: Fil
 
 
 def _read_json(storage: Storage, path: str) -> dict[str, Any]:
-    with fsspec.open(storage.url(path), "r", encoding="utf-8") as file:
-        content: dict[str, Any] = json.load(file)
+    content: dict[str, Any] = json.loads(storage.read(path))
     return content
 
 
