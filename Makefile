@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYVERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
 LOCK := requirements/py$(PYVERSION).txt
 
-.PHONY: help demo test test-phones test-slow test-browser up bench docs lint types imports lock clean
+.PHONY: help demo test test-phones test-slow test-browser simulate up bench docs lint types imports lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,11 @@ test-slow: $(VENV)/.installed ## crash, scale and soak trials
 
 test-browser: $(VENV)/.installed ## the Dagster UI in Chromium (needs Debian's chromium)
 	$(BIN)/pytest -m browser
+
+SEEDS ?= 1000
+START ?= 0
+simulate: $(VENV)/.installed ## the whole flow in virtual time with faults: SEEDS=1000 START=0
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --start $(START)
 
 bench: $(VENV)/.installed ## the speed figures, each against a peer or a limit
 	$(BIN)/python -m benchmarks
