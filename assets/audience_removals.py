@@ -6,9 +6,8 @@ import dagster as dg
 
 from mm_pipelines.assets.audience_upload import LEDGER_COLUMNS
 from mm_pipelines.assets.custom_audience import custom_audience
-from mm_pipelines.config import ListSource
 from mm_pipelines.delivery.removals import RemovalRequest, audiences_with, leaving_of, remove_people
-from mm_pipelines.lists import ListMissingError
+from mm_pipelines.lists import ListMissingError, RowSource, inspect_list
 from mm_pipelines.orchestration.delivery_plans import delivery_context
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.long_waits import defer_long_waits, deferred_result
@@ -82,23 +81,22 @@ def audience_removals(
 
 def _lists(partition: AudienceDay, storage: Storage) -> list[HashedPayload]:
     """The day's existing lists, hashed."""
-    hashed = (_hashed(source, url, partition, storage) for source, url in partition.removal_lists)
+    hashed = (_hashed(source, partition, storage) for source in partition.removal_lists)
     return [payload for payload in hashed if payload is not None]
 
 
-def _hashed(
-    source: ListSource, url: str, partition: AudienceDay, storage: Storage
-) -> HashedPayload | None:
+def _hashed(source: RowSource, partition: AudienceDay, storage: Storage) -> HashedPayload | None:
+    default_country = CONFIG.audiences[partition.audience].default_country
     try:
-        return build_hashed_payload(
-            url,
-            storage,
-            folder=f"removals/{partition.audience}/{partition.day}",
-            columns=source.columns,
-            encoding=source.encoding,
-            # People who are removed need not have agreed to anything.
-            consent="ignore",
-            default_country=CONFIG.audiences[partition.audience].default_country,
-        )
+        # Which reading of a bare phone number is right, only the whole list shows.
+        report = inspect_list(source, default_country=default_country)
     except ListMissingError:
         return None
+    return build_hashed_payload(
+        source,
+        storage,
+        folder=f"removals/{partition.audience}/{partition.day}",
+        default_country=default_country,
+        phone_convention=report.phone_spellings.convention(),
+        expected_fingerprint=report.fingerprint,
+    )

@@ -9,7 +9,6 @@ from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
-from mm_pipelines.storage import without_credentials
 
 _FILES_SHOWN = 100
 
@@ -51,14 +50,7 @@ def customer_list(
     """
     partition = AudienceDay.of(context)
     audience = CONFIG.audiences[partition.audience]
-    source = audience.source
-    report = inspect_list(
-        partition.list_url,
-        source.columns,
-        encoding=source.encoding,
-        consent=source.consent,
-        default_country=audience.default_country,
-    )
+    report = inspect_list(partition.customer_list, default_country=audience.default_country)
     with database.get().transaction() as connection:
         registry.record(connection, partition.audience, partition.day, report)
     return dg.MaterializeResult(
@@ -79,9 +71,9 @@ def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
     ]
     metadata: dict[str, dg.MetadataValue] = {
         "dagster/row_count": dg.MetadataValue.int(report.rows),
-        "dagster/uri": dg.MetadataValue.path(without_credentials(report.url)),
+        "dagster/uri": dg.MetadataValue.path(report.name),
         "fingerprint": dg.MetadataValue.text(report.fingerprint),
-        "bytes": dg.MetadataValue.int(report.size),
+        "bytes": dg.MetadataValue.int(report.size or 0),
         "files": _files(report),
         "format": dg.MetadataValue.text(_format(report)),
         "phones_disputed": dg.MetadataValue.int(report.phone_spellings.disputed.total()),

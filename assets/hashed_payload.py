@@ -71,12 +71,9 @@ def hashed_payload(
     audience = CONFIG.audiences[partition.audience]
     validated = _validated_list(database, partition)
     payload = build_hashed_payload(
-        partition.list_url,
+        partition.customer_list,
         storage.get(),
         folder=f"hashed_payload/{partition.audience}/{partition.day}",
-        columns=audience.source.columns,
-        encoding=audience.source.encoding,
-        consent=audience.source.consent,
         default_country=audience.default_country,
         phone_convention=validated.phone_convention,
         expected_fingerprint=validated.fingerprint,

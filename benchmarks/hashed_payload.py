@@ -18,6 +18,7 @@ from facebook_business.adobjects.customaudience import CustomAudience
 from benchmarks.figure import Figure, median_seconds, peak_megabytes
 from mm_pipelines.identity.hashing import sha256
 from mm_pipelines.identity.phone import columns as phone_columns
+from mm_pipelines.lists import FileSource
 from mm_pipelines.payload import build_hashed_payload
 from mm_pipelines.storage import Storage
 
@@ -106,7 +107,9 @@ def make_list(path: Path, rows: int) -> None:
 
 def _build(customers: Path, scratch: Path) -> None:
     storage = Storage(str(scratch / "storage"))
-    built = build_hashed_payload(str(customers), storage, folder="hashed", default_country="US")
+    built = build_hashed_payload(
+        FileSource(str(customers)), storage, folder="hashed", default_country="US"
+    )
     storage.delete(built.path)
 
 

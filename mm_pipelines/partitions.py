@@ -6,8 +6,9 @@ from typing import Self
 
 import dagster as dg
 
-from mm_pipelines.config import ListSource, config_path, load_config
-from mm_pipelines.lists.location import list_url
+from mm_pipelines.config import config_path, load_config
+from mm_pipelines.lists import RowSource
+from mm_pipelines.lists.configured import customer_source, removal_sources
 
 CONFIG = load_config(config_path())
 
@@ -47,18 +48,14 @@ class AudienceDay:
         return cls(audience=keys["audience"], day=date.fromisoformat(keys["day"]))
 
     @property
-    def list_url(self) -> str:
-        """The address of the day's customer list, which may not exist yet."""
-        return self._url(CONFIG.audiences[self.audience].source)
+    def customer_list(self) -> RowSource:
+        """The day's customer list, which may not exist yet."""
+        return customer_source(CONFIG, self.audience, self.day)
 
     @property
-    def removal_lists(self) -> list[tuple[ListSource, str]]:
-        """The audience's removal lists, each with its address on that day."""
-        sources = (CONFIG.audiences[self.audience].removals, CONFIG.removals)
-        return [(source, self._url(source)) for source in sources if source is not None]
-
-    def _url(self, source: ListSource) -> str:
-        return list_url(source.path, CONFIG.directory, audience=self.audience, day=self.day)
+    def removal_lists(self) -> list[RowSource]:
+        """The day's lists of people to remove from the audience."""
+        return removal_sources(CONFIG, self.audience, self.day)
 
     @property
     def key(self) -> dg.MultiPartitionKey:

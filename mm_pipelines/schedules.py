@@ -7,10 +7,9 @@ import dagster as dg
 from mm_pipelines.assets.audience_removals import audience_removals
 from mm_pipelines.assets.audiences_at_meta import audiences_at_meta
 from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
-from mm_pipelines.lists.location import stat_list
+from mm_pipelines.lists import RowSource
 from mm_pipelines.orchestration.priorities import priority_tags
 from mm_pipelines.partitions import CONFIG, AudienceDay, PageDay
-from mm_pipelines.storage import without_credentials
 
 
 @dg.schedule(
@@ -30,7 +29,7 @@ def daily_upload_schedule(
     requests, missing = [], []
     for audience in CONFIG.audiences:
         partition = AudienceDay(audience, day)
-        if _exists(partition.list_url, context):
+        if _exists(partition.customer_list, context):
             requests.append(_request(partition.key, "audience_upload"))
         else:
             missing.append(audience)
@@ -58,7 +57,7 @@ def daily_removals_schedule(
         _request(partition.key, "audience_removals")
         for partition in partitions
         if day >= CONFIG.start_date
-        and any(_exists(url, context) for _, url in partition.removal_lists)
+        and any(_exists(removals, context) for removals in partition.removal_lists)
     ]
     return requests or dg.SkipReason(f"No removal list of {day} exists")
 
@@ -132,10 +131,10 @@ def _yesterday(context: dg.ScheduleEvaluationContext) -> date:
     return (context.scheduled_execution_time.astimezone(CONFIG.zone) - timedelta(days=1)).date()
 
 
-def _exists(url: str, context: dg.ScheduleEvaluationContext) -> bool:
+def _exists(source: RowSource, context: dg.ScheduleEvaluationContext) -> bool:
     try:
-        return stat_list(url) is not None
+        return source.exists()
     except OSError as error:
         # One unreachable store does not delay the other audiences.
-        context.log.warning(f"{without_credentials(url)} is unreachable: {type(error).__name__}")
+        context.log.warning(f"{source.name} is unreachable: {type(error).__name__}")
         return False

@@ -75,7 +75,7 @@ def test_a_day_without_lists_is_skipped_with_the_reason() -> None:
 def test_people_are_taken_out_where_a_list_says_so() -> None:
     assert not daily_removals_schedule.evaluate_tick(tick(daily_removals_schedule)).run_requests
     memory = fsspec.filesystem("memory")
-    _, url = AudienceDay("acme_newsletter", date(2026, 11, 20)).removal_lists[0]
+    url = AudienceDay("acme_newsletter", date(2026, 11, 20)).removal_lists[0].name
     memory.pipe(url, b"email\n")
     requests = daily_removals_schedule.evaluate_tick(tick(daily_removals_schedule)).run_requests
     memory.rm(url)

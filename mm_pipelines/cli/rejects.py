@@ -66,16 +66,13 @@ def _read(
     """The cells of some rows by row number; the command ends if the list has changed."""
     import polars as pl
 
-    from mm_pipelines.lists import CustomerList, ListError, list_url
+    from mm_pipelines.lists import ListError
+    from mm_pipelines.lists.configured import customer_source
     from mm_pipelines.lists.reading import ROW_NUMBER
 
-    source = config.audiences[audience].source
-    url = list_url(source.path, config.directory, audience=audience, day=day)
     cells: dict[int, dict[str, Any]] = {}
     try:
-        customer_list = CustomerList(
-            url, source.columns, encoding=source.encoding, consent=source.consent
-        )
+        customer_list = customer_source(config, audience, day).open()
         for frame in customer_list.chunks():
             chosen = frame.filter(pl.col(ROW_NUMBER).is_in(numbers))
             cells |= {row.pop(ROW_NUMBER): row for row in chosen.to_dicts()}

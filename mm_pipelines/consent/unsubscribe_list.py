@@ -17,8 +17,8 @@ from sqlalchemy import Connection, text
 from mm_pipelines.consent.opt_out_requests import NewRequest
 from mm_pipelines.lists.encoding import Text
 from mm_pipelines.lists.errors import ListHeaderError, ListRowError
+from mm_pipelines.lists.file_bytes import Bytes
 from mm_pipelines.lists.headers import recognized_key
-from mm_pipelines.lists.source import Bytes
 
 # Records the state in which a list was read.
 _RECORD = text("""

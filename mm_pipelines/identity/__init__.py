@@ -17,6 +17,7 @@ from mm_pipelines.identity.rows import (
     count_phone_spellings,
     normalize,
     normalize_and_hash,
+    phone_readings,
     phone_regions,
 )
 
@@ -34,5 +35,6 @@ __all__ = [
     "is_phone_in_scientific_notation",
     "normalize",
     "normalize_and_hash",
+    "phone_readings",
     "phone_regions",
 ]

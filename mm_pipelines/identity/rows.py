@@ -67,7 +67,7 @@ def normalize(
         One column per key in the order of ``KEYS``; ``""`` where the cell is blank, null where
         the value cannot be used.
     """
-    return _columns(frame, default_country, convention, DistinctCache(), hashed=False)
+    return _columns(frame, default_country, convention, DistinctCache(), None, hashed=False)
 
 
 def normalize_and_hash(
@@ -76,36 +76,48 @@ def normalize_and_hash(
     default_country: str | None = None,
     convention: PhoneConvention | None = None,
     cache: DistinctCache | None = None,
+    readings: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The values as they are uploaded: ``normalize``, then SHA-256 but for MADID and EXTERN_ID.
 
-    ``cache`` is for the chunks of one list, with one ``default_country``.
+    ``cache`` is for the chunks of one list, with one ``default_country``. ``readings`` are those
+    of ``phone_readings``, where the caller has them already.
     """
-    return _columns(frame, default_country, convention, cache or DistinctCache(), hashed=True)
+    return _columns(
+        frame, default_country, convention, cache or DistinctCache(), readings, hashed=True
+    )
 
 
-def ambiguous_phone_hashes(
+def phone_readings(
     frame: pl.DataFrame, *, default_country: str | None = None
-) -> pl.DataFrame:
+) -> pl.DataFrame | None:
+    """Every normalized form of each row's phone; None without a column PHONE.
+
+    Args:
+        frame: As for ``normalize``.
+        default_country: Alpha-2 code of rows whose COUNTRY is blank.
+    """
+    if "PHONE" not in frame.columns:
+        return None
+    regions = phone_regions(frame, default_country=default_country)
+    return phone_columns.phone_readings(frame["PHONE"], regions)
+
+
+def ambiguous_phone_hashes(readings: pl.DataFrame) -> pl.DataFrame:
     """The hashes of every form of the phones that can be read in more than one way.
 
     An opted-out person may be on the suppression list under any of them.
 
     Args:
-        frame: As for ``normalize``.
-        default_country: Alpha-2 code of rows whose COUNTRY is blank.
+        readings: Of ``phone_readings``.
 
     Returns:
         ``row`` (from 0) and ``PHONE`` (a hash), two or three rows for each such phone. Phones with
         one reading are absent.
     """
-    if "PHONE" not in frame.columns:
-        return pl.DataFrame(schema={"row": pl.Int64, "PHONE": pl.String})
-    regions = phone_regions(frame, default_country=default_country)
-    forms = phone_columns.phone_readings(frame["PHONE"], regions)
-    first, *others = forms.columns
+    first, *others = readings.columns
     return (
-        forms.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+        readings.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
         .filter(pl.any_horizontal(pl.col(first).ne_missing(pl.col(form)) for form in others))
         .unpivot(index="row", value_name="PHONE")
         .select("row", pl.col("PHONE").map_batches(sha256, return_dtype=pl.String))
@@ -149,6 +161,7 @@ def _columns(
     default_country: str | None,
     convention: PhoneConvention | None,
     cache: DistinctCache,
+    readings: pl.DataFrame | None,
     *,
     hashed: bool,
 ) -> pl.DataFrame:
@@ -159,8 +172,11 @@ def _columns(
         if key == DATE_OF_BIRTH:
             continue
         if key == "PHONE":
-            phones = phone_columns.normalize_phones(cells[key], region, convention).alias(key)
-            columns[key] = sha256(phones) if hashed else phones
+            if readings is None:
+                phones = phone_columns.normalize_phones(cells[key], region, convention)
+            else:
+                phones = phone_columns.by_convention(readings, region, convention)
+            columns[key] = sha256(phones.alias(key)) if hashed else phones.alias(key)
         elif key in _MOSTLY_DISTINCT:
             columns[key] = _column(key, cells, hashed=hashed)
         else:

@@ -8,13 +8,15 @@ from mm_pipelines.lists.errors import (
     ListRowError,
     ListUnreadableError,
 )
+from mm_pipelines.lists.file_bytes import fingerprint
 from mm_pipelines.lists.location import ListStat, list_files, list_url, stat_list
 from mm_pipelines.lists.reading import CustomerList
 from mm_pipelines.lists.report import ListReport, inspect_list
-from mm_pipelines.lists.source import fingerprint
+from mm_pipelines.lists.source import FileSource, RowSource, RowStream
 
 __all__ = [
     "CustomerList",
+    "FileSource",
     "ListChangedError",
     "ListError",
     "ListHeaderError",
@@ -23,6 +25,8 @@ __all__ = [
     "ListRowError",
     "ListStat",
     "ListUnreadableError",
+    "RowSource",
+    "RowStream",
     "fingerprint",
     "inspect_list",
     "list_files",

@@ -10,11 +10,11 @@ from mm_pipelines.lists.consent import ConsentColumns, ConsentSetting, match_con
 from mm_pipelines.lists.delimited import Delimited
 from mm_pipelines.lists.encoding import Text
 from mm_pipelines.lists.errors import ListChangedError, ListUnreadableError
+from mm_pipelines.lists.file_bytes import Bytes
 from mm_pipelines.lists.headers import Columns, match_columns
 from mm_pipelines.lists.location import stat_list
 from mm_pipelines.lists.ndjson import NdJson
 from mm_pipelines.lists.parquet import ParquetList
-from mm_pipelines.lists.source import Bytes
 
 ROW_NUMBER = "row_number"
 AGREED = "agreed"

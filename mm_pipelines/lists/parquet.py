@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from mm_pipelines.lists.errors import ListMissingError, ListUnreadableError
+from mm_pipelines.lists.file_bytes import fingerprint, open_binary
 from mm_pipelines.lists.location import stat_list
-from mm_pipelines.lists.source import fingerprint, open_binary
 
 _ROWS_A_CHUNK = 100_000
 _NATIVE = ("s3://", "gs://", "gcs://", "az://", "abfs://", "abfss://", "http://", "https://")

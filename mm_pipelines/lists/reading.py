@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from mm_pipelines.lists.consent import ConsentSetting
-from mm_pipelines.lists.errors import ListHeaderError, ListMissingError, ListUnreadableError
+from mm_pipelines.lists.errors import (
+    ListChangedError,
+    ListHeaderError,
+    ListMissingError,
+    ListUnreadableError,
+)
 from mm_pipelines.lists.list_file import AGREED, ROW_NUMBER, ListFile
 from mm_pipelines.lists.location import list_files
 from mm_pipelines.storage import without_credentials
@@ -57,6 +62,7 @@ class CustomerList:
         format: The format of the first file.
         delimiter: The character between the first file's fields; None for NDJSON and Parquet.
         files: The files read so far.
+        ordered: True: the rows of a file keep their numbers.
 
     Raises:
         ListError: The list is missing, cannot be read, or lacks a column.
@@ -70,6 +76,7 @@ class CustomerList:
         encoding: str | None = None,
         consent: ConsentSetting = None,
     ) -> None:
+        self.ordered = True
         self._mapping, self._encoding, self._consent = columns, encoding, consent
         self._urls = _existing_files(url)
         self._names = _short_names(self._urls)
@@ -111,7 +118,8 @@ class CustomerList:
             ListRowError: A row is broken; the error names the first, and the row within its file.
             ListHeaderError: The files have different columns.
             ListUnreadableError: A file is damaged.
-            ListChangedError: A Parquet file changed while it was read.
+            ListChangedError: A Parquet file changed while it was read, or a file was added to the
+                list or removed from it.
         """
         done = 0
         for name, url in zip(self._names, self._urls, strict=True):
@@ -132,6 +140,9 @@ class CustomerList:
                     unread_names=file.unread_names,
                 )
             )
+        if _existing_files(self.url) != self._urls:
+            fault = "a file was added or removed while the list was read; read the list again"
+            raise ListChangedError(self.url, "", fault)
 
     def _open(self, url: str) -> ListFile:
         return ListFile(url, self._mapping, encoding=self._encoding, consent=self._consent)

@@ -1,6 +1,6 @@
 """Validates a list in its place and reports what it contains, without any value."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,8 +8,9 @@ import polars as pl
 
 from mm_pipelines.concurrent import ordered_map
 from mm_pipelines.identity import IDENTIFIERS, PhoneSpellings, count_phone_spellings, is_blank
-from mm_pipelines.lists.consent import ConsentColumns, ConsentSetting
-from mm_pipelines.lists.reading import AGREED, ROW_NUMBER, CustomerList, FileRead
+from mm_pipelines.lists.consent import ConsentColumns
+from mm_pipelines.lists.reading import AGREED, ROW_NUMBER, FileRead
+from mm_pipelines.lists.source import RowSource
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,15 @@ class ListReport:
     """The form and the counts of a list.
 
     Attributes:
-        url: The list.
-        fingerprint: See `CustomerList.fingerprint`.
-        size: Bytes of all files.
+        name: The source, without credentials.
+        fingerprint: See `RowStream.fingerprint`.
+        size: Bytes of all files; None for a query.
         files: Its files in the order of reading.
         rows: Data rows.
         rows_without_consent: Rows that are rejected because their person did not agree.
         rows_with_identifier: Of the other rows, those in which EMAIL or PHONE is not blank.
-        format: ``csv``, ``tsv``, ``txt``, ``ndjson`` or ``parquet``.
+        ordered: Whether the rows have the same numbers each time the list is read.
+        format: ``csv``, ``tsv``, ``txt``, ``ndjson``, ``parquet``, or a kind of database.
         gzipped: Whether the file is compressed.
         encoding: ``ascii``, ``utf-8``, ``windows-1252``, ``utf-16-le``…; None for Parquet.
         delimiter: The character between the fields; None for NDJSON and Parquet.
@@ -36,13 +38,14 @@ class ListReport:
         phone_spellings: How the list writes bare phone numbers.
     """
 
-    url: str
+    name: str
     fingerprint: str
-    size: int
+    size: int | None
     files: tuple[FileRead, ...]
     rows: int
     rows_without_consent: int
     rows_with_identifier: int
+    ordered: bool
     format: str
     gzipped: bool
     encoding: str | None
@@ -69,39 +72,30 @@ class ListReport:
         return self.filled.get(key, 0) / self.rows if self.rows else 0.0
 
 
-def inspect_list(
-    url: str,
-    columns: Mapping[str, str] | None = None,
-    *,
-    encoding: str | None = None,
-    consent: ConsentSetting = None,
-    default_country: str | None = None,
-) -> ListReport:
+def inspect_list(source: RowSource, *, default_country: str | None = None) -> ListReport:
     """Read a list to its end and report what it contains, in bounded memory.
 
     Args:
-        url: A local path or an fsspec URL, of a file, a folder or a glob.
-        columns: ``source.columns`` of mm.yaml.
-        encoding: ``source.encoding`` of mm.yaml.
-        consent: ``source.consent`` of mm.yaml.
+        source: The list.
         default_country: Alpha-2 code of rows without a COUNTRY.
 
     Raises:
         ListError: The list cannot be used. The error names the first fault.
     """
-    reading = CustomerList(url, columns, encoding=encoding, consent=consent)
+    reading = source.open()
     counts = _Counts(reading.columns.places)
     count = partial(count_phone_spellings, default_country=default_country)
     for spellings in ordered_map(count, counts.count_each(reading.chunks())):
         counts.phone_spellings += spellings
     return ListReport(
-        url=url,
+        name=source.name,
         fingerprint=reading.fingerprint,
         size=reading.size,
         files=tuple(reading.files),
         rows=counts.rows,
         rows_without_consent=counts.without_consent,
         rows_with_identifier=counts.with_identifier,
+        ordered=reading.ordered,
         format=reading.format.name,
         gzipped=reading.format.gzipped,
         encoding=reading.encoding,

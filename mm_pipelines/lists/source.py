@@ -1,112 +1,133 @@
-"""Reads a file of a list once, in blocks, with its fingerprint, and decompresses gzip."""
+"""Where a list comes from. Every kind of source gives the same stream of rows."""
 
-import hashlib
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import BinaryIO, cast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from fsspec.core import url_to_fs
+import polars as pl
 
-from mm_pipelines.lists.errors import ListMissingError, ListUnreadableError
+from mm_pipelines.lists.consent import ConsentColumns, ConsentSetting
+from mm_pipelines.lists.headers import Columns
+from mm_pipelines.lists.list_file import ListFormat
+from mm_pipelines.lists.location import stat_list
+from mm_pipelines.lists.reading import CustomerList, FileRead
+from mm_pipelines.storage import without_credentials
 
-BLOCK_BYTES = 6 << 20
-_FIRST_BLOCK_BYTES = 1 << 20
 
+class RowStream(Protocol):
+    """An open list, read once from its beginning to its end.
 
-class Bytes:
-    """The bytes of one file.
-
-    ``fingerprint`` is the SHA-256 of the file as stored (compressed, if it is). It is complete when
-    all blocks are read.
+    Attributes:
+        columns: Which columns are which schema keys.
+        consent: Which columns record consent.
+        format: The format of the list.
+        delimiter: The character between the fields, where there is one.
+        files: The files read so far; empty for a query.
+        ordered: Whether the rows have the same numbers each time the list is read.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._digest = hashlib.sha256()
-        self.size = 0
+    columns: Columns
+    consent: ConsentColumns
+    format: ListFormat
+    delimiter: str | None
+    ordered: bool
+
+    @property
+    def files(self) -> Sequence[FileRead]:
+        """The files read so far; empty for a query."""
+        ...
+
+    @property
+    def encoding(self) -> str | None:
+        """The text encodings, where there are any."""
+        ...
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the bytes read so far, in hex."""
-        return self._digest.hexdigest()
+        """Changes when a row changes; complete when ``chunks`` is exhausted."""
+        ...
 
-    def blocks(self) -> Iterator[bytes]:
-        """The content in blocks.
+    @property
+    def size(self) -> int | None:
+        """Bytes read; None for a query."""
+        ...
+
+    def chunks(self) -> Iterator[pl.DataFrame]:
+        """Frames of ``row_number``, ``agreed`` and one text column per key (blank is ``""``).
 
         Raises:
-            ListMissingError: The file does not exist.
-            ListUnreadableError: The file cannot be read, or its gzip data are damaged.
+            ListError: The list cannot be used to its end.
         """
-        raw = self.raw()
-        return self._unpacked(raw) if self._url.lower().endswith(".gz") else raw
-
-    def raw(self) -> Iterator[bytes]:
-        """The file's blocks as stored."""
-        # The first blocks are small, so that the worker threads start early.
-        size = _FIRST_BLOCK_BYTES
-        with open_binary(self._url) as file:
-            while block := self._read(file, size):
-                self._digest.update(block)
-                self.size += len(block)
-                yield block
-                size = min(2 * size, BLOCK_BYTES)
-
-    def _read(self, file: BinaryIO, size: int) -> bytes:
-        try:
-            return file.read(size)
-        except OSError as error:
-            fault = f"cannot be read: {error.strerror or type(error).__name__}"
-            raise ListUnreadableError(self._url, "", fault) from None
-
-    def _unpacked(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        unpacking, finished = zlib.decompressobj(wbits=31), False
-        for block in blocks:
-            rest = block
-            while rest:
-                if finished:
-                    # A gzip file may have several members and zeros as padding.
-                    if not rest.strip(b"\0"):
-                        break
-                    unpacking, finished = zlib.decompressobj(wbits=31), False
-                try:
-                    # Bounded, because a block can decompress to a thousand times its size.
-                    content = unpacking.decompress(rest, BLOCK_BYTES)
-                except zlib.error:
-                    fault = "the gzip data are damaged; compress the list again"
-                    raise ListUnreadableError(self._url, "", fault) from None
-                if content:
-                    yield content
-                finished = unpacking.eof
-                rest = unpacking.unused_data if finished else unpacking.unconsumed_tail
-        if self.size and not finished:
-            fault = "the gzip data end too early; the file was not copied to its end"
-            raise ListUnreadableError(self._url, "", fault)
+        ...
 
 
-@contextmanager
-def open_binary(url: str) -> Iterator[BinaryIO]:
-    """Open a file of a list for reading.
+class RowSource(Protocol):
+    """A list as mm.yaml describes it, for one day.
 
-    Raises:
-        ListMissingError: The file does not exist.
-        ListUnreadableError: It cannot be opened.
+    Attributes:
+        name: How messages and metadata name it, without credentials.
     """
-    filesystem, path = url_to_fs(url)
-    try:
-        file = filesystem.open(path, "rb")
-    except FileNotFoundError:
-        raise ListMissingError(url, "", "there is no such file") from None
-    except OSError as error:
-        fault = f"cannot be opened: {error.strerror or type(error).__name__}"
-        raise ListUnreadableError(url, "", fault) from None
-    with file:
-        yield cast("BinaryIO", file)
+
+    @property
+    def name(self) -> str:
+        """How messages and metadata name it, without credentials."""
+        ...
+
+    def exists(self) -> bool:
+        """Whether there is a list to read.
+
+        Raises:
+            OSError: The store cannot be reached.
+        """
+        ...
+
+    def mark(self) -> str | None:
+        """A text that changes when the list does, found without reading it; None if unknown.
+
+        Raises:
+            OSError: The store cannot be reached.
+        """
+        ...
+
+    def open(self) -> RowStream:
+        """Read the header.
+
+        Raises:
+            ListError: The list is missing, cannot be read, or lacks a column.
+        """
+        ...
 
 
-def fingerprint(url: str) -> str:
-    """SHA-256 of the file's bytes in hex."""
-    content = Bytes(url)
-    for _ in content.raw():
-        pass
-    return content.fingerprint
+@dataclass(frozen=True)
+class FileSource:
+    """A list in a file, a folder or a glob of files.
+
+    Attributes:
+        url: A local path or an fsspec URL.
+        columns: ``source.columns`` of mm.yaml; empty: the header is recognized.
+        encoding: ``source.encoding`` of mm.yaml; None: the encoding is detected.
+        consent: ``source.consent`` of mm.yaml; None: known columns of consent are recognized.
+    """
+
+    url: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    encoding: str | None = None
+    consent: ConsentSetting = None
+
+    @property
+    def name(self) -> str:
+        """The address without credentials."""
+        return without_credentials(self.url)
+
+    def exists(self) -> bool:
+        """Whether there is a file."""
+        return stat_list(self.url) is not None
+
+    def mark(self) -> str | None:
+        """The state of the files; None if there is none."""
+        stat = stat_list(self.url)
+        return None if stat is None else stat.mark
+
+    def open(self) -> CustomerList:
+        """Read the first file's header."""
+        return CustomerList(self.url, self.columns, encoding=self.encoding, consent=self.consent)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from mm_pipelines.config import Config
-from mm_pipelines.lists.location import list_url, stat_list
+from mm_pipelines.lists.configured import customer_source
 from mm_pipelines.local.dagster_ui import Backfill, DagsterUi
 from mm_pipelines.local.errors import LocalError
 from mm_pipelines.report import overview
@@ -98,7 +98,7 @@ def partitions_with_lists(config: Config) -> list[str]:
         keys = [
             f"{key}|{day}"
             for key, audience in config.audiences.items()
-            if stat_list(list_url(audience.source.path, config.directory, audience=key, day=day))
+            if customer_source(config, key, day).exists()
         ]
         if not keys:
             return found

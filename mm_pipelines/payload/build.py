@@ -1,6 +1,6 @@
 """From a customer list to a published payload file, in one stream."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from polars.io.plugins import register_io_source
 
 from mm_pipelines.concurrent import ordered_map
 from mm_pipelines.identity import DATE_OF_BIRTH, KEYS, DistinctCache, PhoneConvention
-from mm_pipelines.lists.consent import ConsentSetting
 from mm_pipelines.lists.errors import ListChangedError
-from mm_pipelines.lists.reading import ROW_NUMBER, CustomerList
+from mm_pipelines.lists.reading import ROW_NUMBER
+from mm_pipelines.lists.source import RowSource, RowStream
 from mm_pipelines.payload.chunk import HashedChunk, hash_chunk
 from mm_pipelines.payload.deduplication import Deduplicator, payload_schema
 from mm_pipelines.payload.report import HashedPayload, RejectedRows
@@ -24,13 +24,10 @@ _ROWS_PER_GROUP = 100_000
 
 
 def build_hashed_payload(
-    url: str,
+    source: RowSource,
     storage: Storage,
     *,
     folder: str,
-    columns: Mapping[str, str] | None = None,
-    encoding: str | None = None,
-    consent: ConsentSetting = None,
     default_country: str | None = None,
     phone_convention: PhoneConvention | None = None,
     expected_fingerprint: str | None = None,
@@ -44,12 +41,9 @@ def build_hashed_payload(
     file. Raw values are held in memory only, one chunk at a time.
 
     Args:
-        url: The list: a local path or an fsspec URL.
+        source: The list.
         storage: Receives the file.
         folder: The file's folder in the storage.
-        columns: ``source.columns`` of mm.yaml.
-        encoding: ``source.encoding`` of mm.yaml.
-        consent: ``source.consent`` of mm.yaml.
         default_country: Alpha-2 code of rows without a COUNTRY.
         phone_convention: How the list writes bare phone numbers, as its validation found.
         expected_fingerprint: The fingerprint from ``inspect_list``; None skips the comparison.
@@ -59,7 +53,7 @@ def build_hashed_payload(
         ListError: The list cannot be used.
         ListChangedError: Its bytes differ from ``expected_fingerprint``; nothing is published.
     """
-    reading = CustomerList(url, columns, encoding=encoding, consent=consent)
+    reading = source.open()
     keys = _payload_keys(reading)
     tally = _Tally(keys)
     with ScratchFolder() as scratch:
@@ -80,7 +74,7 @@ def build_hashed_payload(
                 "The list changed after it was validated. "
                 "Materialize customer_list for this partition again."
             )
-            raise ListChangedError(url, "", fault)
+            raise ListChangedError(source.name, "", fault)
         people.merge()
         published = storage.publish(folder, ".parquet", partial(_write, people, keys))
     return HashedPayload(
@@ -126,7 +120,7 @@ class _Tally:
         return RejectedRows(pl.concat([pl.DataFrame(schema=schema), *self._rejected]))
 
 
-def _payload_keys(reading: CustomerList) -> tuple[str, ...]:
+def _payload_keys(reading: RowStream) -> tuple[str, ...]:
     found = set(reading.columns.places)
     if DATE_OF_BIRTH in found:
         found.update(_DATE_OF_BIRTH_PARTS)

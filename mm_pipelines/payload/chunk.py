@@ -15,6 +15,7 @@ from mm_pipelines.identity import (
     ambiguous_phone_hashes,
     is_phone_in_scientific_notation,
     normalize_and_hash,
+    phone_readings,
     phone_regions,
 )
 from mm_pipelines.lists.reading import AGREED, ROW_NUMBER
@@ -68,8 +69,13 @@ def hash_chunk(
         cache: Results for the values that the list repeats.
         suppression: Opted-out people, who are excluded.
     """
+    readings = phone_readings(chunk, default_country=default_country) if suppression else None
     hashed = normalize_and_hash(
-        chunk, default_country=default_country, convention=convention, cache=cache
+        chunk,
+        default_country=default_country,
+        convention=convention,
+        cache=cache,
+        readings=readings,
     )
     identifiers = [key for key in IDENTIFIERS if key in keys]
     usable = (_VALUES != "").sum()
@@ -87,8 +93,7 @@ def hash_chunk(
     accepted = rows.with_columns(_VALUES.fill_null(""))
     people = accepted
     if suppression:
-        ambiguous = ambiguous_phone_hashes(chunk, default_country=default_country)
-        people = _without_opted_out(accepted, chunk[ROW_NUMBER], ambiguous, suppression)
+        people = _without_opted_out(accepted, chunk[ROW_NUMBER], readings, suppression)
     return HashedChunk(
         people=with_person_key(people, identifiers),
         rejected=rejected,
@@ -103,13 +108,16 @@ def hash_chunk(
 def _without_opted_out(
     rows: pl.DataFrame,
     row_numbers: pl.Series,
-    ambiguous: pl.DataFrame,
+    readings: pl.DataFrame | None,
     suppression: SuppressionList,
 ) -> pl.DataFrame:
     """The rows of people who are not on the suppression list under any reading of their phone."""
-    suppressed = suppression.keep_suppressed(ambiguous)["row"]
+    kept = suppression.exclude(rows)
+    if readings is None:
+        return kept
+    suppressed = suppression.keep_suppressed(ambiguous_phone_hashes(readings))["row"]
     numbers = row_numbers.gather(suppressed).implode()
-    return suppression.exclude(rows).filter(~pl.col(ROW_NUMBER).is_in(numbers))
+    return kept.filter(~pl.col(ROW_NUMBER).is_in(numbers))
 
 
 def _rejected(raw: pl.DataFrame, hashed: pl.DataFrame) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from typing import Self
 import dagster as dg
 from pydantic import BaseModel, Field, ValidationError
 
-from mm_pipelines.lists.location import stat_list
+from mm_pipelines.lists import RowSource
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -79,7 +79,7 @@ def customer_list_sensor(
         database.get(),
         asset="audience_upload",
         job="daily_upload",
-        urls_of=lambda partition: [partition.list_url],
+        lists_of=lambda partition: [partition.customer_list],
     )
 
 
@@ -102,7 +102,7 @@ def removal_list_sensor(
         database.get(),
         asset="audience_removals",
         job=None,
-        urls_of=lambda partition: [url for _, url in partition.removal_lists],
+        lists_of=lambda partition: partition.removal_lists,
     )
 
 
@@ -112,7 +112,7 @@ def _evaluate(
     *,
     asset: str,
     job: str | None,
-    urls_of: Callable[[AudienceDay], Sequence[str]],
+    lists_of: Callable[[AudienceDay], Sequence[RowSource]],
 ) -> dg.SensorResult:
     seen = Seen.of(context.cursor)
     watched = list(_watched(datetime.now(CONFIG.zone)))
@@ -121,7 +121,7 @@ def _evaluate(
     examined = _from(watched, seen.last_examined)[:_LISTS_PER_TICK]
     now = datetime.now(UTC)
     for partition in examined:
-        mark = _mark(urls_of(partition), context.log)
+        mark = _mark(lists_of(partition), context.log)
         key = str(partition.key)
         if mark and (key not in lists or lists[key].mark != mark):
             lists[key] = SeenList(mark=mark, seen_at=now)
@@ -160,16 +160,16 @@ def _from(watched: list[AudienceDay], last_examined: str) -> list[AudienceDay]:
     return watched[start:] + watched[:start]
 
 
-def _mark(urls: Sequence[str], log: logging.Logger) -> str | None:
+def _mark(sources: Sequence[RowSource], log: logging.Logger) -> str | None:
     """The combined mark of the lists that exist; None if there is none."""
     marks = []
-    for url in urls:
+    for source in sources:
         try:
-            stat = stat_list(url)
+            mark = source.mark()
         except OSError as error:
             # One unreachable store does not delay the other lists.
             log.warning(f"a list's store is unreachable: {type(error).__name__}")
             return None
-        if stat is not None:
-            marks.append(stat.mark)
+        if mark is not None:
+            marks.append(mark)
     return "\n".join(marks) or None

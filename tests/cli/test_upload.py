@@ -10,6 +10,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
 from mm_pipelines.cli import app
+from mm_pipelines.lists import FileSource
 from mm_pipelines.lists import registry as lists
 from mm_pipelines.lists.report import inspect_list
 from mm_pipelines.payload import registry as payloads
@@ -56,9 +57,10 @@ def hashed(
         "MM_GRAPH_API_URL": "http://127.0.0.1:1",
     }.items():
         monkeypatch.setenv(name, value)
-    report = inspect_list(str(file), default_country="DE")
+    source = FileSource(str(file))
+    report = inspect_list(source, default_country="DE")
     payload = build_hashed_payload(
-        str(file), Storage(str(storage)), folder="hashed_payload", default_country="DE"
+        source, Storage(str(storage)), folder="hashed_payload", default_country="DE"
     )
     with database.transaction() as connection:
         lists.record(connection, "news", DAY, report)

@@ -26,6 +26,7 @@ from mm_pipelines.delivery.upload_plan import UploadPlan
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.graph_api.retry import RetryPolicy
+from mm_pipelines.lists import FileSource
 from mm_pipelines.payload import build_hashed_payload, registry
 from mm_pipelines.storage import Storage
 from mm_pipelines.suppression.suppression_list import SuppressionList
@@ -70,10 +71,9 @@ def main(database_url: str, storage_url: str, sandbox: str, lists: str, day_text
 def hash_list(database: Database, storage: Storage, url: str, audience: str, day: date) -> None:
     """Publish the day's payload without suppressed people."""
     payload = build_hashed_payload(
-        url,
+        FileSource(url),
         storage,
         folder=f"hashed_payload/{audience}/{day}",
-        columns={},
         default_country="US",
         suppression=SuppressionList.load(database, KEY),
     )

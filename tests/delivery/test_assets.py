@@ -177,6 +177,23 @@ def test_the_lists_of_removals_take_people_out(desk: Desk, run: Run) -> None:
     assert crowd[0][0] not in said(result)
 
 
+@pytest.mark.usefixtures("removal_lists")
+def test_a_removal_list_reads_bare_phone_numbers_by_its_own_convention(
+    desk: Desk, run: Run
+) -> None:
+    crowd = people(300)
+    # Read without the country code that the list's other numbers lack, too.
+    desk.publish([*crowd, ("", "494915112345678")])
+    run(audience_upload)
+    with fsspec.open(f"memory://removals/{DAY}.csv", "wt") as file:
+        file.write("phone,country\n4915112345678,DE\n15112345670,DE\n15112345671,DE\n")
+
+    result = run(audience_removals)
+
+    assert result.success
+    assert desk.sandbox.members() == keys(crowd)
+
+
 def test_a_day_without_a_list_of_removals_removes_nobody(desk: Desk, run: Run) -> None:
     result = run(audience_removals)
     assert result.success

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mm_pipelines.lists import FileSource
 from mm_pipelines.payload import build_hashed_payload
 from mm_pipelines.storage import Storage
 from tests.delivery.desk import DAY, Desk, keys, people
@@ -31,7 +32,7 @@ def test_a_list_on_s3_becomes_a_payload_on_s3(s3_url: str, tmp_path: Path) -> No
     (tmp_path / "list.csv").write_text("email\na@b.co\nA@B.co\nc@d.co\n")
     content = (tmp_path / "list.csv").read_bytes()
     storage.replace("list.csv", lambda path: path.write_bytes(content))
-    built = build_hashed_payload(f"{s3_url}/list.csv", storage, folder="hashed")
+    built = build_hashed_payload(FileSource(f"{s3_url}/list.csv"), storage, folder="hashed")
     assert (built.read, built.accepted, built.merged) == (3, 2, 1)
     assert storage.scan(built.path).collect().height == 2
     assert built.url == f"{s3_url}/{built.path}"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mm_pipelines.config import ConsentColumn
-from mm_pipelines.lists import CustomerList, ListHeaderError, inspect_list
+from mm_pipelines.lists import CustomerList, FileSource, ListHeaderError, inspect_list
 from mm_pipelines.lists.consent import ConsentSetting
 
 MAILCHIMP = "Email Address,First Name,MEMBER_RATING,OPTIN_TIME,LEID,EUID"
@@ -64,7 +64,7 @@ def test_an_exports_consent_is_recognized(
 ) -> None:
     content = "\n".join([header, *(f"a@b.co,{cells}" for cells in [*yes, *no]), ""])
     assert agreed(tmp_path / "l.csv", content) == [True] * len(yes) + [False] * len(no)
-    report = inspect_list(str(tmp_path / "l.csv"))
+    report = inspect_list(FileSource(str(tmp_path / "l.csv")))
     assert report.consent.source == source
     assert report.rows_without_consent == len(no)
     assert report.rows_with_identifier == len(yes)
@@ -73,13 +73,13 @@ def test_an_exports_consent_is_recognized(
 
 def test_status_is_consent_only_within_a_mailchimp_export(tmp_path: Path) -> None:
     assert agreed(tmp_path / "l.csv", "email,Status\na@b.co,shipped\n") == [True]
-    report = inspect_list(str(tmp_path / "l.csv"))
+    report = inspect_list(FileSource(str(tmp_path / "l.csv")))
     assert (report.consent.source, report.consent.recorded) == ("none", False)
 
 
 def test_columns_that_record_only_opt_outs_do_not_record_consent(tmp_path: Path) -> None:
     agreed(tmp_path / "l.csv", "email,Unsubscribed from all email\na@b.co,No\n")
-    assert not inspect_list(str(tmp_path / "l.csv")).consent.recorded
+    assert not inspect_list(FileSource(str(tmp_path / "l.csv"))).consent.recorded
 
 
 def test_mm_yaml_names_the_column_and_the_cells_that_grant_consent(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_consent_is_ignored_on_request(tmp_path: Path) -> None:
 def test_consent_is_read_beside_mapped_columns(tmp_path: Path) -> None:
     path = tmp_path / "l.csv"
     path.write_text("Kontakt,Accepts Marketing\na@b.co,no\n", encoding="utf-8")
-    assert inspect_list(str(path), {"EMAIL": "Kontakt"}).rows_without_consent == 1
+    assert inspect_list(FileSource(str(path), {"EMAIL": "Kontakt"})).rows_without_consent == 1
 
 
 def test_a_consent_field_that_appears_late_in_ndjson_refuses_the_list(tmp_path: Path) -> None:
@@ -116,4 +116,4 @@ def test_a_consent_field_that_appears_late_in_ndjson_refuses_the_list(tmp_path: 
         encoding="utf-8",
     )
     with pytest.raises(ListHeaderError, match="row 50,001: the field 'accepts_marketing'"):
-        inspect_list(str(path))
+        inspect_list(FileSource(str(path)))

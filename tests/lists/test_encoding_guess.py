@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mm_pipelines.lists import CustomerList, inspect_list
+from mm_pipelines.lists import CustomerList, FileSource, inspect_list
 
 NAMES_FILE = Path(__file__).with_name("names.tsv")
 
@@ -65,7 +65,7 @@ def test_letters_that_all_encodings_share_need_no_further_evidence(tmp_path: Pat
 def test_an_uncertain_encoding_blanks_the_names_and_keeps_the_rows(tmp_path: Path) -> None:
     path = tmp_path / "l.csv"
     path.write_bytes("email,fn,ln\na@b.co,Dvořák,Novák\n".encode("cp1250"))
-    report = inspect_list(str(path))
+    report = inspect_list(FileSource(str(path)))
     assert report.rows_with_identifier == report.rows == 1
     assert report.unread_names == ("FN", "LN")
     assert report.filled["FN"] == 0
@@ -75,7 +75,7 @@ def test_an_uncertain_encoding_blanks_the_names_and_keeps_the_rows(tmp_path: Pat
 def test_the_names_of_an_encoding_that_is_not_recognized_are_unread(tmp_path: Path) -> None:
     names = next(names for language, _, names in LANGUAGES if language == "ru")
     assert set(read(tmp_path / "l.csv", names, "koi8-r")) == {""}
-    report = inspect_list(str(tmp_path / "l.csv"))
+    report = inspect_list(FileSource(str(tmp_path / "l.csv")))
     assert report.encoding in ("koi8-r", "koi8-u")
     assert report.encoding_confidence == 0
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mm_pipelines.lists import (
     CustomerList,
+    FileSource,
     ListError,
     ListHeaderError,
     ListMissingError,
@@ -186,7 +187,7 @@ def test_a_malformed_list_is_refused_with_file_place_and_fault(
     path.write_bytes(case.content)
 
     with pytest.raises(ListError) as caught:
-        inspect_list(str(path), case.columns)
+        inspect_list(FileSource(str(path), case.columns or {}))
 
     assert (type(caught.value), caught.value.place, caught.value.fault) == (
         case.error,
@@ -203,13 +204,13 @@ def test_the_corpus_has_more_than_forty_lists() -> None:
 def test_a_list_that_is_not_there_is_missing(tmp_path: Path) -> None:
     for name in ("l.csv", "l.parquet", "l.ndjson.gz"):
         with pytest.raises(ListMissingError, match="there is no such file"):
-            inspect_list(str(tmp_path / name))
+            inspect_list(FileSource(str(tmp_path / name)))
 
 
 def test_an_empty_folder_is_no_list(tmp_path: Path) -> None:
     (tmp_path / "l.csv").mkdir()
     with pytest.raises(ListMissingError, match="there is no such file"):
-        inspect_list(str(tmp_path / "l.csv"))
+        inspect_list(FileSource(str(tmp_path / "l.csv")))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_a_fault_far_into_a_long_list_is_found_at_its_row(
     path = tmp_path / "l.csv"
     path.write_bytes(make())
     with pytest.raises(ListRowError) as caught:
-        inspect_list(str(path))
+        inspect_list(FileSource(str(path)))
     assert caught.value.place == "row 300,001"
 
 
@@ -236,7 +237,7 @@ def test_a_message_holds_no_value(tmp_path: Path) -> None:
         path = tmp_path / case.name
         path.write_bytes(case.content)
         with pytest.raises(ListError) as caught:
-            inspect_list(str(path), case.columns)
+            inspect_list(FileSource(str(path), case.columns or {}))
         for value in ("a@b.co", "mary@", "6505551212"):
             assert value not in str(caught.value)
 

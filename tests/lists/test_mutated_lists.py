@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from mm_pipelines.lists import CustomerList, ListError, inspect_list
+from mm_pipelines.lists import CustomerList, FileSource, ListError, inspect_list
 
 COLUMNS = {"EMAIL": "Email", "PHONE": "Phone", "FN": "First Name"}
 MARKS = {"EMAIL": "@x.co", "PHONE": "+1650555", "FN": "Nam."}
@@ -69,7 +69,7 @@ def damaged(content: bytes, damage: Damage) -> bytes:
 
 def read(path: Path) -> list[pl.DataFrame] | ListError:
     try:
-        report = inspect_list(str(path))
+        report = inspect_list(FileSource(str(path)))
         frames = list(CustomerList(str(path)).chunks())
     except ListError as error:
         return error

@@ -14,6 +14,7 @@ import pytest
 
 from mm_pipelines.lists import (
     CustomerList,
+    FileSource,
     ListChangedError,
     ListHeaderError,
     ListUnreadableError,
@@ -72,7 +73,7 @@ def test_encoding_line_ends_and_delimiter_are_recognized(
 ) -> None:
     url = write(tmp_path, name, content)
     assert rows_of(url) == [(number, *row) for number, row in enumerate(ROWS, start=1)]
-    assert inspect_list(url).encoding == encoding
+    assert inspect_list(FileSource(url)).encoding == encoding
 
 
 def _ndjson(_: Path) -> tuple[str, bytes]:
@@ -125,7 +126,7 @@ def test_row_numbers_run_through_a_list_of_many_blocks(tmp_path: Path) -> None:
 def test_a_quote_within_a_field_is_only_a_sign(tmp_path: Path) -> None:
     line = b'%d@example.com,5" pipe\n'
     content = b"email,note\n" + b"".join(line % number for number in range(9_001))
-    assert inspect_list(write(tmp_path, "list.csv", content)).rows == 9_001
+    assert inspect_list(FileSource(write(tmp_path, "list.csv", content))).rows == 9_001
 
 
 def test_numbers_of_json_and_parquet_become_text(tmp_path: Path) -> None:
@@ -154,7 +155,9 @@ def test_a_list_may_lie_at_any_fsspec_url(name: str, tmp_path: Path) -> None:
         file.write(content)
 
     assert rows_of(url) == [(number, *row) for number, row in enumerate(ROWS, start=1)]
-    assert inspect_list(url).fingerprint == fingerprint(url) == sha256(content).hexdigest()
+    assert (
+        inspect_list(FileSource(url)).fingerprint == fingerprint(url) == sha256(content).hexdigest()
+    )
     stat = stat_list(url)
     assert stat is not None
     assert stat.size == len(content)
@@ -162,7 +165,7 @@ def test_a_list_may_lie_at_any_fsspec_url(name: str, tmp_path: Path) -> None:
 
 def test_a_report_counts_without_values(tmp_path: Path) -> None:
     content = b"Email,Phone,First Name,Note\na@b.co,n/a,Mary,1\n,#N/A,,2\n-,123,null,3\n"
-    report = inspect_list(write(tmp_path, "list.csv", content))
+    report = inspect_list(FileSource(write(tmp_path, "list.csv", content)))
 
     assert report.fingerprint == sha256(content).hexdigest()
     assert (report.rows, report.rows_with_identifier, report.size) == (3, 2, len(content))
@@ -174,7 +177,7 @@ def test_a_report_counts_without_values(tmp_path: Path) -> None:
 
 
 def test_a_header_without_rows_is_a_list_of_nobody(tmp_path: Path) -> None:
-    report = inspect_list(write(tmp_path, "list.csv", b"email,phone\n"))
+    report = inspect_list(FileSource(write(tmp_path, "list.csv", b"email,phone\n")))
     assert (report.rows, report.rows_with_identifier, report.share("EMAIL")) == (0, 0, 0.0)
 
 
@@ -226,7 +229,7 @@ def test_a_phone_number_in_a_decimal_column_has_no_fraction(tmp_path: Path) -> N
 
 def test_a_column_without_values_keeps_every_row(tmp_path: Path) -> None:
     url = _parquet_of(tmp_path, email=pl.Series([None] * 500, dtype=pl.Null))
-    assert inspect_list(url).rows == 500
+    assert inspect_list(FileSource(url)).rows == 500
 
 
 def test_a_parquet_file_replaced_while_it_is_read_is_noticed(tmp_path: Path) -> None:
@@ -255,10 +258,10 @@ def test_the_encoding_of_the_configuration_replaces_the_guess(
     report_url = write(tmp_path, "list.csv", content)
     [frame] = CustomerList(report_url, encoding=encoding).chunks()
     assert frame["FN"].to_list() == [name]
-    assert inspect_list(report_url, encoding=encoding).encoding == encoding
+    assert inspect_list(FileSource(report_url, encoding=encoding)).encoding == encoding
 
 
 def test_text_that_is_not_of_the_configured_encoding_is_refused(tmp_path: Path) -> None:
     url = write(tmp_path, "list.csv", b"email,fn\na@b.co,Val\xe9ry\n")
     with pytest.raises(ListUnreadableError, match="the text is not utf-8 to its end"):
-        inspect_list(url, encoding="utf-8")
+        inspect_list(FileSource(url, encoding="utf-8"))

@@ -10,6 +10,8 @@ import pytest
 
 from mm_pipelines.lists import (
     CustomerList,
+    FileSource,
+    ListChangedError,
     ListHeaderError,
     ListMissingError,
     ListRowError,
@@ -41,7 +43,7 @@ def rows_of(url: str) -> list[tuple[int, str]]:
 
 def test_a_folders_files_are_one_list_with_running_row_numbers(folder: Path) -> None:
     assert rows_of(str(folder)) == [(1, "a@b.co"), (2, "b@b.co"), (3, "d@b.co"), (4, "c@b.co")]
-    report = inspect_list(str(folder))
+    report = inspect_list(FileSource(str(folder)))
     assert report.rows == 4
     assert [(file.name, file.rows_before, file.rows) for file in report.files] == [
         ("part-0.csv", 0, 2),
@@ -61,8 +63,8 @@ def test_every_file_of_an_object_store_is_found(folder: Path) -> None:
         memory.pipe(f"/several/{name}", (folder / name).read_bytes())
     for url in ("memory://several", "memory://several/*.csv"):
         assert rows_of(url) == [(1, "a@b.co"), (2, "b@b.co"), (3, "d@b.co")]
-    assert inspect_list("memory://several").fingerprint == (
-        inspect_list(str(folder / "*.csv")).fingerprint
+    assert inspect_list(FileSource("memory://several")).fingerprint == (
+        inspect_list(FileSource(str(folder / "*.csv"))).fingerprint
     )
 
 
@@ -90,10 +92,11 @@ def test_one_file_keeps_its_digest_and_several_have_one_over_names_and_digests(
         hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in ("part-0.csv", "part-1.csv")
     ]
-    assert inspect_list(str(folder / "*-0.csv")).fingerprint == digests[0]
-    several = inspect_list(str(folder / "*.csv")).fingerprint
+    assert inspect_list(FileSource(str(folder / "*-0.csv"))).fingerprint == digests[0]
+    several = inspect_list(FileSource(str(folder / "*.csv"))).fingerprint
     (folder / "part-1.csv").rename(folder / "part-9.csv")
-    assert len({several, inspect_list(str(folder / "*.csv")).fingerprint, *digests}) == 4
+    renamed = inspect_list(FileSource(str(folder / "*.csv"))).fingerprint
+    assert len({several, renamed, *digests}) == 4
 
 
 def test_the_stat_changes_with_any_file(folder: Path) -> None:
@@ -113,13 +116,13 @@ def test_a_folder_or_glob_without_files_is_a_missing_list(tmp_path: Path) -> Non
         assert list_files(url) == ()
         assert stat_list(url) is None
         with pytest.raises(ListMissingError):
-            inspect_list(url)
+            inspect_list(FileSource(url))
 
 
 def test_a_broken_row_is_named_with_its_file_and_its_number_there(folder: Path) -> None:
     (folder / "part-1.csv").write_text("email,phone\nd@b.co\n", encoding="utf-8")
     with pytest.raises(ListRowError, match=r"part-1\.csv: row 1: 1 field where") as caught:
-        inspect_list(str(folder))
+        inspect_list(FileSource(str(folder)))
     assert caught.value.file == str(folder / "part-1.csv")
 
 
@@ -130,7 +133,15 @@ def test_a_broken_row_is_named_with_its_file_and_its_number_there(folder: Path) 
 def test_files_with_different_columns_are_refused(folder: Path, content: str) -> None:
     (folder / "part-1.csv").write_text(content, encoding="utf-8")
     with pytest.raises(ListHeaderError, match=r"part-1\.csv: header: .* those of part-0\.csv"):
-        inspect_list(str(folder))
+        inspect_list(FileSource(str(folder)))
+
+
+def test_a_file_added_while_the_list_is_read_is_noticed(folder: Path) -> None:
+    chunks = CustomerList(str(folder)).chunks()
+    next(chunks)
+    (folder / "part-2.csv").write_text("email,phone\ne@b.co,\n", encoding="utf-8")
+    with pytest.raises(ListChangedError, match="a file was added or removed"):
+        list(chunks)
 
 
 def test_columns_may_be_in_another_order_in_each_file(folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mm_pipelines.lists import ListChangedError, ListRowError, inspect_list
+from mm_pipelines.lists import FileSource, ListChangedError, ListRowError, inspect_list
 from mm_pipelines.payload import (
     HashedPayload,
     build_hashed_payload,
@@ -29,7 +29,12 @@ def build(folder: Path, content: str, **options: object) -> HashedPayload:
     path = folder / "list.csv"
     path.write_text(content, encoding="utf-8", newline="")
     storage = Storage(str(folder / "storage"))
-    return build_hashed_payload(str(path), storage, folder="hashed", **options)  # type: ignore[arg-type]
+    return build_hashed_payload(
+        FileSource(str(path)),
+        storage,
+        folder="hashed",
+        **options,  # type: ignore[arg-type]
+    )
 
 
 def people_of(built: HashedPayload) -> pl.DataFrame:
@@ -155,7 +160,7 @@ def test_the_same_list_is_the_same_file(tmp_path: Path) -> None:
 def test_a_list_that_changed_since_is_refused_and_nothing_is_published(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text("email\na@b.co\n")
-    seen = inspect_list(str(path)).fingerprint
+    seen = inspect_list(FileSource(str(path))).fingerprint
     with pytest.raises(ListChangedError, match="The list changed after it was validated"):
         build(tmp_path, "email\na@b.co\nc@d.co\n", expected_fingerprint=seen)
     assert not list((tmp_path / "storage").rglob("*.parquet"))
@@ -201,7 +206,9 @@ def test_raw_values_never_reach_the_scratch_disk(
 
     path = tmp_path / "list.csv"
     path.write_text("email,phone,fn\nmary.findme@example.com,+16505551212,Findme\n" * 2)
-    build_hashed_payload(str(path), Watching(str(tmp_path / "storage")), folder="hashed")
+    build_hashed_payload(
+        FileSource(str(path)), Watching(str(tmp_path / "storage")), folder="hashed"
+    )
     assert written
     for content in written:
         assert b"findme" not in content.lower()

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import sys
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,8 @@ import polars as pl
 import pytest
 
 from mm_pipelines.config import load_config
-from mm_pipelines.lists import inspect_list, list_url
+from mm_pipelines.lists import inspect_list
+from mm_pipelines.lists.configured import customer_source
 from mm_pipelines.payload import build_hashed_payload
 from mm_pipelines.storage import Storage
 
@@ -41,18 +43,16 @@ def test_our_count_of_a_sample_list_is_the_independent_one(
 ) -> None:
     expected = independent.count(sample, day)
     audience = CONFIG.audiences[sample.audience]  # type: ignore[attr-defined]
-    url = list_url(
-        audience.source.path,
-        CONFIG.directory,
-        audience=sample.audience,  # type: ignore[attr-defined]
-        day=day,
+    source = customer_source(
+        CONFIG,
+        sample.audience,  # type: ignore[attr-defined]
+        date.fromisoformat(day),
     )
-    report = inspect_list(url, audience.source.columns)
+    report = inspect_list(source)
     built = build_hashed_payload(
-        url,
+        source,
         Storage(str(tmp_path)),
         folder="hashed",
-        columns=audience.source.columns,
         default_country=audience.default_country,
         expected_fingerprint=report.fingerprint,
     )

@@ -40,7 +40,7 @@ def lists(tmp_path: Path) -> Iterator[Path]:
 
 def put(lists: Path, content: str, *, audience: str = "acme_newsletter", days_ago: int = 0) -> str:
     partition = AudienceDay(audience, TODAY - timedelta(days=days_ago))
-    path = Path(partition.list_url)
+    path = Path(partition.customer_list.name)
     assert path.is_relative_to(lists)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
@@ -167,7 +167,7 @@ def test_an_unreachable_list_does_not_delay_the_others(
 
 def test_a_folder_is_no_list(lists: Path, instance: dg.DagsterInstance) -> None:
     key = put(lists, "email\n")
-    Path(AudienceDay("acme_loyalty", TODAY).list_url).mkdir(parents=True)
+    Path(AudienceDay("acme_loyalty", TODAY).customer_list.name).mkdir(parents=True)
     assert keys(tick(instance)) == [key]
 
 

@@ -27,7 +27,7 @@ from mm_pipelines.graph_api.custom_audiences import get_custom_audience, list_se
 from mm_pipelines.graph_api.errors import GraphApiError, ThrottledError, TransientError
 from mm_pipelines.graph_api.retry import RetryPolicy
 from mm_pipelines.graph_api.tokens import iter_token_pages
-from mm_pipelines.lists import inspect_list
+from mm_pipelines.lists import FileSource, inspect_list
 from mm_pipelines.lists import registry as lists
 from mm_pipelines.match_status import observations
 from mm_pipelines.match_status import partition_status as statuses
@@ -167,11 +167,12 @@ class _Run:
         self.match_status(work)
 
     def _hash(self, audience: str, day: date, url: str) -> None:
-        report = inspect_list(url, None, default_country="DE")
+        source = FileSource(url)
+        report = inspect_list(source, default_country="DE")
         with self._database.transaction() as connection:
             lists.record(connection, audience, day, report)
         payload = build_hashed_payload(
-            url,
+            source,
             self._storage,
             folder=f"hashed_payload/{audience}/{day}",
             default_country="DE",

@@ -1,6 +1,7 @@
 """PHONE: the digits of the number with its country code, as libphonenumber reads it."""
 
 from mm_pipelines.identity.phone.columns import (
+    by_convention,
     count_phone_spellings,
     is_phone_in_scientific_notation,
     normalize_phones,
@@ -13,6 +14,7 @@ __all__ = [
     "PhoneConvention",
     "PhoneReadings",
     "PhoneSpellings",
+    "by_convention",
     "count_phone_spellings",
     "is_phone_in_scientific_notation",
     "normalize_phone",

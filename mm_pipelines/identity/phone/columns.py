@@ -96,12 +96,25 @@ def normalize_phones(
         regions: Lower-case alpha-2 code for each, ``""`` where none is known.
         convention: The list's; None for a list without one.
     """
+    needed = ("international", "national") if convention else ("international",)
+    return by_convention(_forms(values, regions, needed), regions, convention)
+
+
+def by_convention(
+    readings: pl.DataFrame, regions: pl.Series, convention: PhoneConvention | None
+) -> pl.Series:
+    """Choose one of a number's readings, as ``normalize_phones`` does.
+
+    Args:
+        readings: The columns ``international`` and, with a convention, ``national``.
+        regions: Lower-case alpha-2 code for each, ``""`` where none is known.
+        convention: The list's; None for a list without one.
+    """
     national = [region.lower() for region in convention.national_regions] if convention else []
-    lacking = regions.is_in(national) if national else None
-    if lacking is None or not lacking.any():
-        return _forms(values, regions, ("international",))["international"]
-    forms = _forms(values, regions, ("international", "national"))
-    return forms["national"].zip_with(lacking, forms["international"])
+    if not national:
+        return readings["international"]
+    lacking = regions.is_in(national)
+    return readings["national"].zip_with(lacking, readings["international"])
 
 
 def phone_readings(values: pl.Series, regions: pl.Series) -> pl.DataFrame:
