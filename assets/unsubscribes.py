@@ -7,6 +7,7 @@ import dagster as dg
 
 from mm_pipelines.consent import audience_cleanup, opt_out_requests
 from mm_pipelines.consent.audience_cleanup import DueCleanup, remove_opted_out_members
+from mm_pipelines.consent.audience_search import page_to_search_for, search
 from mm_pipelines.consent.opt_out_requests import StateCount
 from mm_pipelines.consent.opt_outs import (
     OptOutPlan,
@@ -65,7 +66,7 @@ _COLUMNS = dg.TableSchema(
             "all_opt_outs_done",
             asset="unsubscribes",
             partitions_def=PAGE_BY_DAY,
-            description="The Page has no open opt-out, and no audience needs a cleanup.",
+            description="The Page has no open opt-out, and no audience contains opted-out people.",
         ),
         partitioned_check(
             "no_request_rejected",
@@ -107,6 +108,8 @@ def unsubscribes(
             throttle = graph_api.throttle_for_page(partition.page, database.get())
             with graph_api.client_for_page(partition.page, throttle) as client:
                 unsubscribe_at_meta(database.get(), client, opt_outs, plan, summary)
+    with _collected(errors):
+        search(database.get(), storage.get(), suppression.get())
     removed = {}
     for due in _due_cleanups(database, partition.page):
         with _collected(errors):
@@ -117,6 +120,7 @@ def unsubscribes(
     with database.get().transaction() as connection:
         states = opt_out_requests.counts(connection, plan.page_id)
         people_suppressed = suppressed.count(connection)
+        search_pending = page_to_search_for(connection) is not None
         parked = open_uploads.parked_people(connection, _audiences_of(partition.page))
     return dg.MaterializeResult(
         metadata={
@@ -126,7 +130,9 @@ def unsubscribes(
             "parked_people": dg.MetadataValue.int(parked),
         },
         check_results=[
-            _all_opt_outs_done(states, _due_cleanups(database, partition.page)),
+            _all_opt_outs_done(
+                states, _due_cleanups(database, partition.page), search_pending=search_pending
+            ),
             _no_request_rejected(summary),
             _everyone_removed(parked),
         ],
@@ -238,7 +244,7 @@ def _metadata(
 
 
 def _all_opt_outs_done(
-    states: Sequence[StateCount], due: Sequence[DueCleanup]
+    states: Sequence[StateCount], due: Sequence[DueCleanup], *, search_pending: bool
 ) -> dg.AssetCheckResult:
     waiting = sum(row.requests for row in states if row.state in ("received", "sent"))
     audiences = ", ".join(cleanup.audience for cleanup in due)
@@ -249,10 +255,9 @@ def _all_opt_outs_done(
             "at Meta. See `why` in mm.unsubscribe_request."
         )
     if audiences:
-        sentences.append(
-            f"{audiences} changed since the last cleanup and may contain opted-out people. "
-            "Materialize unsubscribes again."
-        )
+        sentences.append(f"{audiences} contain opted-out people. Materialize unsubscribes again.")
+    if search_pending:
+        sentences.append("The audiences were not searched for the newest opt-outs yet.")
     return dg.AssetCheckResult(
         check_name="all_opt_outs_done",
         passed=not sentences,

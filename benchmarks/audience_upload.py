@@ -23,7 +23,7 @@ def run() -> list[Figure]:
     """Seconds and peak memory of both, in fresh processes, in turns."""
     from mm_pipelines.local.postgres import EmbeddedPostgres
 
-    with tempfile.TemporaryDirectory() as folder, _stub() as url:
+    with tempfile.TemporaryDirectory() as folder, upload_stub() as url:
         database = EmbeddedPostgres(Path(folder) / "postgres")
         database_url = database.start()
         try:
@@ -76,7 +76,7 @@ def _payload(folder: Path) -> Path:
 
 
 @contextmanager
-def _stub() -> Iterator[str]:
+def upload_stub() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -23,7 +23,7 @@ class Alert:
         subject: The job, asset or check that failed.
         message: What happened and the next step, without personal data.
         partitions: The affected partitions.
-        run_url: The newest of the runs in the Dagster UI.
+        run_url: The newest of the runs, or the asset, in the Dagster UI.
         occurrences: How often it happened.
     """
 

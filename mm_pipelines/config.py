@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
@@ -27,6 +27,7 @@ from pydantic import (
     Tag,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -90,6 +91,22 @@ def _only_placeholders(*names: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def _duration(value: object) -> timedelta:
+    match = _DURATION.fullmatch(str(value).strip().lower())
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f"{value!r} is not a duration. Write one such as 90m, 36h or 8d.")
+    return timedelta(**{_UNITS[match[2]]: float(match[1])})
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(_duration), WithJsonSchema({"type": "string"}, mode="validation")
+]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -136,6 +153,12 @@ class Settings(_Model):
     unsubscribe_chunk: int = Field(
         1000, ge=1, le=1000, description="Rows of one call to Meta's unsubscribe edge."
     )
+    fresh_within: Duration = Field(
+        "36h",
+        validate_default=True,
+        description="The check `fresh` fails if no list of an audience was uploaded, or no tokens "
+        "of a Page were pulled, for so long: 90m, 36h or 8d.",
+    )
 
 
 class Unsubscribes(_Model):
@@ -180,6 +203,9 @@ class Page(_Model):
     unsubscribes: Unsubscribes = Field(Unsubscribes(), description="The Page's opt-out lists.")
     optin: OptIn | None = Field(
         None, description="The opt-in request sent to people who write to the Page."
+    )
+    fresh_within: Duration | None = Field(
+        None, description="The Page's own limit, instead of settings.fresh_within."
     )
 
 
@@ -287,6 +313,11 @@ class Audience(_Model):
     source: Source = Field(description="The audience's daily customer lists.")
     removals: ListSource | None = Field(
         None, description="Daily lists of people to remove from this audience only."
+    )
+    fresh_within: Duration | None = Field(
+        None,
+        description="The audience's own limit, such as 8d for a weekly list, instead of "
+        "settings.fresh_within.",
     )
 
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from mm_pipelines import assets
+from mm_pipelines.assets.freshness import FRESHNESS_CHECKS
 from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
 from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
 from mm_pipelines.resources.database import DatabaseResource
@@ -10,6 +11,7 @@ from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.schedules import (
+    access_tokens_schedule,
     audience_audit_schedule,
     daily_removals_schedule,
     daily_report_schedule,
@@ -21,6 +23,7 @@ from mm_pipelines.sensors import (
     alert_sensor,
     customer_list_sensor,
     deferred_work_sensor,
+    freshness_sensor,
     optin_sensor,
     removal_list_sensor,
     sender_file_sensor,
@@ -30,8 +33,10 @@ from mm_pipelines.sensors import (
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_package_module(assets),
+    asset_checks=FRESHNESS_CHECKS,
     jobs=[daily_upload, token_refresh, daily_report, retention],
     schedules=[
+        access_tokens_schedule,
         daily_upload_schedule,
         token_refresh_schedule,
         daily_removals_schedule,
@@ -47,6 +52,7 @@ defs = dg.Definitions(
         unsubscribe_sensor,
         optin_sensor,
         customer_list_sensor,
+        freshness_sensor,
         alert_sensor,
     ],
     resources={

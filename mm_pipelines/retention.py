@@ -11,7 +11,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from mm_pipelines.consent import conversations, optin_request_ledger
+from mm_pipelines.consent import conversations, member_digests, optin_request_ledger
 from mm_pipelines.delivery import deltas
 from mm_pipelines.delivery.membership import fold_older_than
 from mm_pipelines.payload import quarantine, registry
@@ -20,7 +20,7 @@ from mm_pipelines.tokens import history
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks import webhook_event
 
-HASHED_FOLDERS = ("hashed_payload", "deltas", "members", "removals")
+HASHED_FOLDERS = ("hashed_payload", "deltas", "members", "removals", "member_digests")
 """The folders of hashed people. The sender's files are not subject to retention."""
 
 _ROWS_PER_TRANSACTION = 10_000
@@ -119,7 +119,8 @@ def _files(database: Database, storage: Storage, rules: RetentionRules) -> int:
         deltas.release_memberships(connection, rules.rows_before)
         undelivered = registry.undelivered_paths(connection, since=rules.rows_before)
         delivering = deltas.paths_in_use(connection, forgotten_since=rules.rows_before)
-    needed = delivering | undelivered.difference(rules.files_not_kept)
+        searched = member_digests.paths_in_use(connection)
+    needed = delivering | searched | undelivered.difference(rules.files_not_kept)
     removed = 0
     for path in old:
         # Publishing the same content again renews its time, because it is about to be used.

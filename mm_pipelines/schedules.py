@@ -4,6 +4,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
+from mm_pipelines.assets.access_tokens import access_tokens
 from mm_pipelines.assets.audience_removals import audience_removals
 from mm_pipelines.assets.audiences_at_meta import audiences_at_meta
 from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
@@ -106,6 +107,15 @@ audience_audit_schedule = dg.ScheduleDefinition(
     cron_schedule="0 6 * * *",
     execution_timezone=CONFIG.timezone,
     description="Compares the Custom Audiences at Meta with our records, at 06:00.",
+)
+
+access_tokens_schedule = dg.ScheduleDefinition(
+    name="access_tokens",
+    target=[access_tokens],
+    cron_schedule="10 6 * * *",
+    execution_timezone=CONFIG.timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Asks Meta about every access token of mm.yaml, at 06:10.",
 )
 
 retention_schedule = dg.ScheduleDefinition(

@@ -6,7 +6,9 @@ from contextlib import contextmanager, nullcontext
 import dagster as dg
 from pydantic import Field
 
+from mm_pipelines.graph_api.access_tokens import AccessTokenInfo, debug_token
 from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.errors import TokenError
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.shared_throttle import SharedThrottle
 from mm_pipelines.warehouse.database import Database
@@ -44,7 +46,8 @@ class GraphApiResource(dg.ConfigurableResource):
             throttle: From `throttle_for_audience`. It also stops the other runs when Meta refuses
                 the token. Without it, calls are not throttled.
         """
-        with self._client(CONFIG.audiences[audience].system_user_token_env, throttle) as client:
+        token = self._token(CONFIG.audiences[audience].system_user_token_env)
+        with self._client(token, throttle) as client:
             yield client
 
     @contextmanager
@@ -52,13 +55,25 @@ class GraphApiResource(dg.ConfigurableResource):
         self, page: str, throttle: SharedThrottle | None = None
     ) -> Iterator[GraphApiClient]:
         """Open a client with the Page's token; ``throttle`` as in `client_for_audience`."""
-        with self._client(CONFIG.pages[page].access_token_env, throttle) as client:
+        with self._client(self._token(CONFIG.pages[page].access_token_env), throttle) as client:
             yield client
 
+    def token_info(self, variable: str) -> AccessTokenInfo:
+        """Ask Meta about the token in a variable, with the app's own token where it is known."""
+        token = self._token(variable)
+        app_id = dg.EnvVar("MM_APP_ID").get_value()
+        app_secret = dg.EnvVar("MM_APP_SECRET").get_value()
+        asking = f"{app_id}|{app_secret}" if app_id and app_secret else token
+        try:
+            with self._client(asking, None) as client:
+                return debug_token(client, token)
+        except TokenError as error:
+            return AccessTokenInfo.invalid(str(error))
+
     @contextmanager
-    def _client(self, variable: str, throttle: SharedThrottle | None) -> Iterator[GraphApiClient]:
+    def _client(self, token: str, throttle: SharedThrottle | None) -> Iterator[GraphApiClient]:
         client = GraphApiClient(
-            self._token(variable),
+            token,
             base_url=self.base_url,
             version=self.version,
             app_secret=dg.EnvVar("MM_APP_SECRET").get_value(),

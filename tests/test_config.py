@@ -1,5 +1,6 @@
 """mm.yaml as people write it, rightly and wrongly."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def test_the_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     assert settings.removal_share == 0.30
     assert settings.token_pull_minutes == 15
     assert (settings.retention_days, settings.payload_days) == (90, 2)
+
+
+def test_a_freshness_limit_is_a_duration_that_an_audience_can_replace(tmp_path: Path) -> None:
+    content = MINIMAL.replace("    page: acme\n", "    page: acme\n    fresh_within: 8d\n")
+    config = load(tmp_path, content + "settings: {fresh_within: 90m}\n")
+    assert config.settings.fresh_within == timedelta(minutes=90)
+    assert config.audiences["acme_newsletter"].fresh_within == timedelta(days=8)
+    assert load(tmp_path, MINIMAL).settings.fresh_within == timedelta(hours=36)
+    (fault,) = faults_of(tmp_path, MINIMAL + "settings: {fresh_within: soon}\n")
+    assert "'soon' is not a duration. Write one such as 90m, 36h or 8d." in fault
 
 
 def test_ids_stay_text_and_norway_stays_norway(tmp_path: Path) -> None:

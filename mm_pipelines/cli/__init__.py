@@ -12,6 +12,7 @@ from mm_pipelines.cli import (
     database,
     demo,
     doctor,
+    init,
     normalize,
     rejects,
     report,
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Grow and keep a Facebook Page's audience for Meta's Marketing Messages API.",
 )
+app.command("init")(init.init)
 app.command("up")(stack.up)
 app.command("demo")(demo.demo)
 app.command("env")(stack.env)

@@ -1,6 +1,8 @@
 """`mm audiences`: the Custom Audiences, and the keys of mm.yaml that they are bound to."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,25 +11,80 @@ from mm_pipelines.cli.embedded_database import open_database
 from mm_pipelines.cli.output import show
 from mm_pipelines.cli.selection import require_audience
 
+if TYPE_CHECKING:
+    from mm_pipelines.graph_api.custom_audiences import AudienceStatus
+    from mm_pipelines.local.environment import Environment
+
 app = typer.Typer(help="Custom Audiences at Meta.")
 
 Key = Annotated[str, typer.Argument(help="The audience, by its key in mm.yaml.")]
 
 
+_SOURCES = """
+uploaded: people that Meta acknowledged, by our ledger. Bounds and status: from Meta's newest report
+of a batch, received at `last event at`. `mm audiences --at-meta` reads them from Meta now."""
+
+
 @app.callback(invoke_without_command=True)
 def audiences(
     context: typer.Context,
+    at_meta: Annotated[
+        bool, typer.Option("--at-meta", help="Read sizes and states from Meta now.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the Custom Audiences at Meta."""
+    """Show the Custom Audiences as recorded here, or with --at-meta as Meta has them now."""
     if context.invoked_subcommand is not None:
         return
     from mm_pipelines.local.environment import Environment
     from mm_pipelines.report import overview
 
-    with open_database(Environment.resolve()) as database, database.transaction() as connection:
+    environment = Environment.resolve()
+    with open_database(environment) as database, database.transaction() as connection:
         rows = overview.audiences(connection)
+    if at_meta:
+        rows = _at_meta(environment, rows)
     show(rows, as_json=as_json, empty="No Custom Audience was created yet.")
+    if rows and not at_meta and not as_json:
+        typer.echo(_SOURCES)
+
+
+def _at_meta(environment: Environment, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The audiences of mm.yaml among those recorded, as Meta has them now."""
+    from mm_pipelines.graph_api.custom_audiences import get_custom_audience
+    from mm_pipelines.graph_api.errors import NotFoundError
+
+    configured = environment.config().audiences
+    tokens = Tokens(environment)
+    rows = []
+    for row in known:
+        if row["audience"] not in configured:
+            continue
+        token = tokens.require(configured[row["audience"]].system_user_token_env)
+        with tokens.client(token) as client:
+            try:
+                found = get_custom_audience(client, row["custom_audience_id"])
+            except NotFoundError:
+                found = None
+        operation = found.operation_status if found else None
+        delivery = found.delivery_status if found else None
+        rows.append(
+            {
+                "audience": row["audience"],
+                "custom_audience_id": row["custom_audience_id"],
+                "uploaded": row["uploaded"],
+                "lower_bound": found.approximate_count_lower_bound if found else None,
+                "upper_bound": found.approximate_count_upper_bound if found else None,
+                "operation": _state(operation) if found else "not found at Meta",
+                "delivery": _state(delivery),
+                "name": found.name if found else None,
+            }
+        )
+    return rows
+
+
+def _state(status: AudienceStatus | None) -> str | None:
+    return None if status is None else f"{status.code} {status.description or ''}".strip()
 
 
 @app.command()

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     from mm_pipelines.config import Config, Page
     from mm_pipelines.local.environment import Environment
 
-# The permissions of each kind of token (docs/graph-api.md#access-tokens). The permission for
-# Marketing Messages itself differs by way of onboarding.
-_SYSTEM_USER_SCOPES = frozenset({"ads_management", "pages_messaging"})
-_PAGE_SCOPES = frozenset({"pages_messaging", "pages_manage_metadata"})
-_EXPIRES_SOON = timedelta(days=7)
+_EXPIRES_SOON = timedelta(days=14)
 _PROBE = "doctor/probe.txt"
 
 
@@ -60,19 +56,21 @@ def doctor(
 
 
 def _examine(environment: Environment, config: Config) -> Iterator[Finding]:
+    from mm_pipelines.graph_api.access_tokens import PAGE_SCOPES, SYSTEM_USER_SCOPES
+
     tokens = Tokens(environment)
     yield _look("database", partial(_database, environment))
     yield _look("storage", partial(_storage, environment))
     yield _look("Graph API", partial(_version, tokens, environment))
     accounts = ad_accounts(config)
     for name in sorted({name for _, name in accounts}):
-        yield _look(f"token {name}", partial(_token, tokens, name, _SYSTEM_USER_SCOPES))
+        yield _look(f"token {name}", partial(_token, tokens, name, SYSTEM_USER_SCOPES))
     for ad_account_id, name in accounts:
         subject = f"ad account {ad_account_id} with {name}"
         yield _look(subject, partial(_ad_account, tokens, ad_account_id, name))
     for page in config.pages.values():
         name = page.access_token_env
-        yield _look(f"token {name}", partial(_token, tokens, name, _PAGE_SCOPES))
+        yield _look(f"token {name}", partial(_token, tokens, name, PAGE_SCOPES))
     yield _look("webhooks of the app", partial(_app_webhooks, tokens))
     for key, page in config.pages.items():
         yield _look(f"webhooks of Page {key}", partial(_page_webhooks, tokens, page))
@@ -142,10 +140,10 @@ def _token(tokens: Tokens, name: str, scopes: frozenset[str]) -> str:
     missing = scopes - info.scopes
     if missing:
         raise _CheckError(f"lacks {', '.join(sorted(missing))}: grant it, and create a new token")
-    ends = [moment for moment in (info.expires_at, info.data_access_expires_at) if moment]
-    if ends and min(ends) < datetime.now(UTC) + _EXPIRES_SOON:
-        raise _CheckError(f"expires at {min(ends):%Y-%m-%d %H:%M} UTC: create a new one")
-    until = f"until {min(ends):%Y-%m-%d}" if ends else "without expiry"
+    ends_at = info.ends_at
+    if ends_at and ends_at < datetime.now(UTC) + _EXPIRES_SOON:
+        raise _CheckError(f"expires at {ends_at:%Y-%m-%d %H:%M} UTC: create a new one")
+    until = f"until {ends_at:%Y-%m-%d}" if ends_at else "without expiry"
     return f"{info.kind or 'token'}, valid {until}, {', '.join(sorted(info.scopes))}"
 
 

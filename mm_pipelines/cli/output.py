@@ -1,7 +1,9 @@
 """The output of commands: tables, JSON, and errors without a traceback."""
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, NoReturn
@@ -52,23 +54,47 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def show(rows: Rows, *, as_json: bool, empty: str) -> None:
-    """Print rows as a table, or as a JSON array; `empty` is printed if there are none."""
+def show(rows: Rows, *, as_json: bool, empty: str, width: int | None = None) -> None:
+    """Print rows as a table, or as a JSON array.
+
+    Args:
+        rows: All with the same keys, the most important first.
+        as_json: Print a JSON array with every column.
+        empty: Printed if there are no rows.
+        width: Columns that do not fit are left out by name. By default the terminal's width; a pipe
+            has none, so that a reader gets every column in full.
+    """
     if as_json:
         typer.echo(encode(rows))
         return
     if not rows:
         typer.echo(empty)
         return
+    if width is None and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+    console = Console(width=width or _WIDE)
+    names = list(rows[0])
+    shown = len(names)
+    unlimited = console.options.update(max_width=_WIDE)
+    while shown > 1 and (
+        console.measure(_table(rows, names[:shown]), options=unlimited).maximum > console.width
+    ):
+        shown -= 1
+    console.print(_table(rows, names[:shown]))
+    if shown < len(names):
+        left_out = ", ".join(name.replace("_", " ") for name in names[shown:])
+        typer.echo(textwrap.fill(f"Left out for lack of width: {left_out}", console.width))
+
+
+def _table(rows: Rows, names: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, value in rows[0].items():
-        right = isinstance(value, int | float)
+    for name in names:
+        right = isinstance(rows[0][name], int | float)
         table.add_column(name.replace("_", " "), justify="right" if right else "left")
     for row in rows:
         # Text, because a string may contain what Rich reads as markup.
-        table.add_row(*(Text(_readable(value)) for value in row.values()))
-    # A pipe has no width, so that a reader gets every column in full.
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
+        table.add_row(*(Text(_readable(row[name])) for name in names))
+    return table
 
 
 def encode(known: object) -> str:

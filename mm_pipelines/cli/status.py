@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mm_pipelines.cli.embedded_database import open_database
-from mm_pipelines.cli.output import encode, fail, show
+from mm_pipelines.cli.output import encode, show
+from mm_pipelines.cli.selection import Selection
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from mm_pipelines.local.environment import Environment
+Report = dict[str, list[dict[str, Any]]]
 
-_MOST_ROWS = 20
+# Together they fit one screen.
+_MOST_PARTITIONS, _MOST_OTHERS = 10, 5
 _FAILING = ("failed", "overdue")
 _EMPTY = {
     "partitions": "No list was hashed yet.",
@@ -45,19 +47,17 @@ def status(
     overdue at Meta, and uploads that did not reach everyone.
     """
     from mm_pipelines.local.environment import Environment
-    from mm_pipelines.report import overview
 
     environment = Environment.resolve()
-    audiences, page_ids = _selection(environment, audience, page)
+    # Without an option, audiences that are no longer in mm.yaml are shown too.
+    audiences = page_ids = None
+    if audience is not None or page is not None:
+        selection = Selection.of(environment, audience=audience, page=page)
+        audiences = selection.audiences
+        page_ids = [environment.config().pages[key].page_id for key in selection.pages]
+    collect = _failing if failing else _known
     with open_database(environment) as database, database.transaction() as connection:
-        partitions = overview.partitions(connection, audiences, since.date() if since else None)
-        if failing:
-            report = {
-                "partitions": [row for row in partitions if row["status"] in _FAILING],
-                "uploads": _failing_uploads(connection, audiences, since),
-            }
-        else:
-            report = {"partitions": partitions, **_others(connection, page_ids)}
+        report = collect(connection, audiences, page_ids, since.date() if since else None)
     if as_json:
         typer.echo(encode(report))
     else:
@@ -66,61 +66,58 @@ def status(
         raise typer.Exit(1)
 
 
-def _selection(
-    environment: Environment, audience: str | None, page: str | None
-) -> tuple[list[str] | None, list[str] | None]:
-    """The audiences and the ids of the Pages that the options select; None selects all."""
-    if audience is None and page is None:
-        return None, None
-    config = environment.config()
-    if audience is not None and audience not in config.audiences:
-        known = ", ".join(config.audiences)
-        fail(f"{environment.config_path} has no audience {audience!r}; known are {known}")
-    if page is not None and page not in config.pages:
-        known = ", ".join(config.pages)
-        fail(f"{environment.config_path} has no page {page!r}; known are {known}")
-    audiences = [
-        key
-        for key, configured in config.audiences.items()
-        if audience in (None, key) and page in (None, configured.page)
-    ]
-    return audiences, [config.pages[page].page_id] if page is not None else None
-
-
-def _others(connection: Connection, page_ids: list[str] | None) -> dict[str, list[dict[str, Any]]]:
+def _known(
+    connection: Connection,
+    audiences: list[str] | None,
+    page_ids: list[str] | None,
+    since: date | None,
+) -> Report:
     from mm_pipelines.report import overview
     from mm_pipelines.webhooks import webhook_event
 
     return {
+        "partitions": overview.partitions(connection, audiences, since),
         "pages": [
             row
             for row in overview.pages(connection)
             if page_ids is None or row["page_id"] in page_ids
         ],
+        "rejections": overview.rejections(connection, audiences, since),
         "webhooks": [asdict(counts) for counts in webhook_event.counts(connection)],
-        "rejections": overview.rejections(connection),
     }
 
 
-def _failing_uploads(
-    connection: Connection, audiences: list[str] | None, since: datetime | None
-) -> list[dict[str, Any]]:
+def _failing(
+    connection: Connection,
+    audiences: list[str] | None,
+    _page_ids: list[str] | None,
+    since: date | None,
+) -> Report:
     from mm_pipelines.delivery.open_uploads import not_delivered
+    from mm_pipelines.report import overview
 
-    return [
-        asdict(upload)
-        for upload in not_delivered(connection)
-        if upload.why is not None
-        and (audiences is None or upload.audience in audiences)
-        and (since is None or upload.day >= since.date())
-    ]
+    return {
+        "partitions": [
+            row
+            for row in overview.partitions(connection, audiences, since)
+            if row["status"] in _FAILING
+        ],
+        "uploads": [
+            asdict(upload)
+            for upload in not_delivered(connection)
+            if upload.why is not None
+            and (audiences is None or upload.audience in audiences)
+            and (since is None or upload.day >= since)
+        ],
+    }
 
 
-def _show_tables(report: dict[str, list[dict[str, Any]]], *, failing: bool) -> None:
+def _show_tables(report: Report, *, failing: bool) -> None:
     for name, rows in report.items():
         typer.secho(name, bold=True)
         empty = "No partition is failing." if failing and name == "partitions" else _EMPTY[name]
-        show(rows[:_MOST_ROWS], as_json=False, empty=empty)
-        if len(rows) > _MOST_ROWS:
-            typer.echo(f"{len(rows) - _MOST_ROWS:,} more; see --audience, --page, --since, --json")
+        most = _MOST_PARTITIONS if name == "partitions" else _MOST_OTHERS
+        show(rows[:most], as_json=False, empty=empty)
+        if len(rows) > most:
+            typer.echo(f"{len(rows) - most:,} more; see --audience, --page, --since, --json")
         typer.echo("")

@@ -1,75 +1,54 @@
-"""Removes opted-out people from every Custom Audience that contains them.
+"""Removes opted-out people from the Custom Audiences in which `audience_search` found them.
 
-It compares an audience's whole membership with the suppression list instead of following single
+It compares the audience's members with the whole suppression list instead of following single
 requests. An interrupted run therefore loses nothing, and a person whose payload was hashed before
 the opt-out and uploaded after it is removed too.
 """
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 import polars as pl
 from sqlalchemy import Connection, text
 
+from mm_pipelines.consent import member_digests
 from mm_pipelines.delivery import custom_audience
 from mm_pipelines.delivery.context import DeliveryContext
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.removals import RemovalRequest, remove_members
 from mm_pipelines.delivery.sender import Sender
-from mm_pipelines.suppression.suppression_list import match_suppressed
+from mm_pipelines.suppression.suppression_list import SuppressionList
 
-# Returns the audiences that changed, or the suppression list did, since their last cleanup.
+# Returns the audiences in which opted-out people were found.
 _DUE = text("""
-select known.audience, known.custom_audience_id, known.page_id,
-       delta.newest as newest_delta_id, total.suppressed
-from mm.custom_audience known
-cross join (
-    -- Lifted values count too: the total must never shrink, or a later opt-out would go unnoticed.
-    select count(*) + (
-        select coalesce(sum(lifted), 0)::bigint from mm.consent_grant
-        where named_by in ('email', 'phone')
-    ) as suppressed
-    from mm.suppression
-) total
-cross join lateral (
-    select coalesce(max(id) filter (
-               where completed_at is not null or closed_at is not null), 0) as newest,
-           count(*) as uploads
-    from mm.upload_delta
-    where custom_audience_id = known.custom_audience_id and operation = 'add'
-) delta
-left join mm.suppression_sweep swept using (custom_audience_id)
-where total.suppressed > 0 and delta.uploads > 0
-  and (swept.custom_audience_id is null
-       or swept.suppressed < total.suppressed or swept.through_delta_id < delta.newest)
+select known.audience, known.custom_audience_id, known.page_id, sweep.found_at
+from mm.custom_audience as known
+join mm.suppression_sweep as sweep using (custom_audience_id)
+where sweep.found_at is not null
 order by known.audience
 """)
 
-# Records the state that an audience was cleaned up for.
+# Records a cleanup. A search that found more people meanwhile keeps the audience due.
 _RECORD = text("""
-insert into mm.suppression_sweep as former
-    (custom_audience_id, suppressed, through_delta_id, removed)
-values (:custom_audience_id, :suppressed, :through_delta_id, :removed)
-on conflict (custom_audience_id) do update
-set suppressed = excluded.suppressed, through_delta_id = excluded.through_delta_id,
-    removed = former.removed + excluded.removed, swept_at = now()
+update mm.suppression_sweep
+set removed = removed + :removed, swept_at = now(),
+    found_at = nullif(found_at, :found_at)
+where custom_audience_id = :custom_audience_id
 """)
 
 
 @dataclass(frozen=True)
 class DueCleanup:
-    """An audience that may contain opted-out people.
+    """An audience that contains opted-out people.
 
     Attributes:
-        newest_delta_id: The newest upload that ended; 0 if none did.
-        suppressed: The number of values on the suppression list.
+        found_at: When a search last found some.
     """
 
     audience: str
     custom_audience_id: str
     page_id: str
-    newest_delta_id: int
-    suppressed: int
+    found_at: datetime
 
 
 def due(connection: Connection) -> list[DueCleanup]:
@@ -78,13 +57,12 @@ def due(connection: Connection) -> list[DueCleanup]:
 
 
 def record(connection: Connection, cleanup: DueCleanup, removed: int) -> None:
-    """Record that an audience contains none of the values suppressed when it became due."""
+    """Record that an audience contains none of the people found until it became due."""
     connection.execute(
         _RECORD,
         {
             "custom_audience_id": cleanup.custom_audience_id,
-            "suppressed": cleanup.suppressed,
-            "through_delta_id": cleanup.newest_delta_id,
+            "found_at": cleanup.found_at,
             "removed": removed,
         },
     )
@@ -110,11 +88,16 @@ def remove_opted_out_members(
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; what was acknowledged until then stays so.
     """
-    database = context.database
+    database, storage = context.database, context.storage
+    suppression = SuppressionList.load(database, suppression_key)
 
     def opted_out(members: pl.LazyFrame) -> RemovalRequest:
-        leaving = match_suppressed(database, suppression_key, members)
-        return RemovalRequest(leaving.lazy(), day, "leavers")
+        # The kept digests narrow the members down to a few, whose digests are then computed.
+        with database.transaction() as connection:
+            file = member_digests.find(connection, due.custom_audience_id)
+        matches = member_digests.matches(storage, [file] if file else [], suppression.digests)
+        candidates = member_digests.keep_hashes(members, matches["hash"])
+        return RemovalRequest(suppression.match(candidates).lazy(), day, "leavers")
 
     with database.lock(f"audience:{due.audience}") as lock:
         with database.transaction() as connection:

@@ -2,13 +2,20 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, Self
 
 from mm_pipelines.graph_api.answer import Answer, text
 from mm_pipelines.graph_api.classification import unreadable
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.epoch import epoch_time
 from mm_pipelines.graph_api.redaction import redact
+
+# The permission for Marketing Messages itself differs by way of onboarding.
+SYSTEM_USER_SCOPES: Final = frozenset({"ads_management", "pages_messaging"})
+"""The permissions that the token of an ad account needs."""
+
+PAGE_SCOPES: Final = frozenset({"pages_messaging", "pages_manage_metadata"})
+"""The permissions that a Page's token needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,24 @@ class AccessTokenInfo:
     data_access_expires_at: datetime | None
     scopes: frozenset[str]
     error: str | None
+
+    @classmethod
+    def invalid(cls, error: str) -> Self:
+        """The state of a token that Meta refuses altogether."""
+        return cls(
+            is_valid=False,
+            kind=None,
+            expires_at=None,
+            data_access_expires_at=None,
+            scopes=frozenset(),
+            error=error,
+        )
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """The earlier of both expiries; None means never."""
+        ends = [end for end in (self.expires_at, self.data_access_expires_at) if end]
+        return min(ends, default=None)
 
 
 def debug_token(client: GraphApiClient, input_token: str) -> AccessTokenInfo:

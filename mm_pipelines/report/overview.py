@@ -17,13 +17,13 @@ with delivered as (
     from mm.rejected_row group by audience, day
 )
 select
-    audience, day::text as day, payload.rows as people,
-    coalesce(rejected.rejected_here, 0) as rejected_here,
-    coalesce(rejected.rejected_at_meta, 0) as rejected_at_meta,
+    day::text as day, audience, state.status, payload.rows as people,
     coalesce(delivered.uploaded, 0)::bigint as uploaded,
     coalesce(state.rows_processed, 0) as processed,
-    state.status, state.lower_bound, state.upper_bound, state.match_rate_lower,
-    state.match_rate_upper, state.last_event_at, state.as_of
+    state.match_rate_lower, state.match_rate_upper,
+    coalesce(rejected.rejected_here, 0) as rejected_here,
+    coalesce(rejected.rejected_at_meta, 0) as rejected_at_meta,
+    state.lower_bound, state.upper_bound, state.last_event_at, state.as_of
 from mm.hashed_payload as payload
 full join mm.match_status as state using (audience, day)
 left join delivered using (audience, day)
@@ -35,13 +35,13 @@ order by day desc, audience
 
 _AUDIENCES = text("""
 select
-    known.audience, known.custom_audience_id, known.page_id, known.ad_account_id, known.name,
-    known.created_at,
+    known.audience, known.custom_audience_id,
     coalesce((
         select sum(coalesce(new_people, row_count)) from mm.upload_batch as batch
         where batch.audience = known.audience and batch.status = 'acknowledged'
     ), 0)::bigint as uploaded,
-    newest.lower_bound, newest.upper_bound, newest.status, newest.last_event_at
+    newest.lower_bound, newest.upper_bound, newest.status, newest.last_event_at,
+    known.page_id, known.name, known.ad_account_id, known.created_at
 from mm.custom_audience as known
 left join lateral (
     select lower_bound, upper_bound, status, last_event_at from mm.match_status as state

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from mm_pipelines.consent import (
     audience_cleanup,
+    audience_search,
     follow_up_pulls,
     opt_out_requests,
     unsubscribe_list,
@@ -127,9 +128,14 @@ def _open_steps(
             yield _OpenStep(PageDay(CONFIG.audiences[cleanup.audience].page, today))
         else:
             notes.append(
-                f"{cleanup.audience} may contain opted-out people, and mm.yaml no longer contains "
+                f"{cleanup.audience} contains opted-out people, and mm.yaml no longer contains "
                 "it. Delete its Custom Audience at Meta or add the audience again."
             )
+    page_id = audience_search.page_to_search_for(connection)
+    if page_id is not None and CONFIG.pages:
+        # The run of any Page searches the audiences of all, without a call to Meta.
+        page = _PAGE_KEYS.get(page_id, next(iter(CONFIG.pages)))
+        yield _OpenStep(PageDay(page, today), urgent_since=datetime.now(UTC))
     for page in CONFIG.pages:
         yield from _changed_lists(connection, page, today, log)
 

@@ -14,6 +14,11 @@ from polars_hash import CryptographicHashingNameSpace
 _BLOCK_BYTES = 64
 
 
+def key_fingerprint(key: bytes) -> str:
+    """Return what identifies a key without revealing it, as lower-case hex."""
+    return hashlib.sha256(b"mm_pipelines suppression key\0" + key).hexdigest()
+
+
 def suppression_digest(hashed: str, key: bytes) -> str:
     """Return the digest of one hashed identifier (64 lower-case hex digits) as lower-case hex."""
     return hmac.new(key, hashed.encode(), hashlib.sha256).hexdigest()

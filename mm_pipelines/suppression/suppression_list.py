@@ -1,6 +1,5 @@
 """The suppression list in ``mm.suppression``, and how people are matched against it."""
 
-import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import polars as pl
 from sqlalchemy import Connection, text
 
 from mm_pipelines.identity import IDENTIFIERS
-from mm_pipelines.suppression.digests import suppression_digests
+from mm_pipelines.suppression.digests import key_fingerprint, suppression_digests
 from mm_pipelines.warehouse.database import Database
 
 SchemaKey = Literal["EMAIL", "PHONE"]
@@ -23,6 +22,9 @@ insert into mm.suppression_key (fingerprint) values (:fingerprint) on conflict d
 
 # Returns the fingerprint of the key in use.
 _FINGERPRINT = text("select fingerprint from mm.suppression_key")
+
+# Serializes additions until the transaction ends, so that ids become visible in their order.
+_SERIALIZE = text("select pg_advisory_xact_lock(hashtextextended('suppression list', 0))")
 
 # Adds values that are not on the list yet.
 _ADD = text("""
@@ -81,6 +83,11 @@ class SuppressionList:
 
     def __bool__(self) -> bool:
         return not self._digests.is_empty()
+
+    @property
+    def digests(self) -> pl.Series:
+        """The digests as lower-case hex."""
+        return self._digests
 
     @classmethod
     def load(cls, database: Database, key: bytes, since: datetime | None = None) -> Self:
@@ -147,7 +154,7 @@ def check_key(connection: Connection, suppression_key: bytes) -> None:
     Raises:
         SuppressionKeyError: Another key is in use.
     """
-    fingerprint = hashlib.sha256(b"mm_pipelines suppression key\0" + suppression_key).hexdigest()
+    fingerprint = key_fingerprint(suppression_key)
     connection.execute(_INTRODUCE_KEY, {"fingerprint": fingerprint})
     known: str = connection.execute(_FINGERPRINT).scalar_one()
     if not hmac.compare_digest(known, fingerprint):
@@ -166,6 +173,7 @@ def add(connection: Connection, values: Iterable[SuppressedValue]) -> int:
         "digest": [value.digest for value in added],
         "request_id": [value.request_id for value in added],
     }
+    connection.execute(_SERIALIZE)
     return connection.execute(_ADD, columns).rowcount
 
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks import signature
 from mm_pipelines.webhooks.envelope import NotAnEventError, parse
-from mm_pipelines.webhooks.metrics import CONTENT_TYPE, ReceiverMetrics
+from mm_pipelines.webhooks.metrics import CONTENT_TYPE, HealthMetrics, ReceiverMetrics
 from mm_pipelines.webhooks.store import (
     EventStore,
     NotStorableError,
@@ -68,6 +68,7 @@ class Receiver:
     def __init__(self, settings: ReceiverSettings, database: Database) -> None:
         self._settings = settings
         self._metrics = ReceiverMetrics()
+        self._metrics.include(HealthMetrics(database))
         self._store = EventStore(database, self._metrics, answer_seconds=settings.answer_seconds)
 
     @asynccontextmanager
@@ -134,7 +135,9 @@ class Receiver:
 
     async def metrics(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
         """Return the metrics for Prometheus."""
-        return Response(self._metrics.exposition(), headers={"content-type": CONTENT_TYPE})
+        # In a thread: it may wait for the database while webhooks arrive.
+        content = await asyncio.to_thread(self._metrics.exposition)
+        return Response(content, headers={"content-type": CONTENT_TYPE})
 
     async def _body(self, request: Request) -> bytes:
         """Read the raw body; refuse it as soon as it is too large or too slow."""

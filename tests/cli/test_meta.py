@@ -1,15 +1,19 @@
 """The commands that ask Meta something, against the sandbox on a socket."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import SecretStr
+from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
 from mm_pipelines.cli import app
+from mm_pipelines.graph_api.client import GraphApiClient
+from mm_pipelines.graph_api.custom_audiences import create_custom_audience
 from mm_pipelines.sandbox.server import server as sandbox_server
 from mm_pipelines.sandbox.settings import Settings
 from mm_pipelines.warehouse.database import Database
@@ -137,3 +141,30 @@ def test_the_doctor_checks_every_token_of_an_ad_account(
     assert not found[f"ad account {account} with FIRST_TOKEN"][0]
     assert found["token MM_SYSTEM_USER_TOKEN"][0]
     assert found[f"ad account {account} with MM_SYSTEM_USER_TOKEN"][0]
+
+
+def test_audiences_at_meta_shows_what_meta_has_now(
+    meta: pytest.MonkeyPatch, database: Database
+) -> None:
+    samples = yaml.safe_load(SAMPLES.read_text())
+    key, audience = next(iter(samples["audiences"].items()))
+    page_id = samples["pages"][audience["page"]]["page_id"]
+    with GraphApiClient(
+        SECRETS["MM_SYSTEM_USER_TOKEN"],
+        base_url=os.environ["MM_GRAPH_API_URL"],
+        app_secret=SECRETS["MM_APP_SECRET"],
+    ) as client:
+        audience_id = create_custom_audience(
+            client, audience["ad_account_id"], page_id=page_id, name="News", description="Readers"
+        )
+    with database.transaction() as connection:
+        for name, known in ((key, audience_id), ("gone", "1")):
+            connection.execute(
+                text("insert into mm.custom_audience values (:key, :id, :page, '1', 'News')"),
+                {"key": name, "id": known, "page": page_id},
+            )
+    recorded = mm("audiences")
+    assert "by our ledger" in recorded.stdout
+    (row,) = json.loads(mm("audiences", "--at-meta", "--json").stdout)
+    assert (row["audience"], row["name"]) == (key, "News")
+    assert row["operation"].startswith("410")

@@ -51,7 +51,8 @@ def test_the_newest_partitions_come_first_and_fit_one_screen(statuses: Database)
     shown = mm().stdout
     assert shown.index("2026-10-30") < shown.index("2026-10-29")
     assert "2026-10-01" not in shown
-    assert "40 more" in shown
+    assert len(shown.splitlines()) <= 40
+    assert "50 more" in shown
     assert len(partitions()) == 60
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mm_pipelines.consent import audience_cleanup
 from mm_pipelines.consent.audience_cleanup import remove_opted_out_members
+from mm_pipelines.consent.audience_search import search
 from mm_pipelines.consent.messenger_events import apply_consent_events, apply_messages
 from mm_pipelines.consent.opt_outs import (
     OptOutPlan,
@@ -104,8 +105,9 @@ def upload_plan(audience: str, day: date) -> UploadPlan:
 
 
 def clean(database: Database, storage: Storage, client: GraphApiClient, day: date) -> None:
-    """Clean up until no audience is due."""
+    """Search the audiences, and clean up until none is due."""
     while True:
+        search(database, storage, KEY)
         with database.transaction() as connection:
             due = audience_cleanup.due(connection)
         if not due:

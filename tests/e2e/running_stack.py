@@ -55,13 +55,17 @@ class RunningStack:
         elif part == "run worker":
             process = self.run_workers()[-1]
         elif part == "postgres":
-            pid_file = self.installation.home / "postgres/data/postmaster.pid"
-            process = psutil.Process(int(pid_file.read_text().split()[0]))
+            process = self.postmaster()
         elif part == "mm up":
             process = psutil.Process(self.process.pid)
         else:
             process = self.children()[part]
         process.kill()
+
+    def postmaster(self) -> psutil.Process:
+        """The embedded server's main process."""
+        pid_file = self.installation.home / "postgres/data/postmaster.pid"
+        return psutil.Process(int(pid_file.read_text().split()[0]))
 
     def _below_the_code_server(self, words: str) -> list[psutil.Process]:
         found = []

@@ -107,3 +107,30 @@ def test_killing_any_process_and_restarting_loses_and_duplicates_nothing(
     assert audience["members"] == row["people"]
     assert again.stop() == 0
     assert installation.processes() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_stack_outlives_a_crash_recovery_of_the_embedded_server(
+    installation: Installation, ports: list[str]
+) -> None:
+    up = RunningStack(installation, ports)
+    ui = up.ui
+    ui.launch_backfill(JOB, [PARTITION])
+    give_up = time.monotonic() + 120
+    while not any(run.status == "STARTED" for run in ui.unfinished_runs()):
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+    ui.close()
+    postmaster = up.postmaster()
+    backends = [child for child in postmaster.children() if "[local]" in " ".join(child.cmdline())]
+    backends[0].kill()  # as the kernel does when memory runs out
+    postmaster.suspend()  # a recovery of a large database
+    time.sleep(20)
+    postmaster.resume()
+    up.wait_until_complete(PARTITION)
+    assert up.process.poll() is None
+    [row] = up.partitions()
+    assert row["uploaded"] == row["processed"] == row["people"] > 0
+    assert up.stop() == 0
+    assert installation.processes() == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks.app import ReceiverSettings
@@ -199,6 +200,21 @@ def test_what_was_posted_is_counted(client: httpx.Client, meta: Meta) -> None:
     assert re.search(r'^mm_webhook_answers_total\{status="400"\} 1\.0$', figures, re.MULTILINE)
     assert re.search(r"^mm_webhook_events_stored_total 2\.0$", figures, re.MULTILINE)
     assert re.search(r"^mm_webhook_events_known_total 2\.0$", figures, re.MULTILINE)
+
+
+def test_what_waits_in_the_database_is_a_gauge(client: httpx.Client, database: Database) -> None:
+    with database.transaction() as connection:
+        connection.execute(
+            text(
+                "insert into mm.unsubscribe_request (page_id, psid, received_at) "
+                "values ('134', '77', now() - interval '1 hour')"
+            )
+        )
+    figures = client.get("/metrics").text
+    assert re.search(r"^mm_health_readable 1\.0$", figures, re.MULTILINE)
+    labels = r'\{item="open_opt_out",subject="134"\}'
+    assert re.search(rf"^mm_health_waiting{labels} 1\.0$", figures, re.MULTILINE)
+    assert re.search(rf"^mm_health_age_seconds{labels} 360\d\.", figures, re.MULTILINE)
 
 
 def test_a_secret_is_never_shown(settings: ReceiverSettings) -> None:
