@@ -7,6 +7,7 @@ from mm_pipelines.consent.messenger_events import apply_messages
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.suppression import SuppressionResource
 
 _COLUMNS = dg.TableSchema(
     [
@@ -30,14 +31,16 @@ _COLUMNS = dg.TableSchema(
 )
 @translate_errors
 def conversations(
-    context: dg.AssetExecutionContext, database: DatabaseResource
+    context: dg.AssetExecutionContext,
+    database: DatabaseResource,
+    suppression: SuppressionResource,
 ) -> dg.MaterializeResult:
     """Records when each person last wrote to the Page; an opt-in request is allowed for 24 hours.
 
     The content of messages is not stored.
     """
     page_id = CONFIG.pages[single_partition(context)].page_id
-    events = apply_messages(database.get(), page_id, context.run.run_id)
+    events = apply_messages(database.get(), page_id, context.run.run_id, suppression.get())
     with database.get().transaction() as connection:
         inside = count_inside_window(connection, page_id)
     return dg.MaterializeResult(

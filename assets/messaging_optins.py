@@ -8,6 +8,7 @@ from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.resources.suppression import SuppressionResource
 
 _COLUMNS = dg.TableSchema(
     [
@@ -39,7 +40,9 @@ _COLUMNS = dg.TableSchema(
 )
 @translate_errors
 def messaging_optins(
-    context: dg.AssetExecutionContext, database: DatabaseResource
+    context: dg.AssetExecutionContext,
+    database: DatabaseResource,
+    suppression: SuppressionResource,
 ) -> dg.MaterializeResult:
     """Applies opt-ins, opt-outs and RESUME events by their own times, whatever their order.
 
@@ -48,7 +51,7 @@ def messaging_optins(
     a later time lifts the suppression, and `lifted_at` records when.
     """
     page_id = CONFIG.pages[single_partition(context)].page_id
-    summary = apply_consent_events(database.get(), page_id, context.run.run_id)
+    summary = apply_consent_events(database.get(), page_id, context.run.run_id, suppression.get())
     with database.get().transaction() as connection:
         suppressed = count_suppressed_recipients(connection, page_id)
     if summary.suppressions_lifted:
@@ -62,6 +65,7 @@ def messaging_optins(
             "granted": summary.granted,
             "resumed": summary.resumed,
             "stopped": summary.stopped,
+            "of_erased_people": summary.erased,
             "suppressions_lifted": summary.suppressions_lifted,
             "people_suppressed": suppressed,
         },

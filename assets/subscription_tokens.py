@@ -14,6 +14,7 @@ from mm_pipelines.orchestration.long_waits import defer_long_waits
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.tokens.counts import TokenCounts, recipients_twice, token_counts
 from mm_pipelines.tokens.pull import PullReport, pull_tokens
 from mm_pipelines.tokens.pull_record import CompletePull, last_complete_pull
@@ -112,6 +113,7 @@ def subscription_tokens(
     config: TokenPullConfig,
     database: DatabaseResource,
     graph_api: GraphApiResource,
+    suppression: SuppressionResource,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Pulls every token of the Page from Meta, merges and deduplicates them.
 
@@ -134,6 +136,7 @@ def subscription_tokens(
                 removal_share=CONFIG.settings.removal_share,
                 accept_losses=config.accept_losses,
                 deduplicate_at_meta=config.deduplicate_at_meta,
+                suppression_key=suppression.get(),
             )
     except Exception as error:
         if seconds_to_wait(error, context.retry_number) is None:

@@ -11,6 +11,7 @@ from mm_pipelines.orchestration.long_waits import defer_long_waits
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.tokens.details import refresh_details
 
 
@@ -38,6 +39,7 @@ def token_details(
     config: TokenDetailsConfig,
     database: DatabaseResource,
     graph_api: GraphApiResource,
+    suppression: SuppressionResource,
 ) -> Iterator[dg.MaterializeResult]:
     """Queries single tokens at Meta: near expiry, recently changed, or received by webhook.
 
@@ -49,7 +51,11 @@ def token_details(
         graph_api.client_for_page(page) as client,
     ):
         report = refresh_details(
-            client, database.get(), CONFIG.pages[page].page_id, most=config.most
+            client,
+            database.get(),
+            CONFIG.pages[page].page_id,
+            most=config.most,
+            suppression_key=suppression.get(),
         )
     if attempt.deferral is not None:
         return

@@ -6,6 +6,8 @@ from typing import Final
 
 import dagster as dg
 
+from mm_pipelines.consent.erasure import receipts
+from mm_pipelines.consent.erasure.erase import note_removed_files
 from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.priorities import SHARED_SLOT
@@ -54,20 +56,24 @@ daily_report = dg.define_asset_job(
 ACKNOWLEDGED_FIELDS = (UPLOAD_STATUS, *CONSENT_FIELDS, *MESSAGE_FIELDS)
 
 
-@dg.op(out=None)
+@dg.op(out=dg.Out(dg.Nothing, is_required=False))
 @translate_errors
 def remove_expired_data(
     context: dg.OpExecutionContext, database: DatabaseResource, storage: StorageResource
 ) -> None:
     """Remove what is older than settings.retention_days and settings.payload_days."""
     now = datetime.now(UTC)
+    with database.get().transaction() as connection:
+        files_of_erased_people = receipts.open_files(connection)
     rules = RetentionRules(
         rows_before=now - timedelta(days=CONFIG.settings.retention_days),
         files_before=now - timedelta(days=CONFIG.settings.payload_days),
         acknowledged_fields=ACKNOWLEDGED_FIELDS,
         page_ids=[page.page_id for page in CONFIG.pages.values()],
+        files_not_kept=files_of_erased_people,
     )
     removed = remove_expired(database.get(), storage.get(), rules)
+    note_removed_files(database.get(), storage.get())
     rows = ", ".join(f"{count:,} of mm.{table}" for table, count in removed.rows.items() if count)
     context.log.info(f"Removed {removed.files:,} files; rows: {rows or 'none'}")
 

@@ -12,16 +12,14 @@ from functools import partial
 from sqlalchemy import Connection
 
 from mm_pipelines.consent import conversations, member_digests, optin_request_ledger
+from mm_pipelines.consent.erasure.hashed_files import HASHED_FOLDERS
 from mm_pipelines.delivery import deltas
 from mm_pipelines.delivery.membership import fold_older_than
 from mm_pipelines.payload import quarantine, registry
 from mm_pipelines.storage import Storage
-from mm_pipelines.tokens import history
+from mm_pipelines.tokens import history, sender_file
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks import webhook_event
-
-HASHED_FOLDERS = ("hashed_payload", "deltas", "members", "removals", "member_digests")
-"""The folders of hashed people. The sender's files are not subject to retention."""
 
 _ROWS_PER_TRANSACTION = 10_000
 
@@ -111,7 +109,7 @@ def _files(database: Database, storage: Storage, rules: RetentionRules) -> int:
     # List first, so that the queries see files that come into use after the listing.
     old = [
         path
-        for folder in HASHED_FOLDERS
+        for folder in (*HASHED_FOLDERS, member_digests.FOLDER, sender_file.FOLDER)
         for path, modified_at in storage.files(folder)
         if modified_at < rules.files_before
     ]
@@ -120,7 +118,9 @@ def _files(database: Database, storage: Storage, rules: RetentionRules) -> int:
         undelivered = registry.undelivered_paths(connection, since=rules.rows_before)
         delivering = deltas.paths_in_use(connection, forgotten_since=rules.rows_before)
         searched = member_digests.paths_in_use(connection)
-    needed = delivering | searched | undelivered.difference(rules.files_not_kept)
+        published = sender_file.paths_in_use(connection, rules.files_before)
+    kept = undelivered.difference(rules.files_not_kept)
+    needed = delivering | searched | published | kept
     removed = 0
     for path in old:
         # Publishing the same content again renews its time, because it is about to be used.

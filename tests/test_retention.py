@@ -132,11 +132,22 @@ def test_old_rows_go_and_the_rest_stays(database: Database, storage: Storage) ->
 def test_delivered_files_go_after_payload_days(database: Database, storage: Storage) -> None:
     publish(storage, "hashed_payload/acme/old.parquet")
     publish(storage, "hashed_payload/acme/new.parquet", NOW)
-    publish(storage, "sendable_tokens/acme/old.parquet")
     assert remove_expired(database, storage, RULES).files == 1
     assert not storage.exists("hashed_payload/acme/old.parquet")
     assert storage.exists("hashed_payload/acme/new.parquet")
-    assert storage.exists("sendable_tokens/acme/old.parquet")
+
+
+def test_replaced_senders_files_go_after_payload_days(database: Database, storage: Storage) -> None:
+    for name in ("replaced.parquet", "newest.parquet", "latest.json"):
+        publish(storage, f"sendable_tokens/acme/{name}")
+    execute(
+        database,
+        "insert into mm.sender_file (page_id, path, row_count, as_of, valid_until)"
+        " values ('1', 'sendable_tokens/acme/newest.parquet', 0, :now, :now)",
+        now=NOW,
+    )
+    assert remove_expired(database, storage, RULES).files == 1
+    assert not storage.exists("sendable_tokens/acme/replaced.parquet")
 
 
 def test_members_leave_their_deltas_before_these_are_removed(

@@ -12,6 +12,7 @@ from mm_pipelines.cli import (
     database,
     demo,
     doctor,
+    erase,
     init,
     normalize,
     rejects,
@@ -43,6 +44,7 @@ app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
 app.command("upload")(upload.upload)
 app.command("unsubscribe")(unsubscribe.unsubscribe)
+app.command("erase")(erase.erase)
 app.command("normalize")(normalize.normalize)
 app.command("rejects")(rejects.rejects)
 app.command("report")(report.report)

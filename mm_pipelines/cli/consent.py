@@ -51,15 +51,25 @@ def grant(
     if not reason.strip():
         fail("--reason is blank. Say why the suppression is lifted.")
     environment = Environment.resolve()
+    key = environment.suppression_key().encode()
     ((kind, value),) = named.items()
     with open_database(environment) as database:
         if kind == "psid" or kind == "token":
             pages = environment.config().pages
             if page not in pages:
                 fail(f"--{kind} needs --page, one of {', '.join(pages)}")
-            lifted = grant_by_contact(database, pages[page].page_id, kind, value, reason=reason)
+            try:
+                lifted = grant_by_contact(
+                    database,
+                    pages[page].page_id,
+                    kind,
+                    value,
+                    reason=reason,
+                    suppression_key=key,
+                )
+            except SuppressionKeyError as error:
+                fail(str(error))
         elif kind == "email" or kind == "phone":
-            key = environment.suppression_key().encode()
             try:
                 lifted = grant_by_identifier(
                     database, key, kind, value, reason=reason, default_country=None

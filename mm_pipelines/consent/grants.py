@@ -10,7 +10,7 @@ from mm_pipelines.consent import messenger_consent, opt_out_requests
 from mm_pipelines.consent.identifiers import OptOut, read_requests
 from mm_pipelines.consent.messenger_consent import Grant
 from mm_pipelines.consent.opt_out_requests import OpenRequest
-from mm_pipelines.suppression import suppression_list
+from mm_pipelines.suppression import erased_contacts, suppression_list
 from mm_pipelines.suppression.digests import suppression_digest
 from mm_pipelines.suppression.suppression_list import SchemaKey
 from mm_pipelines.tokens import webhook_tokens
@@ -60,6 +60,7 @@ def grant_by_contact(
     contact: str,
     *,
     reason: str,
+    suppression_key: bytes | None = None,
 ) -> int:
     """Lift the suppression of a PSID or token, and of the person's other contacts on the Page.
 
@@ -74,6 +75,8 @@ def grant_by_contact(
             for row in connection.execute(_CONTACTS, values)
         ]
         lifted = messenger_consent.grant(connection, grants)
+        erased = erased_contacts.load(connection, page_id, suppression_key)
+        lifted += erased.lift(connection, [(each.kind, each.contact) for each in grants])
         messenger_consent.mark_tokens(connection, page_id)
         opt_out_requests.reject_overtaken(connection, page_id)
         if lifted:

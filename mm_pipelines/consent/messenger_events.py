@@ -20,9 +20,12 @@ from mm_pipelines.consent import (
     optin_request_ledger,
 )
 from mm_pipelines.consent.conversations import Message
+from mm_pipelines.consent.erasure import later_events
+from mm_pipelines.consent.erasure.later_events import NamedEvent
 from mm_pipelines.consent.messenger_consent import Grant
 from mm_pipelines.consent.opt_out_requests import NewRequest
 from mm_pipelines.graph_api.epoch import epoch_time
+from mm_pipelines.suppression import erased_contacts
 from mm_pipelines.tokens import webhook_tokens
 from mm_pipelines.tokens.webhook_tokens import GrantedToken
 from mm_pipelines.warehouse.database import Database
@@ -61,18 +64,23 @@ class ConsentEvent:
 
 @dataclass
 class ConsentSummary:
-    """The number of events by action, and the number of suppressions they lifted."""
+    """The number of events by action, and the number of suppressions they lifted.
+
+    Attributes:
+        erased: Events of erased people, which were ignored and emptied.
+    """
 
     granted: int = 0
     stopped: int = 0
     resumed: int = 0
     other: int = 0
+    erased: int = 0
     suppressions_lifted: int = 0
 
     @property
     def events(self) -> int:
         """The number of acknowledged events."""
-        return self.granted + self.stopped + self.resumed + self.other
+        return self.granted + self.stopped + self.resumed + self.other + self.erased
 
 
 def parse_consent_event(event: PageEvent) -> ConsentEvent:
@@ -93,8 +101,20 @@ def parse_consent_event(event: PageEvent) -> ConsentEvent:
     )
 
 
-def apply_consent_events(database: Database, page_id: str, run_id: str) -> ConsentSummary:
-    """Apply a Page's pending consent events, each acknowledged with its effect."""
+def apply_consent_events(
+    database: Database, page_id: str, run_id: str, suppression_key: bytes | None = None
+) -> ConsentSummary:
+    """Apply a Page's pending consent events, each acknowledged with its effect.
+
+    Args:
+        database: With the schema ``mm``.
+        page_id: The Page.
+        run_id: Recorded with the events.
+        suppression_key: ``MM_SUPPRESSION_KEY``; needed for Pages with erased people.
+
+    Raises:
+        SuppressionKeyError: The Page has erased people and another key is in use.
+    """
     summary = ConsentSummary()
     while True:
         with database.transaction() as connection:
@@ -102,20 +122,35 @@ def apply_consent_events(database: Database, page_id: str, run_id: str) -> Conse
             events = page_event.pending(connection, page_id, CONSENT_FIELDS, _EVENTS_AT_ONCE)
             if not events:
                 return summary
-            parsed = [parse_consent_event(event) for event in events]
+            erased = erased_contacts.load(connection, page_id, suppression_key)
+            named = {event.id: parse_consent_event(event) for event in events}
+            ignored = later_events.ignore(connection, erased, _named(named)) if erased else set()
+            parsed = [each for event_id, each in named.items() if event_id not in ignored]
             _stop(connection, page_id, parsed)
             summary.suppressions_lifted += _grant(connection, page_id, parsed)
             messenger_consent.mark_tokens(connection, page_id)
             webhook_event.acknowledge(connection, [event.id for event in events], run_id)
+        summary.erased += len(ignored)
         for each in parsed:
             setattr(summary, each.action, getattr(summary, each.action) + 1)
 
 
-def apply_messages(database: Database, page_id: str, run_id: str) -> int:
+def apply_messages(
+    database: Database, page_id: str, run_id: str, suppression_key: bytes | None = None
+) -> int:
     """Record a Page's pending messages, which open their senders' windows.
+
+    Args:
+        database: With the schema ``mm``.
+        page_id: The Page.
+        run_id: Recorded with the events.
+        suppression_key: ``MM_SUPPRESSION_KEY``; needed for Pages with erased people.
 
     Returns:
         The number of acknowledged events.
+
+    Raises:
+        SuppressionKeyError: The Page has erased people and another key is in use.
     """
     acknowledged = 0
     while True:
@@ -123,7 +158,16 @@ def apply_messages(database: Database, page_id: str, run_id: str) -> int:
             events = page_event.pending(connection, page_id, MESSAGE_FIELDS, _EVENTS_AT_ONCE)
             if not events:
                 return acknowledged
-            conversations.record(connection, list(_messages(events)))
+            messages = dict(_messages(events))
+            erased = erased_contacts.load(connection, page_id, suppression_key)
+            if erased:
+                senders = [
+                    NamedEvent(event_id, message.sent_at, is_opt_in=False, psid=message.psid)
+                    for event_id, message in messages.items()
+                ]
+                for event_id in later_events.ignore(connection, erased, senders):
+                    del messages[event_id]
+            conversations.record(connection, list(messages.values()))
             webhook_event.acknowledge(connection, [event.id for event in events], run_id)
         acknowledged += len(events)
 
@@ -160,14 +204,27 @@ def _grant(connection: Connection, page_id: str, events: list[ConsentEvent]) -> 
     return messenger_consent.grant(connection, contacts)
 
 
-def _messages(events: list[PageEvent]) -> Iterator[Message]:
+def _named(events: Mapping[int, ConsentEvent]) -> list[NamedEvent]:
+    return [
+        NamedEvent(
+            event_id,
+            event.happened_at,
+            is_opt_in=event.action == "granted",
+            psid=event.psid,
+            token=event.token,
+        )
+        for event_id, event in events.items()
+    ]
+
+
+def _messages(events: list[PageEvent]) -> Iterator[tuple[int, Message]]:
     for event in events:
         psid = _participant_id(event.payload, "sender")
         if psid and psid != event.page_id:
             sender = event.payload.get("sender")
             own = sender.get("timezone") if isinstance(sender, dict) else None
             timezone = _text(own) or _text(event.payload.get("timezone"))
-            yield Message(event.page_id, psid, event.happened_at, timezone)
+            yield event.id, Message(event.page_id, psid, event.happened_at, timezone)
 
 
 def _action(event: PageEvent, optin: Mapping[str, Any]) -> Action:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, text
 
-RequestSource = Literal["list", "table", "command", "stop"]
+RequestSource = Literal["list", "table", "command", "stop", "erasure"]
 """Where a request came from; ``table`` is the default for rows that a business inserts itself."""
 
 State = Literal["received", "sent", "confirmed", "rejected"]

@@ -20,6 +20,7 @@ UPLOADS: Final = 10
 
 _BY_ASSET: Final = {
     "unsubscribes": OPT_OUTS,
+    "erasures": OPT_OUTS,
     "audience_removals": OPT_OUTS,
     "messaging_optins": OPT_OUTS,  # STOP arrives by this webhook field
     "conversations": OPT_OUTS,  # a written STOP arrives by this one

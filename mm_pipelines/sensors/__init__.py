@@ -3,6 +3,7 @@
 from mm_pipelines.sensors.alerts import alert_sensor
 from mm_pipelines.sensors.customer_list import customer_list_sensor, removal_list_sensor
 from mm_pipelines.sensors.deferred_work import deferred_work_sensor
+from mm_pipelines.sensors.erasure import erasure_sensor
 from mm_pipelines.sensors.freshness import freshness_sensor
 from mm_pipelines.sensors.optin import optin_sensor
 from mm_pipelines.sensors.sender_file import sender_file_sensor
@@ -13,6 +14,7 @@ __all__ = [
     "alert_sensor",
     "customer_list_sensor",
     "deferred_work_sensor",
+    "erasure_sensor",
     "freshness_sensor",
     "optin_sensor",
     "removal_list_sensor",

@@ -80,7 +80,12 @@ class DetailsReport:
 
 
 def refresh_details(
-    client: GraphApiClient, database: Database, page_id: str, *, most: int
+    client: GraphApiClient,
+    database: Database,
+    page_id: str,
+    *,
+    most: int,
+    suppression_key: bytes | None = None,
 ) -> DetailsReport:
     """Ask about the tokens most worth it and merge the answers, which mark no token as gone.
 
@@ -89,6 +94,7 @@ def refresh_details(
         database: with the schema `mm`.
         page_id: of the Page.
         most: tokens asked about at most; one call each.
+        suppression_key: as for `subscription_token.staging`.
 
     Raises:
         GraphApiError: as Meta answers; what was answered before is merged, and the next call
@@ -101,7 +107,7 @@ def refresh_details(
         changed = 0
         known = [answer for answer in answers.values() if answer is not None]
         if known:
-            with staging(database) as staged:
+            with staging(database, suppression_key) as staged:
                 staged.append(as_listed(pl.concat(known)))
                 changed = staged.merge(page_id, staged.compare(page_id)).changed
         with database.transaction() as connection:

@@ -48,7 +48,12 @@ create temporary table token_difference (
 ) on commit delete rows
 """
 
-TABLES = (_LISTED, _FILTERED, _DIFFERENCE)
+# The listed tokens of erased people.
+_EXCLUDED = """
+create temporary table excluded_token (token text collate "C" not null) on commit delete rows
+"""
+
+TABLES = (_LISTED, _FILTERED, _DIFFERENCE, _EXCLUDED)
 
 # Selects what is to be written: $1 page_id, $2 pull_id, $3 whether the listing was whole.
 #

@@ -137,7 +137,7 @@ def publish_sendable(
     always finds a whole file. The previous file is kept for readers that still use it; older files
     are deleted. Publishing is recorded with the changes that the file contains (`sender_file`).
     """
-    folder = f"sendable_tokens/{page}"
+    folder = f"{sender_file.FOLDER}/{page}"
     latest = f"{folder}/latest.json"
     before = _read_json(storage, latest) if storage.exists(latest) else {}
     rows = 0

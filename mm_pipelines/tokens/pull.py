@@ -46,6 +46,7 @@ def pull_tokens(
     removal_share: float,
     accept_losses: bool = False,
     deduplicate_at_meta: bool = False,
+    suppression_key: bytes | None = None,
 ) -> PullReport:
     """List every token of a Page and merge the listing into `mm.subscription_token`.
 
@@ -60,13 +61,17 @@ def pull_tokens(
         accept_losses: let any number vanish.
         deduplicate_at_meta: let Meta leave out recipients' further tokens. No token counts as
             gone then, and at 10,000 tokens, where such a listing ends, all are listed after all.
+        suppression_key: as for `subscription_token.staging`.
 
     Raises:
         UnstableListingError: cursors kept dying.
         LossesNotAcceptedError: more tokens would count as gone than `removal_share`.
         GraphApiError: as Meta answers.
     """
-    with database.lock(f"tokens:{page_id}"), staging(database) as staged:
+    with (
+        database.lock(f"tokens:{page_id}"),
+        staging(database, suppression_key) as staged,
+    ):
         with database.transaction() as connection:
             pull = start_pull(
                 connection,
@@ -90,7 +95,9 @@ def pull_tokens(
         if not accept_losses:
             _check_losses(differences, removal_share)
         merged = staged.merge(page_id, differences, pull)
-        told = attribute_sources(client, database, page_id) if merged.opted_in else 0
+        told = (
+            attribute_sources(client, database, page_id, suppression_key) if merged.opted_in else 0
+        )
         tidy(database)
     return PullReport(pull, listing.rows, listing.restarts, len(silent), told, merged)
 

@@ -8,9 +8,13 @@ read, so a change that arrives meanwhile stays pending.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from posixpath import dirname
 from typing import Final, Literal
 
 from sqlalchemy import Connection, text
+
+FOLDER: Final = "sendable_tokens"
+"""Where the files are in the storage, in one folder for each Page."""
 
 VALID_FOR: Final = timedelta(hours=2)
 """How long a sender may use a file. It is renewed when half of the time is over."""
@@ -35,6 +39,9 @@ on conflict (page_id) do update
 set path = excluded.path, row_count = excluded.row_count, as_of = excluded.as_of,
     valid_until = excluded.valid_until
 """)
+
+# Returns the newest files that are, or were not long ago, valid.
+_PATHS_IN_USE = text("select path from mm.sender_file where valid_until >= :since")
 
 # Returns the Pages whose file lacks changes or is half expired, the longest due first.
 _DUE = text("""
@@ -141,3 +148,9 @@ def behind(
     """The Pages whose file has lacked an opt-in or opt-out for longer than ``grace``."""
     rows = connection.execute(_BEHIND, {"page_ids": list(page_ids), "grace": grace})
     return [FileBehind(row.page_id, row.since) for row in rows]
+
+
+def paths_in_use(connection: Connection, since: datetime) -> set[str]:
+    """The newest files that were valid at a time or later, and their manifests."""
+    newest = set(connection.scalars(_PATHS_IN_USE, {"since": since}))
+    return newest | {f"{dirname(path)}/latest.json" for path in newest}

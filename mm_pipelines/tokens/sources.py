@@ -25,7 +25,9 @@ FILTERS: Final[dict[str, Source]] = {
 """Meta's filter values and what they mean to us; SUBSCRIBER_LIST shows in the tokens' fields."""
 
 
-def attribute_sources(client: GraphApiClient, database: Database, page_id: str) -> int:
+def attribute_sources(
+    client: GraphApiClient, database: Database, page_id: str, suppression_key: bytes | None = None
+) -> int:
     """Ask for the tokens of each source and merge what that tells; call it under the pull's lock.
 
     Returns:
@@ -40,7 +42,7 @@ def attribute_sources(client: GraphApiClient, database: Database, page_id: str) 
         if _ignored(page for page in first.values() if page is not None):
             return 0
         tokens = 0
-        with staging(database) as staged:
+        with staging(database, suppression_key) as staged:
             for name, source in FILTERS.items():
                 page = first[name]
                 for frame in frames(chain([] if page is None else [page], listings[name])):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import polars as pl
 from sqlalchemy import text
 
+from mm_pipelines.suppression import erased_contacts
 from mm_pipelines.tokens.differences import DIFFERENCES, TABLES
 from mm_pipelines.tokens.pull_record import Pull
 from mm_pipelines.warehouse.database import Database
@@ -49,6 +50,10 @@ _LOCK = "select pg_advisory_xact_lock(hashtextextended('subscription_token:' || 
 _SORT_MEMORY = "set local work_mem = '256MB'"
 
 _IS_KNOWN = "select exists (select from mm.subscription_token where page_id = $1) as known"
+
+_LISTED_CONTACTS = "select distinct token, recipient_id from listed_token"
+
+_EXCLUDE = "delete from listed_token where token in (select token from excluded_token)"
 
 _COMPARE = f"insert into token_difference {DIFFERENCES}"
 
@@ -223,8 +228,12 @@ class Merged:
 class Staging:
     """The frames of one pull on one session, until they are merged or the session ends."""
 
-    def __init__(self, connection: "BulkConnection") -> None:
+    def __init__(
+        self, connection: "BulkConnection", database: Database, suppression_key: bytes | None
+    ) -> None:
         self._connection = connection
+        self._database = database
+        self._suppression_key = suppression_key
 
     def append(self, frame: pl.DataFrame) -> None:
         """Add listed tokens, a frame of `LISTED_TOKEN`; the same token may come again."""
@@ -264,6 +273,7 @@ class Staging:
             cursor.execute("analyze filtered_token (token)")
             cursor.execute(_SORT_MEMORY)
             cursor.execute(_LOCK, (page_id,))
+        self._exclude_erased_people(page_id)
         if not self._row(_IS_KNOWN, page_id)["known"]:
             return Differences(first=True, changed=0, returned=0, vanished=0, live_before=0)
         with self._connection.cursor() as cursor:
@@ -328,6 +338,21 @@ class Staging:
             for _, definition in indexes:
                 cursor.execute(definition)
 
+    def _exclude_erased_people(self, page_id: str) -> None:
+        """Drop the listed tokens of erased people; under the lock, which an erasure takes too."""
+        with self._database.transaction() as connection:
+            erased = erased_contacts.load(connection, page_id, self._suppression_key)
+        if not erased:
+            return
+        with self._connection.cursor() as cursor:
+            cursor.execute(_LISTED_CONTACTS)
+            tokens = erased.tokens_of_erased_people(cursor.fetch_polars())
+            if not tokens.is_empty():
+                cursor.adbc_ingest(
+                    "excluded_token", tokens.to_frame(), mode="append", temporary=True
+                )
+                cursor.execute(_EXCLUDE)
+
     def _finish(self, pull: Pull, m: Merged) -> None:
         end = (pull.pull_id, pull.complete, pull.method, m.listed)
         with self._connection.cursor() as cursor:
@@ -365,11 +390,17 @@ def _id(pull: Pull | None) -> int:
 
 
 @contextmanager
-def staging(database: Database) -> Iterator[Staging]:
-    """Open a session with empty staging tables; they are gone with it."""
+def staging(database: Database, suppression_key: bytes | None = None) -> Iterator[Staging]:
+    """Open a session with empty staging tables; they are gone with it.
+
+    Args:
+        database: with the schema `mm`.
+        suppression_key: ``MM_SUPPRESSION_KEY``; needed for Pages with erased people, whose tokens
+            are excluded.
+    """
     with database.bulk() as connection:
         with connection.cursor() as cursor:
             for statement in TABLES:
                 cursor.execute(statement)
         connection.commit()
-        yield Staging(connection)
+        yield Staging(connection, database, suppression_key)

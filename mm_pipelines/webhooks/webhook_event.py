@@ -43,9 +43,12 @@ where id = any(:ids) and processed_at is null
 _REPLAY = text("""
 update mm.webhook_event set processed_at = null, processed_run_id = null
 where processed_at is not null
-  and received_at >= :since
+  and received_at >= :since and payload <> '{}'
   and (cast(:field as text) is null or field = :field)
 """)
+
+# Removes the content of events; they keep their dedupe_key.
+_EMPTY = text("update mm.webhook_event set payload = '{}' where id = any(:ids)")
 
 # Removes old events, except those that the ledger refers to.
 _FORGET = text("""
@@ -130,8 +133,13 @@ def acknowledge(connection: Connection, ids: Sequence[int], run_id: str) -> int:
     return connection.execute(_ACKNOWLEDGE, {"ids": list(ids), "run_id": run_id}).rowcount
 
 
+def empty(connection: Connection, ids: Sequence[int]) -> None:
+    """Remove the content of events in the caller's transaction; a redelivery is still known."""
+    connection.execute(_EMPTY, {"ids": list(ids)})
+
+
 def replay(connection: Connection, *, since: datetime, only_field: str | None = None) -> int:
-    """Make the events received since a time pending again.
+    """Make the events received since a time pending again, except emptied ones.
 
     Every effect of an event is idempotent, so applying it again changes nothing.
 

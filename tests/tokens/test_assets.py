@@ -20,6 +20,7 @@ from mm_pipelines.orchestration import deferrals
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
+from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.warehouse.database import Database
 from tests.tokens.conftest import PEOPLE
 
@@ -47,6 +48,7 @@ def resources(
         "database": DatabaseResource(url=database_url),
         "graph_api": GraphApiResource(base_url=sandbox_url, version="v26.0"),
         "storage": StorageResource(base_url=str(tmp_path)),
+        "suppression": SuppressionResource(key="suppression key of the tests"),
     }
 
 
