@@ -7,7 +7,11 @@ from functools import partial
 import dagster as dg
 from pydantic import Field
 
-from mm_pipelines.assets.custom_audience import audience_metadata, custom_audience
+from mm_pipelines.assets.custom_audience import (
+    audience_metadata,
+    audience_summary,
+    custom_audience,
+)
 from mm_pipelines.delivery import ledger
 from mm_pipelines.delivery.preview import UploadPreview, preview
 from mm_pipelines.delivery.upload import UploadSummary, upload
@@ -137,7 +141,10 @@ def audience_upload(
             dg.AssetMaterialization(
                 custom_audience.key,
                 partition=partition.audience,
-                metadata=audience_metadata(summary.custom_audience, created=True),
+                metadata={
+                    **audience_metadata(summary.custom_audience, created=True),
+                    "summary": audience_summary(database.get(), partition.audience),
+                },
             )
         )
     yield dg.MaterializeResult(

@@ -9,8 +9,10 @@ from mm_pipelines.orchestration.delivery_plans import audience_spec
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.long_waits import defer_long_waits
 from mm_pipelines.partitions import AUDIENCE, single_partition
+from mm_pipelines.report.audience_summary import as_markdown, summarize
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.warehouse.database import Database
 
 
 @dg.asset(
@@ -48,7 +50,18 @@ def custom_audience(
     ):
         found, created = find_or_create(lock, database.get(), client, audience_spec(audience))
     if attempt.deferral is None:
-        yield dg.MaterializeResult(metadata=audience_metadata(found, created=created))
+        yield dg.MaterializeResult(
+            metadata={
+                **audience_metadata(found, created=created),
+                "summary": audience_summary(database.get(), audience),
+            }
+        )
+
+
+def audience_summary(database: Database, audience: str) -> dg.MarkdownMetadataValue:
+    """The audience's size, match rate, last days, and what waits."""
+    with database.transaction() as connection:
+        return dg.MetadataValue.md(as_markdown(summarize(connection, audience)))
 
 
 def audience_metadata(found: CustomAudience, *, created: bool) -> dict[str, dg.MetadataValue]:

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from mm_pipelines.assets.custom_audience import audience_summary, custom_audience
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.custom_audiences import MATCH_FLOOR, get_custom_audience, list_sessions
 from mm_pipelines.graph_api.errors import GraphApiError
@@ -124,6 +125,14 @@ def match_status(
             status, assignment = _refresh(database, partition, context.run.run_id)
     with database.get().transaction() as connection:
         usual = statuses.usual_rate(connection, partition.audience, partition.day)
+    # The audience's own page shows what changed.
+    context.log_event(
+        dg.AssetObservation(
+            custom_audience.key,
+            partition=partition.audience,
+            metadata={"summary": audience_summary(database.get(), partition.audience)},
+        )
+    )
     return dg.MaterializeResult(
         metadata=_metadata(status, assignment),
         check_results=list(_checks(status, assignment, usual)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from mm_pipelines.config import Config
-    from mm_pipelines.report.figures import Figures
-    from mm_pipelines.report.growth import Growth
+    from mm_pipelines.report.html import PageSection
 
 _DAYS = 90
 
@@ -34,7 +34,8 @@ def report(
     """Write the growth report as one interactive HTML file that may be mailed.
 
     It shows the funnel with conversion rates, tokens by source, churn, match rates between Meta's
-    bounds, and rejected rows by reason. The file contains counts only and needs no network.
+    bounds, and rejected rows by reason. With --audience also the audience's size, last days, and
+    what waits. The file contains counts only and needs no network.
     """
     from mm_pipelines.local.environment import Environment
 
@@ -44,18 +45,23 @@ def report(
     config = environment.config()
     selection = Selection.of(environment, audience=audience, page=page)
     first = since or datetime.now(config.zone) - timedelta(days=_DAYS)
-    with open_database(environment) as database, database.transaction() as connection:
-        pages = [_of_page(connection, config, key, selection, first) for key in selection.pages]
+    from mm_pipelines.report.audience_summary import summarize
     from mm_pipelines.report.html import report as as_html  # importing Altair takes a second
 
+    with open_database(environment) as database, database.transaction() as connection:
+        pages = [_of_page(connection, config, key, selection, first) for key in selection.pages]
+        if audience is not None:
+            summary = summarize(connection, audience)
+            pages = [replace(section, audiences=[summary]) for section in pages]
     output.write_text(as_html(pages, datetime.now(UTC)), encoding="utf-8")
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {len(pages)} Pages")
 
 
 def _of_page(
     connection: Connection, config: Config, page: str, selection: Selection, first: datetime
-) -> tuple[Figures, list[Growth]]:
+) -> PageSection:
     from mm_pipelines.report import figures, growth
+    from mm_pipelines.report.html import PageSection
 
     now = datetime.now(UTC)
     page_id = config.pages[page].page_id
@@ -64,4 +70,6 @@ def _of_page(
     audiences = [key for key in selection.audiences if config.audiences[key].page == page]
     scope = figures.Scope(page, page_id, audiences, first.date(), today)
     days = (today - first.date()).days + 1
-    return figures.collect(connection, scope), growth.until(connection, page_id, today, days)
+    return PageSection(
+        figures.collect(connection, scope), growth.until(connection, page_id, today, days)
+    )

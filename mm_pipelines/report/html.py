@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from typing import Any
 
 import vl_convert
 
+from mm_pipelines.report.audience_summary import DAY_COLUMNS, AudienceSummary, day_cells
 from mm_pipelines.report.charts import charts, styled
 from mm_pipelines.report.figures import Figures
 from mm_pipelines.report.growth import Growth
@@ -54,28 +56,39 @@ for (const [id, specification] of Object.entries({specifications}))
 """
 
 
-def report(pages: Sequence[tuple[Figures, Sequence[Growth]]], made_at: datetime) -> str:
-    """The HTML of a report.
+@dataclass(frozen=True)
+class PageSection:
+    """What the report shows of one Page.
 
-    Args:
-        pages: For each Page its figures, and the counted days with the oldest first.
-        made_at: The time to print, in UTC.
+    Attributes:
+        days: The counted days, the oldest first.
+        audiences: The summaries of single audiences, if they were asked for.
     """
+
+    figures: Figures
+    days: Sequence[Growth]
+    audiences: Sequence[AudienceSummary] = ()
+
+
+def report(pages: Sequence[PageSection], made_at: datetime) -> str:
+    """The HTML of a report, made at a time in UTC."""
     sections = []
     specifications: dict[str, dict[str, Any]] = {}
-    for figures, days in pages:
+    for page in pages:
         boxes = []
-        for caption, chart in charts(figures).items():
+        for caption, chart in charts(page.figures).items():
             identifier = f"chart{len(specifications)}"
             specifications[identifier] = styled(chart) | {"width": "container"}
             boxes.append(
                 f'<figure><figcaption>{escape(caption)}</figcaption><div id="{identifier}"></div>'
                 "</figure>"
             )
-        sections.append(
-            f"<h2>{escape(figures.scope.page)}</h2><p>{escape(_scope(figures))}</p>"
-            f'<div class="charts">{"".join(boxes)}</div>{_table(days)}'
-        )
+        sections += [
+            f"<h2>{escape(page.figures.scope.page)}</h2><p>{escape(_scope(page.figures))}</p>",
+            *(_audience(summary) for summary in page.audiences),
+            f'<div class="charts">{"".join(boxes)}</div>',
+            _table(("day", *COLUMNS), [[str(day.day), *cells(day)] for day in reversed(page.days)]),
+        ]
     return _PAGE.format(
         made_at=made_at,
         sections="\n".join(sections),
@@ -84,19 +97,36 @@ def report(pages: Sequence[tuple[Figures, Sequence[Growth]]], made_at: datetime)
     )
 
 
+def _audience(summary: AudienceSummary) -> str:
+    title = escape(summary.name or summary.audience)
+    link = summary.ads_manager_url
+    waiting = summary.waiting or ["Nothing waits."]
+    return (
+        f"<h3>{title}</h3><p>{summary.people:,} people, matched {escape(summary.matched)}. "
+        + (f'<a href="{escape(link)}">Open in Ads Manager</a>' if link else "")
+        + f"</p><ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in waiting)}</ul>"
+        + _table(DAY_COLUMNS, [day_cells(day) for day in summary.days])
+    )
+
+
 def _scope(figures: Figures) -> str:
     scope = figures.scope
     audiences = ", ".join(scope.audiences) or "none"
-    return f"{scope.since} to {scope.until}. Audiences: {audiences}."
+    return f"{scope.since} to {scope.until}. Match rates and rejected rows of: {audiences}."
 
 
-def _table(days: Sequence[Growth]) -> str:
-    header = "".join(f"<th>{escape(label)}</th>" for label in ("day", *COLUMNS))
-    rows = [
-        "<tr>" + "".join(f"<td>{cell}</td>" for cell in (str(growth.day), *cells(growth))) + "</tr>"
-        for growth in reversed(days)
-    ]
-    return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [("th", headings), *(("td", row) for row in rows)]
+    return "".join(
+        [
+            "<table>",
+            *(
+                f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in line)}</tr>"
+                for tag, line in lines
+            ),
+            "</table>",
+        ]
+    )
 
 
 def _json(document: object) -> str:

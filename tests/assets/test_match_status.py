@@ -96,6 +96,9 @@ class Run:
             )
         (materialization,) = result.asset_materializations_for_node("match_status")
         metadata = {name: entry.value for name, entry in materialization.metadata.items()}
+        (observation,) = result.asset_observations_for_node("match_status")
+        assert observation.asset_key.to_user_string() == "custom_audience"
+        assert observation.partition == "acme_newsletter"
         checks = result.get_asset_check_evaluations()
         assert len(checks) == 5
         return metadata, {c.check_name: c.description or "" for c in checks if not c.passed}

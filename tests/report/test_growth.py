@@ -231,6 +231,18 @@ def test_the_html_report_draws_every_chart_without_a_request(
     assert "83% of the step before" in numbers
 
 
+def test_the_report_of_an_audience_shows_its_summary(
+    database_url: str, today: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MM_CONFIG", str(ROOT / "examples/mm.yaml"))
+    monkeypatch.setenv("MM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MM_DATABASE_URL", database_url)
+    output = tmp_path / "report.html"
+    result = CliRunner().invoke(app, ["report", "--audience", AUDIENCE, "--output", str(output)])
+    assert result.exit_code == 0, result.output
+    assert "people, matched 40 to 60 (50% to 75%)" in output.read_text(encoding="utf-8")
+
+
 def test_the_report_refuses_another_file_name_and_an_unknown_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
