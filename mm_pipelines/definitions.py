@@ -22,6 +22,7 @@ from mm_pipelines.schedules import (
 from mm_pipelines.sensors import (
     alert_sensor,
     customer_list_sensor,
+    dead_run_sensor,
     deferred_work_sensor,
     erasure_sensor,
     freshness_sensor,
@@ -46,6 +47,7 @@ defs = dg.Definitions(
         retention_schedule,
     ],
     sensors=[
+        dead_run_sensor,
         deferred_work_sensor,
         removal_list_sensor,
         sender_file_sensor,

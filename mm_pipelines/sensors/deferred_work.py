@@ -54,7 +54,7 @@ def deferred_work_sensor(
     with database.get().transaction() as connection:
         due = [*_deferred(connection, outcome), *_interrupted(connection)]
     current = [work for work in due if _has_partition(work)]
-    return request_runs(context.instance, database.get(), current, outcome).result(context)
+    return request_runs(context.instance, current, outcome).result(context)
 
 
 def _deferred(connection: Connection, outcome: TickOutcome) -> Iterator[PendingWork]:

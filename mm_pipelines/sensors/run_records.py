@@ -2,26 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 import dagster as dg
-from sqlalchemy import Connection
 
 from mm_pipelines.jobs import ASSETS_BY_JOB
-from mm_pipelines.resources.database import run_lock
-from mm_pipelines.warehouse.advisory_locks import held_locks
 
 REQUESTED_FOR_TAG: Final = "mm/requested_for"
-
-DEAD_AFTER: Final = timedelta(minutes=3)
-"""A run that has left the queue for so long and does not hold its lock is dead. Stock Dagster does
-not monitor runs and shows it as started for ever."""
 
 Work = tuple[str, str]
 """An asset and its partition key, which is empty for an asset without partitions."""
 
-_PARTITION_TAG: Final = "dagster/partition"
+PARTITION_TAG: Final = "dagster/partition"
 _FAILED: Final = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _UNFINISHED: Final = (
     dg.DagsterRunStatus.QUEUED,
@@ -32,29 +25,18 @@ _UNFINISHED: Final = (
 )
 
 
-def in_flight(
-    instance: dg.DagsterInstance, connection: Connection, due: Collection[Work]
-) -> set[Work]:
-    """The assets and partitions that queued and living runs cover, among others those that are due.
-
-    Args:
-        instance: Its run records are read.
-        connection: To the database where runs hold their locks.
-        due: What is of interest.
-    """
-    records = [
-        record
+def in_flight(instance: dg.DagsterInstance, due: Collection[Work]) -> set[Work]:
+    """The assets and partitions that unfinished runs cover, among others those that are due."""
+    runs = [
+        record.dagster_run
         for tags in _tags_of(due)
         for record in instance.get_run_records(dg.RunsFilter(statuses=list(_UNFINISHED), tags=tags))
-        if not _was_never_launched(record.dagster_run)
     ]
-    quiet = {record.dagster_run.run_id for record in records if _should_hold_its_lock(record)}
-    living = held_locks(connection, {run_lock(run_id) for run_id in quiet}) if quiet else set()
     return {
-        (asset, record.dagster_run.tags.get(_PARTITION_TAG, ""))
-        for record in records
-        if record.dagster_run.run_id not in quiet or run_lock(record.dagster_run.run_id) in living
-        for asset in _assets_of(record.dagster_run)
+        (asset, run.tags.get(PARTITION_TAG, ""))
+        for run in runs
+        if not _was_never_launched(run)
+        for asset in assets_of(run)
     }
 
 
@@ -72,7 +54,7 @@ def failed_runs(
         )
         for record in records:
             run_tags = record.dagster_run.tags
-            failed[run_tags[REQUESTED_FOR_TAG], run_tags.get(_PARTITION_TAG, "")].append(record)
+            failed[run_tags[REQUESTED_FOR_TAG], run_tags.get(PARTITION_TAG, "")].append(record)
     return failed
 
 
@@ -98,19 +80,13 @@ def last_materialized(
 def _tags_of(due: Collection[Work]) -> Iterable[dict[str, str | list[str]]]:
     """The tags by which runs of the work are found, one set for each query."""
     if partition_keys := sorted({key for _, key in due if key}):
-        yield {_PARTITION_TAG: partition_keys}
+        yield {PARTITION_TAG: partition_keys}
     if assets := sorted({asset for asset, key in due if not key}):
         yield {REQUESTED_FOR_TAG: assets}
 
 
-def _should_hold_its_lock(record: dg.RunRecord) -> bool:
-    return (
-        record.dagster_run.status is not dg.DagsterRunStatus.QUEUED
-        and record.update_timestamp < datetime.now(UTC) - DEAD_AFTER
-    )
-
-
-def _assets_of(run: dg.DagsterRun) -> set[str]:
+def assets_of(run: dg.DagsterRun) -> set[str]:
+    """The assets that a run materializes."""
     if run.asset_selection:
         return {key.to_user_string() for key in run.asset_selection}
     return set(ASSETS_BY_JOB.get(run.job_name, ()))

@@ -103,11 +103,11 @@ class TickOutcome:
 def build_run_requests(
     instance: dg.DagsterInstance, database: Database, due: Sequence[PendingWork]
 ) -> TickOutcome:
-    """Request the due work that no living run covers, that is not deferred, and may be tried now.
+    """Request the due work that is neither in flight nor deferred, and that may be tried now.
 
     Args:
         instance: Its run records say what is in flight and what failed.
-        database: Holds the deferrals, and the locks of living runs.
+        database: Holds the deferrals.
         due: The work, the longest due first.
     """
     with database.transaction() as connection:
@@ -120,21 +120,17 @@ def build_run_requests(
             outcome.notes.append(f"{work.name} is {deferral}")
         else:
             ready.append(work)
-    return request_runs(instance, database, ready, outcome)
+    return request_runs(instance, ready, outcome)
 
 
 def request_runs(
-    instance: dg.DagsterInstance,
-    database: Database,
-    due: Sequence[PendingWork],
-    outcome: TickOutcome,
+    instance: dg.DagsterInstance, due: Sequence[PendingWork], outcome: TickOutcome
 ) -> TickOutcome:
     """The same for work that may be requested although it is deferred; extends the outcome."""
     if not due:
         return outcome
     works = {work.work for work in due}
-    with database.transaction() as connection:
-        covered = in_flight(instance, connection, works)
+    covered = in_flight(instance, works)
     failed = failed_runs(instance, works)
     locks = {work.lock for work in due if work.lock and work.work in covered}
     for work in due:

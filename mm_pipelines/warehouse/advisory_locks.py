@@ -21,6 +21,11 @@ def lock_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 
+def run_lock(run_id: str) -> str:
+    """The lock that a run of Dagster holds while its process lives."""
+    return f"run:{run_id}"
+
+
 def held_locks(connection: Connection, names: Collection[str]) -> set[str]:
     """Those of the locks that a session holds now; no lock is taken."""
     by_key = {lock_key(name): name for name in names}

@@ -270,11 +270,11 @@ class Database:
             yield HeldLock(name, connection)
 
     @contextmanager
-    def shared_lock(self, name: str) -> Iterator[None]:
+    def shared_lock(self, name: str) -> Iterator[HeldLock]:
         """Hold an advisory lock that other sessions may share (`held_locks` finds it)."""
         with self._own_session() as connection:
             _try_lock(connection, _TRY_LOCK_SHARED, name)
-            yield
+            yield HeldLock(name, connection)
 
     @contextmanager
     def _own_session(self) -> Iterator[Connection]:

@@ -10,9 +10,9 @@ from sqlalchemy import make_url
 
 from mm_pipelines.definitions import defs
 from mm_pipelines.jobs import token_refresh
-from mm_pipelines.resources.database import DatabaseResource, run_lock
+from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors import upload_status_sensor
-from mm_pipelines.sensors.run_records import DEAD_AFTER, REQUESTED_FOR_TAG
+from mm_pipelines.sensors.run_records import REQUESTED_FOR_TAG
 from mm_pipelines.sensors.run_requests import (
     MAX_ATTEMPTS,
     MAX_RUNS_PER_TICK,
@@ -132,19 +132,6 @@ def test_work_in_flight_is_not_requested_again(surroundings: Surroundings) -> No
     surroundings.ledger.hears(1000)
     surroundings.runs(dg.DagsterRunStatus.STARTED)
     assert "in flight" in surroundings.skip_message()
-
-
-def test_the_work_of_a_killed_run_is_requested_where_dagster_does_not_monitor_runs(
-    surroundings: Surroundings,
-) -> None:
-    surroundings.ledger.delivers(1000, WEDNESDAY)
-    surroundings.ledger.hears(1000)
-    surroundings.runs(dg.DagsterRunStatus.STARTED)
-    surroundings.ages(DEAD_AFTER)
-    assert surroundings.requested() == [KEY]
-    (record,) = surroundings.instance.get_run_records()
-    with surroundings.database.shared_lock(run_lock(record.dagster_run.run_id)):
-        assert "in flight" in surroundings.skip_message()
 
 
 def test_an_upload_in_flight_computes_the_status_itself(surroundings: Surroundings) -> None:
