@@ -1,4 +1,4 @@
-"""`mm status`: partitions, Pages, webhooks and rejected rows."""
+"""`mm status`: partitions, deferred work, Pages, webhooks and rejected rows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mm_pipelines.cli.output import encode, show
 from mm_pipelines.cli.selection import Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Connection
 
 Report = dict[str, list[dict[str, Any]]]
@@ -22,6 +24,7 @@ _MOST_PARTITIONS, _MOST_OTHERS = 10, 5
 _FAILING = ("failed", "overdue")
 _EMPTY = {
     "partitions": "No list was hashed yet.",
+    "deferred": "No work is deferred.",
     "pages": "No Page's tokens were pulled yet.",
     "webhooks": "No webhook was received yet.",
     "rejections": "No row was rejected.",
@@ -41,7 +44,7 @@ def status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every row.")] = False,
 ) -> None:
-    """Show the partitions, the Pages' tokens, the webhooks and the rejected rows.
+    """Show the partitions, deferred work, the Pages' tokens, the webhooks and the rejected rows.
 
     The newest partitions come first. With --failing: partitions whose batches failed or are
     overdue at Meta, and uploads that did not reach everyone.
@@ -50,14 +53,14 @@ def status(
 
     environment = Environment.resolve()
     # Without an option, audiences that are no longer in mm.yaml are shown too.
-    audiences = page_ids = None
+    audiences = pages = None
     if audience is not None or page is not None:
         selection = Selection.of(environment, audience=audience, page=page)
         audiences = selection.audiences
-        page_ids = [environment.config().pages[key].page_id for key in selection.pages]
+        pages = {key: environment.config().pages[key].page_id for key in selection.pages}
     collect = _failing if failing else _known
     with open_database(environment) as database, database.transaction() as connection:
-        report = collect(connection, audiences, page_ids, since.date() if since else None)
+        report = collect(connection, audiences, pages, since.date() if since else None)
     if as_json:
         typer.echo(encode(report))
     else:
@@ -69,18 +72,25 @@ def status(
 def _known(
     connection: Connection,
     audiences: list[str] | None,
-    page_ids: list[str] | None,
+    pages: Mapping[str, str] | None,
     since: date | None,
 ) -> Report:
+    """Everything of the selected audiences, and of the Pages by key and ID; None selects all."""
     from mm_pipelines.report import overview
     from mm_pipelines.webhooks import webhook_event
 
+    selected = {*(audiences or ()), *(pages or ())}
     return {
         "partitions": overview.partitions(connection, audiences, since),
+        "deferred": [
+            row
+            for row in overview.deferrals(connection)
+            if not selected or selected.intersection(row["partition"].split("|"))
+        ],
         "pages": [
             row
             for row in overview.pages(connection)
-            if page_ids is None or row["page_id"] in page_ids
+            if pages is None or row["page_id"] in pages.values()
         ],
         "rejections": overview.rejections(connection, audiences, since),
         "webhooks": [asdict(counts) for counts in webhook_event.counts(connection)],
@@ -90,7 +100,7 @@ def _known(
 def _failing(
     connection: Connection,
     audiences: list[str] | None,
-    _page_ids: list[str] | None,
+    _pages: Mapping[str, str] | None,
     since: date | None,
 ) -> Report:
     from mm_pipelines.delivery.open_uploads import not_delivered

@@ -75,6 +75,13 @@ left join sendable using (page_id)
 order by page_id
 """)
 
+# Returns the work that is postponed, the one that is due first at the top.
+_DEFERRALS = text("""
+select asset, partition_key as partition, due_at, waits_for_lock, attempts, reason
+from mm.deferred_work
+order by due_at, asset, partition_key
+""")
+
 _REJECTIONS = text("""
 select stage, reason, count(*) as rows
 from mm.rejected_row, unnest(reasons) as reason
@@ -110,6 +117,11 @@ def audiences(connection: Connection) -> list[dict[str, Any]]:
 def pages(connection: Connection) -> list[dict[str, Any]]:
     """One row for each Page whose tokens were pulled."""
     return _rows(connection, _PAGES)
+
+
+def deferrals(connection: Connection) -> list[dict[str, Any]]:
+    """One row for each partition whose work is deferred: until when, for which lock, and why."""
+    return _rows(connection, _DEFERRALS)
 
 
 def rejections(

@@ -14,7 +14,7 @@ _RECONNECT_SECONDS: Final = 2.0
 class LockKeeper:
     """Holds a shared advisory lock in a thread, and takes it again if PostgreSQL ends its session.
 
-    Whoever finds the lock free for longer than a reconnection takes knows that the process died.
+    If the lock is free for longer than a reconnection takes, the process died.
 
     Args:
         database: Where the lock is.

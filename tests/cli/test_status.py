@@ -92,3 +92,28 @@ def test_a_missing_mm_yaml_is_one_sentence(
     assert refused.exit_code == 1
     assert "mm.yaml: the file does not exist" in refused.stderr
     assert "Traceback" not in refused.output
+
+
+def test_deferred_work_is_shown_with_its_time_its_lock_and_its_reason(statuses: Database) -> None:
+    with statuses.transaction() as connection:
+        connection.execute(
+            text(
+                "insert into mm.deferred_work "
+                "(asset, partition_key, due_at, reason, waits_for_lock, attempts, run_id) values "
+                "('audience_upload', 'acme_newsletter|2026-10-07', '2026-10-08 09:30Z', "
+                "'too many calls', null, 2, 'run'), "
+                "('unsubscribes', '2026-10-07|globex', '2026-10-08 09:00Z', "
+                "'another run holds it', 'audience:globex_customers', 1, 'run')"
+            )
+        )
+    shown = mm().stdout
+    for part in ("audience_upload", "2026-10-08 09:30", "too many calls", "globex_customers"):
+        assert part in shown
+
+    def deferred(*arguments: str) -> list[str]:
+        rows = json.loads(mm("--json", *arguments).stdout)["deferred"]
+        return [row["asset"] for row in rows]
+
+    assert deferred() == ["unsubscribes", "audience_upload"]
+    assert deferred("--audience", "acme_newsletter") == ["audience_upload"]
+    assert deferred("--page", "globex") == ["unsubscribes"]

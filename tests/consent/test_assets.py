@@ -299,3 +299,17 @@ def test_people_in_messenger_go_from_message_to_token_to_stop(
 def test_an_unknown_event_fails_a_check(page: Page, run: Run) -> None:
     page.store(optin_event(1, "5551", "8123", datetime.now(UTC), "PAUSE"))
     assert failed_checks(run(messaging_optins, "acme")) == {"every_event_recognized"}
+
+
+def test_people_who_stay_in_a_small_audience_fail_a_check(page: Page, run: Run) -> None:
+    with page.database.transaction() as connection:
+        connection.exec_driver_sql(
+            "insert into mm.upload_delta (audience, day, custom_audience_id, operation, origin, "
+            "source_sha256, path, row_count, keys, parked_at) values "
+            "('acme_newsletter', '2026-11-20', '7', 'remove', 'leavers', 'x', 'x', 3, "
+            "array['EMAIL'], now())"
+        )
+    result = run(unsubscribes, PARTITION)
+    assert failed_checks(result) == {"everyone_removed"}
+    (materialized,) = result.asset_materializations_for_node("unsubscribes")
+    assert materialized.metadata["parked_people"].value == 3
