@@ -22,7 +22,7 @@ class SpillError(Exception):
 
 
 class LargeFrames:
-    """Frames by name, for queries.
+    """Tables made from frames, for queries; they exist until it is closed.
 
     Args:
         scratch: The folder to spill to.
@@ -42,21 +42,26 @@ class LargeFrames:
         )
         self._duckdb.execute("set enable_progress_bar = false")
 
-    def add(self, name: str, frame: pl.LazyFrame) -> None:
-        """Name a frame. Every query that names it computes it again, as a stream."""
-        self._duckdb.register(name, _Stream(frame))
+    def load(self, table: str, frame: pl.LazyFrame) -> None:
+        """Create a table from a frame, which is read once, as a stream.
 
-    def insert(self, table: str, rows: pl.DataFrame) -> None:
-        """Add rows to a table, which the first call creates.
-
-        Wide rows belong into tables: a stream holds dozens of batches in memory.
+        The stream holds dozens of batches in memory, so the rows must be narrow. See `insert`.
 
         Raises:
             SpillError: It failed.
         """
-        self._duckdb.register("rows_to_insert", _Stream(rows.lazy()))
-        self.execute(f"create table if not exists {table} as from rows_to_insert limit 0")
-        self.execute(f"insert into {table} from rows_to_insert")
+        self._duckdb.register("frame", _Stream(frame))
+        self.execute(f"create table {table} as from frame")
+
+    def insert(self, table: str, rows: pl.DataFrame) -> None:
+        """Add rows to a table, which the first call creates.
+
+        Raises:
+            SpillError: It failed.
+        """
+        self._duckdb.register("frame", _Stream(rows.lazy()))
+        self.execute(f"create table if not exists {table} as from frame limit 0")
+        self.execute(f"insert into {table} from frame")
 
     def execute(self, statement: str) -> None:
         """Run a statement.

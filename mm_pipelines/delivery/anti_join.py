@@ -1,29 +1,32 @@
-"""Frames of people, too large for the memory: who is in one and not in another.
+"""Frames of people, too large for memory: who is in one and not in another.
 
 A person is known by the pair of their EMAIL and PHONE hashes ("" where there is none). That is what
-Meta matches a marketing audience by; a changed name or country alone makes nobody a new person.
+Meta matches a marketing audience by, so a changed name or country does not make a new person.
 
-Joins carry keys of 32 bytes instead of the identifiers, and positions instead of rows, bucket by
-bucket; the rows are then picked in one pass over the file. Five million people against five
-million take about 400 MB so, where joining the rows themselves took 2.6 GB.
+The joins run in DuckDB, which spills. They carry keys of 32 bytes and positions instead of rows;
+the rows are then picked in one pass over the frame.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from mm_pipelines.large_frames import LargeFrames
+from mm_pipelines.scratch import ScratchFolder
+
 IDENTITY = ("EMAIL", "PHONE")
-ROWS_PER_BUCKET = 2_000_000
-"""People that one join holds in memory."""
 
 ROWS_PER_GROUP = 100_000
 """Rows of a Parquet row group: what reading a slice decodes at the least."""
 
-EMAIL_KEY = ("email_1", "email_2")
-PHONE_KEY = ("phone_1", "phone_2")
-PERSON_KEY = EMAIL_KEY + PHONE_KEY
+EMAIL_KEY = "email_1, email_2"
+PHONE_KEY = "phone_1, phone_2"
+PERSON_KEY = f"{EMAIL_KEY}, {PHONE_KEY}"
+"""The columns of `keyed`, for SQL: 128 bits of each identifier."""
+
 _SEEDS = (1, 2)
 
 
@@ -36,68 +39,61 @@ def identities(frame: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def keyed(frame: pl.LazyFrame, where: pl.Expr | None = None, *more: pl.Expr) -> pl.LazyFrame:
-    """The key of each row's person, 128 bits an identifier, of the rows for which ``where`` holds.
+def keyed(frame: pl.LazyFrame, *more: str) -> pl.LazyFrame:
+    """The key of each row's person, and ``more`` of its columns.
 
     Keys are for joins within this process: another version of Polars may make others.
     """
-    email, phone = (pl.col(name).fill_null("") for name in IDENTITY)
-    keys = frame.select(
+    return frame.select(
         *more,
-        *(email.hash(seed).alias(name) for seed, name in zip(_SEEDS, EMAIL_KEY, strict=True)),
-        *(phone.hash(seed).alias(name) for seed, name in zip(_SEEDS, PHONE_KEY, strict=True)),
+        *(
+            pl.col(name).fill_null("").hash(seed).alias(f"{name.lower()}_{seed}")
+            for name in IDENTITY
+            for seed in _SEEDS
+        ),
     )
-    return keys if where is None else keys.filter(where)
 
 
 @dataclass(frozen=True)
 class PeopleQuery:
-    """Some rows of a frame, found by joins on keys.
+    """Some rows of a frame, found by a query on keys.
 
     Attributes:
         frame: Rows in an order that does not change, each with EMAIL and PHONE.
-        rows: Of the largest frame that the joins hold in memory.
-        chosen: Of the frame's keys and ``position`` in a bucket, those that are meant; it is given
-            the condition, too, that the keys of the bucket fulfil.
-        sent: Makes what is written of the chosen rows.
-        carried: Further columns of the frame that ``chosen`` needs.
+        tables: What the query reads, by name; made by `keyed` of the frame, with ``position`` in
+            it, and of others.
+        chosen: The query. It returns ``position``, each once, and further columns for ``sent``.
+        sent: Makes what is written of the chosen rows and the further columns.
     """
 
     frame: pl.LazyFrame
-    rows: int
-    chosen: Callable[[pl.LazyFrame, pl.Expr], pl.LazyFrame]
+    tables: Mapping[str, pl.LazyFrame]
+    chosen: str
     sent: Callable[[pl.LazyFrame], pl.LazyFrame]
-    carried: tuple[str, ...] = ()
 
     def count(self) -> int:
         """How many are chosen."""
-        return sum(len(positions) for positions in self._positions())
+        return self._find().height
 
     def write(self, destination: Path) -> None:
         """Write what is sent of them as one Parquet file."""
-        # Picked once, since what is sent may be a join of them with themselves.
-        picked = destination.with_name("picked.parquet")
-        _sink(self._picked(), picked)
-        _sink(self.sent(pl.scan_parquet(picked)), destination)
-        picked.unlink()
-
-    def _picked(self) -> pl.LazyFrame:
+        found = self._find().sort("position")
+        positions, further = found["position"], found.drop("position")
         height = self.frame.select(pl.len()).collect().item()
         is_chosen = pl.repeat(value=False, n=height, dtype=pl.Boolean, eager=True)
-        for positions in self._positions():
-            is_chosen = is_chosen.scatter(positions, values=True)
-        mask = pl.LazyFrame({"is_chosen": is_chosen})
-        picked = pl.concat([self.frame, mask], how="horizontal").filter("is_chosen")
-        return picked.drop("is_chosen")
+        mask = pl.LazyFrame({"is_chosen": is_chosen.scatter(positions, values=True)})
+        rows = pl.concat([self.frame, mask], how="horizontal").filter("is_chosen")
+        parts = [rows.drop("is_chosen"), *([further.lazy()] if further.width else [])]
+        sent = self.sent(pl.concat(parts, how="horizontal"))
+        sent.sink_parquet(
+            destination, compression="zstd", compression_level=1, row_group_size=ROWS_PER_GROUP
+        )
 
-    def _positions(self) -> Iterator[pl.Series]:
-        count = max(1, -(-self.rows // ROWS_PER_BUCKET))
-        placed = self.frame.with_row_index("position")
-        for number in range(count):
-            where = _person_hash() % count == number
-            keys = keyed(placed, where, pl.col("position", *self.carried))
-            found = self.chosen(keys, where).select("position")
-            yield found.collect(engine="streaming")["position"]
+    def _find(self) -> pl.DataFrame:
+        with ScratchFolder() as scratch, closing(LargeFrames(scratch.path)) as frames:
+            for name, table in self.tables.items():
+                frames.load(name, table)
+            return frames.fetch(self.chosen)
 
 
 def slices(frame: pl.LazyFrame, rows: range, size: int) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -120,12 +116,3 @@ def slices(frame: pl.LazyFrame, rows: range, size: int) -> Iterator[tuple[int, p
     rest = pl.concat(waiting) if waiting else pl.DataFrame()
     if rest.height:
         yield position, rest
-
-
-def _person_hash() -> pl.Expr:
-    # Both identifiers, so that people without an e-mail are spread over the buckets too.
-    return pl.col("email_1") ^ pl.col("phone_1")
-
-
-def _sink(frame: pl.LazyFrame, path: Path) -> None:
-    frame.sink_parquet(path, compression="lz4", row_group_size=ROWS_PER_GROUP)

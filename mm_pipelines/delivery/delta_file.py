@@ -1,6 +1,6 @@
 """Publishes the people to deliver as an immutable file before the first batch is sent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -15,9 +15,9 @@ from mm_pipelines.delivery.anti_join import (
     identities,
     keyed,
 )
-from mm_pipelines.delivery.deltas import Delta
+from mm_pipelines.delivery.deltas import COUNTED, Delta
 from mm_pipelines.delivery.errors import PayloadUnreadableError
-from mm_pipelines.delivery.membership import Members
+from mm_pipelines.delivery.membership import MEMBERS, Members
 from mm_pipelines.graph_api.users import SCHEMA_KEYS
 from mm_pipelines.payload.registry import HashedPayload
 from mm_pipelines.storage import Storage
@@ -111,6 +111,53 @@ def delta_candidates(
     )
 
 
+# The candidates who are not members and do not leave.
+_NEW = f"""
+select position from candidates
+anti join ({MEMBERS}) using ({PERSON_KEY})
+anti join leaving_emails using ({EMAIL_KEY})
+anti join leaving_phones using ({PHONE_KEY})
+"""
+
+# The members whom the list does not name.
+_VANISHED = f"""
+select position, is_certain, {PERSON_KEY} from ({MEMBERS}) anti join listed using ({PERSON_KEY})
+"""
+
+# The members with one of the identifiers; each once, at the newest position.
+_LEAVING = f"""
+select max(position) as position, bool_or(is_certain) as is_certain, {PERSON_KEY} from (
+    select * from ({MEMBERS}) semi join leaving_emails using ({EMAIL_KEY})
+    union all
+    select * from ({MEMBERS}) semi join leaving_phones using ({PHONE_KEY})
+)
+group by {PERSON_KEY}
+"""
+
+# The members who have none of the identifiers.
+_STAYING = f"""
+select * from ({MEMBERS})
+anti join leaving_emails using ({EMAIL_KEY}) anti join leaving_phones using ({PHONE_KEY})
+"""
+
+# Those who go, and which of their identifiers a person who stays has too.
+_REMOVALS = """
+with gone as materialized ({gone}),
+staying as materialized ({staying}),
+shared_emails as (
+    select distinct {email} from staying semi join gone using ({email})
+),
+shared_phones as (
+    select distinct {phone} from staying semi join gone using ({phone})
+)
+select position, is_certain as is_counted,
+       shared_emails.email_1 is not null as email_is_shared,
+       shared_phones.phone_1 is not null as phone_is_shared
+from gone
+left join shared_emails using ({email}) left join shared_phones using ({phone})
+"""
+
+
 def new_people(
     storage: Storage, candidates: Candidates, members: Members, leaving: pl.DataFrame
 ) -> PeopleQuery:
@@ -118,21 +165,11 @@ def new_people(
 
     Everyone with one of the identifiers in ``leaving`` (EMAIL and PHONE) is excluded.
     """
-    known = members.frame(storage)
-    by_email, by_phone = _each_identifier(leaving.lazy())
-
-    def chosen(listed: pl.LazyFrame, where: pl.Expr) -> pl.LazyFrame:
-        strangers = listed.join(keyed(known, where), on=PERSON_KEY, how="anti")
-        if leaving.is_empty():
-            return strangers
-        return strangers.join(by_email, on=EMAIL_KEY, how="anti").join(
-            by_phone, on=PHONE_KEY, how="anti"
-        )
-
+    listed = keyed(candidates.frame.with_row_index("position"), "position")
     return PeopleQuery(
         frame=candidates.frame,
-        rows=max(members.rows_to_read, candidates.rows),
-        chosen=chosen,
+        tables={"candidates": listed, **members.tables(storage), **_identifiers(leaving.lazy())},
+        chosen=_NEW,
         sent=lambda rows: rows.select(*candidates.keys, "row_number"),
     )
 
@@ -153,37 +190,13 @@ def vanished_people(storage: Storage, payload: HashedPayload, members: Members) 
 
     Members who share all identifiers with people who stay are kept until one is free.
     """
-    staying = payload_people(storage, payload)
-    return PeopleQuery(
-        frame=members.frame(storage),
-        rows=max(members.rows_to_read, payload.rows),
-        chosen=lambda present, where: present.join(
-            keyed(staying, where), on=PERSON_KEY, how="anti"
-        ),
-        sent=lambda gone: _to_be_sent(gone, keyed(staying)),
-    )
+    listed = {"listed": keyed(payload_people(storage, payload))}
+    return _removals(storage, members, listed, _VANISHED, "from listed")
 
 
 def leaving_people(storage: Storage, leaving: pl.LazyFrame, members: Members) -> PeopleQuery:
     """The members who have one of the identifiers in ``leaving`` (EMAIL and PHONE)."""
-    by_email, by_phone = _each_identifier(leaving)
-    everyone = members.frame(storage)
-    staying = (
-        keyed(everyone)
-        .join(by_email, on=EMAIL_KEY, how="anti")
-        .join(by_phone, on=PHONE_KEY, how="anti")
-    )
-    return PeopleQuery(
-        frame=everyone,
-        rows=members.rows_to_read,
-        chosen=lambda present, _: pl.concat(
-            [
-                present.join(by_email, on=EMAIL_KEY, how="semi"),
-                present.join(by_phone, on=PHONE_KEY, how="semi"),
-            ]
-        ).unique("position"),
-        sent=lambda gone: _to_be_sent(gone, staying),
-    )
+    return _removals(storage, members, _identifiers(leaving), _LEAVING, _STAYING)
 
 
 def publish(
@@ -195,35 +208,39 @@ def publish(
     return DeltaFile(published.path, written, tuple(keys))
 
 
-def _each_identifier(people: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    """The keys of the e-mails and of the phones that there are."""
-    by_email = keyed(people.filter(pl.col("EMAIL") != "")).select(EMAIL_KEY).unique()
-    by_phone = keyed(people.filter(pl.col("PHONE") != "")).select(PHONE_KEY).unique()
-    return by_email, by_phone
+def _identifiers(people: pl.LazyFrame) -> dict[str, pl.LazyFrame]:
+    """The keys of the e-mails and of the phones that there are, as tables."""
+    return {
+        "leaving_emails": keyed(people.filter(pl.col("EMAIL") != "")),
+        "leaving_phones": keyed(people.filter(pl.col("PHONE") != "")),
+    }
 
 
-def _to_be_sent(gone: pl.LazyFrame, staying: pl.LazyFrame) -> pl.LazyFrame:
+def _removals(
+    storage: Storage, members: Members, tables: Mapping[str, pl.LazyFrame], gone: str, staying: str
+) -> PeopleQuery:
     """Removals as they are sent: ``EMAIL, PHONE``, and beside them the member's own identifiers.
 
     An identifier that a remaining member has too is not sent, since Meta would remove both.
-
-    Args:
-        gone: EMAIL and PHONE of those to remove.
-        staying: The keys of the others.
     """
-    sent = pl.concat([gone, keyed(gone)], how="horizontal").with_columns(
-        member_email="EMAIL", member_phone="PHONE", row_number=pl.lit(0, dtype=pl.Int64)
+    counted = [] if members.all_certain else [COUNTED]
+
+    def sent(rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows.select(
+            pl.when("email_is_shared").then(pl.lit("")).otherwise("EMAIL").alias("EMAIL"),
+            pl.when("phone_is_shared").then(pl.lit("")).otherwise("PHONE").alias("PHONE"),
+            *counted,
+            member_email="EMAIL",
+            member_phone="PHONE",
+            row_number=pl.lit(0, dtype=pl.Int64),
+        ).filter((pl.col("EMAIL") != "") | (pl.col("PHONE") != ""))
+
+    return PeopleQuery(
+        frame=members.added(storage).select(IDENTITY),
+        tables={**members.tables(storage), **tables},
+        chosen=_REMOVALS.format(gone=gone, staying=staying, email=EMAIL_KEY, phone=PHONE_KEY),
+        sent=sent,
     )
-    for name, key in zip(IDENTITY, (EMAIL_KEY, PHONE_KEY), strict=True):
-        # Those to remove are the smaller side, which is held in memory.
-        shared = staying.select(key).join(keyed(gone).select(key), on=key, how="semi").unique()
-        sent = sent.join(shared.with_columns(is_shared=True), on=key, how="left")
-        alone = pl.col("is_shared").is_null()
-        sent = sent.with_columns(
-            pl.when(alone).then(pl.col(name)).otherwise(pl.lit("")).alias(name)
-        ).drop("is_shared")
-    addressable = sent.filter((pl.col("EMAIL") != "") | (pl.col("PHONE") != ""))
-    return addressable.drop(PERSON_KEY)
 
 
 def _with_identity(frame: pl.LazyFrame) -> pl.LazyFrame:

@@ -5,7 +5,7 @@ deltas, open ones included. The newest delta that delivered a person decides.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from mm_pipelines.delivery import deltas, ledger
 from mm_pipelines.delivery.anti_join import IDENTITY, PERSON_KEY, PeopleQuery, identities, keyed
-from mm_pipelines.delivery.deltas import COUNTED, Delta
+from mm_pipelines.delivery.deltas import COUNTED, Delta, Operation
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database, LockTakenError
 
@@ -53,8 +53,8 @@ def record(connection: Connection, custom_audience_id: str, file: MembershipFile
     connection.execute(_RECORD, {"custom_audience_id": custom_audience_id, **vars(file)})
 
 
-# Each file is opened for every bucket of a join: beyond a few, one file is cheaper.
-_MOST_DELTAS_UNFOLDED = 8
+# Each change is a file to open for a query: beyond some, writing the members anew is cheaper.
+_MOST_CHANGES_UNFOLDED = 16
 
 
 @dataclass(frozen=True)
@@ -118,52 +118,65 @@ class Members:
         """The rows of all the files that the members are computed from."""
         return sum(change.count for change in self.since) + (self.file.people if self.file else 0)
 
-    def frame(self, storage: Storage) -> pl.LazyFrame:
-        """EMAIL and PHONE of every member, in a fixed order.
+    @property
+    def all_certain(self) -> bool:
+        """Whether Meta acknowledged all that they are computed from."""
+        return all(change.is_certain for change in self.since)
 
-        Beside them ``is_counted``, where some may not be members: false if Meta never
-        acknowledged them.
-        """
-        added, removed = self.added(storage), self.removed(storage)
-        all_certain = all(change.is_certain for change in self.since)
-        if removed is None and all_certain:
-            return added.select(IDENTITY)
-        changes = added if removed is None else pl.concat([added, removed], how="diagonal")
-        certain = pl.col("change").filter(pl.col("is_certain").fill_null(value=True)).max()
-        newest = changes.group_by(IDENTITY, maintain_order=True).agg(
-            pl.col("change").max(), (certain % 2 == 1).fill_null(value=False).alias(COUNTED)
-        )
-        return newest.filter(_IS_ADDED).select(*IDENTITY, *([] if all_certain else [COUNTED]))
+    def frame(self, storage: Storage) -> pl.LazyFrame:
+        """EMAIL and PHONE of every member, in a fixed order; all outcomes must be known."""
+        removed = self.removed(storage).group_by(IDENTITY).agg(removed_by=pl.col("change").max())
+        added = self.added(storage).join(removed, on=IDENTITY, how="left", maintain_order="left")
+        is_member = pl.col("change") > pl.col("removed_by").fill_null(0)
+        return added.filter(is_member).select(IDENTITY)
+
+    def tables(self, storage: Storage) -> dict[str, pl.LazyFrame]:
+        """What `MEMBERS` reads, keyed: those added, with ``position`` in `added`, and removed."""
+        added = self.added(storage).with_row_index("position")
+        return {
+            "added": keyed(added, "position", "change", "is_certain"),
+            "removed": keyed(self.removed(storage), "change"),
+        }
 
     def added(self, storage: Storage) -> pl.LazyFrame:
         """Everyone who was ever added: EMAIL, PHONE, ``change`` and ``is_certain``, in order."""
-        frames = [storage.scan(self.file.path)] if self.file else []
         parts = [
-            identities(frame).with_columns(change=pl.lit(1), is_certain=pl.lit(value=True))
-            for frame in frames
-        ]
-        parts += [
             identities(change.scan(storage)).with_columns(
-                change=pl.lit(2 * number + 1), is_certain=pl.lit(change.is_certain)
+                change=pl.lit(number), is_certain=pl.lit(change.is_certain)
             )
-            for number, change in enumerate(self.since, start=1)
-            if change.delta.operation == "add" and change.is_readable(storage)
+            for number, change in self._readable(storage, "add")
         ]
+        if self.file:
+            recorded = identities(storage.scan(self.file.path))
+            parts.insert(0, recorded.with_columns(change=pl.lit(1), is_certain=pl.lit(value=True)))
         empty = {**dict.fromkeys(IDENTITY, pl.String), "change": pl.Int32, "is_certain": pl.Boolean}
         return pl.concat(parts or [pl.LazyFrame(schema=empty)])
 
-    def removed(self, storage: Storage) -> pl.LazyFrame | None:
-        """EMAIL, PHONE and ``change`` of everyone removed since the file was written, if any."""
+    def removed(self, storage: Storage) -> pl.LazyFrame:
+        """EMAIL, PHONE and ``change`` of everyone removed since the file was written."""
         parts = [
-            as_members(change.scan(storage)).with_columns(change=pl.lit(2 * number))
-            for number, change in enumerate(self.since, start=1)
-            if change.delta.operation == "remove" and change.is_readable(storage)
+            as_members(change.scan(storage)).with_columns(change=pl.lit(number))
+            for number, change in self._readable(storage, "remove")
         ]
-        return pl.concat(parts) if parts else None
+        empty = {**dict.fromkeys(IDENTITY, pl.String), "change": pl.Int32}
+        return pl.concat(parts or [pl.LazyFrame(schema=empty)])
+
+    def _readable(self, storage: Storage, operation: Operation) -> Iterator[tuple[int, Change]]:
+        """The changes of an operation, numbered in the order of all; the file is number 1."""
+        for number, change in enumerate(self.since, start=2):
+            if change.delta.operation == operation and change.is_readable(storage):
+                yield number, change
 
 
-# `change` numbers the changes in their order: odd for an addition, even for a removal.
-_IS_ADDED = pl.col("change") % 2 == 1
+MEMBERS = f"""
+select position, is_certain, {PERSON_KEY} from added
+left join (
+    select max(change) as removed_by, {PERSON_KEY} from removed group by {PERSON_KEY}
+) using ({PERSON_KEY})
+where change > coalesce(removed_by, 0)
+"""
+"""The members, from `Members.tables`: those added and not removed later. A person can occur twice
+while outcomes are unknown."""
 
 
 def as_members(delta: pl.LazyFrame) -> pl.LazyFrame:
@@ -210,8 +223,8 @@ def members_of(
     return Members(custom_audience_id, file, tuple(since))
 
 
-def removed_after(connection: Connection, storage: Storage, upload: Delta) -> pl.LazyFrame | None:
-    """EMAIL and PHONE of everyone removed by a delta newer than an upload, if there is one."""
+def removed_after(connection: Connection, storage: Storage, upload: Delta) -> pl.LazyFrame:
+    """EMAIL and PHONE of everyone removed by a delta newer than an upload."""
     newer = [
         delta
         for delta, _ in deltas.after(connection, upload.custom_audience_id, upload.id)
@@ -223,8 +236,7 @@ def removed_after(connection: Connection, storage: Storage, upload: Delta) -> pl
         for delta in newer
         if delta.id in ranges
     )
-    removed = Members(upload.custom_audience_id, None, changes).removed(storage)
-    return None if removed is None else removed.select(IDENTITY)
+    return Members(upload.custom_audience_id, None, changes).removed(storage).select(IDENTITY)
 
 
 def current(
@@ -265,9 +277,9 @@ def fold_older_than(database: Database, storage: Storage, before: datetime) -> i
 
 
 def fold(
-    database: Database, storage: Storage, members: Members, few: int = _MOST_DELTAS_UNFOLDED
+    database: Database, storage: Storage, members: Members, few: int = _MOST_CHANGES_UNFOLDED
 ) -> Members:
-    """Write the members as one file where many files or a removal make them slow to read.
+    """Write the members as one file where many changes make them slow to read.
 
     Only final deltas are folded, up to the first that is not. The former file is deleted once the
     new one is recorded. Hold the audience's lock.
@@ -276,20 +288,18 @@ def fold(
         database: The ledger.
         storage: Where the files are.
         members: From `members_of`, with the certain changes only.
-        few: So many final uploads are not folded.
+        few: So many final changes are not folded.
     """
     final = tuple(itertools.takewhile(lambda change: change.is_final, members.since))
-    removed = any(change.delta.operation == "remove" for change in final)
-    if not removed and len(final) <= few:
+    if len(final) <= few:
         return members
 
     foldable = Members(members.custom_audience_id, members.file, final)
     query = PeopleQuery(
-        frame=foldable.added(storage),
-        rows=foldable.rows_to_read,
-        chosen=_still_members(foldable.removed(storage)),
-        sent=lambda rows: rows.select(IDENTITY),
-        carried=("change",),
+        frame=foldable.added(storage).select(IDENTITY),
+        tables=foldable.tables(storage),
+        chosen=f"select position from ({MEMBERS})",
+        sent=lambda rows: rows,
     )
     folder = f"members/{members.custom_audience_id}"
     published = storage.publish(folder, ".parquet", query.write)
@@ -300,20 +310,3 @@ def fold(
     if members.file and members.file.path != file.path:
         storage.delete(members.file.path)
     return Members(members.custom_audience_id, file, members.since[len(final) :])
-
-
-def _still_members(
-    removed: pl.LazyFrame | None,
-) -> Callable[[pl.LazyFrame, pl.Expr], pl.LazyFrame]:
-    """Selects those added and not removed later; each once, at their newest position."""
-
-    def chosen(added: pl.LazyFrame, where: pl.Expr) -> pl.LazyFrame:
-        changes = [added]
-        if removed is not None:
-            gone = keyed(removed, where, pl.col("change"))
-            changes.append(gone.with_columns(position=pl.lit(None, pl.UInt32)))
-        people = pl.concat(changes, how="diagonal").group_by(PERSON_KEY)
-        newest = people.agg(pl.col("change", "position").max())
-        return newest.filter(_IS_ADDED)
-
-    return chosen

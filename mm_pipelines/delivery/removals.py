@@ -150,7 +150,7 @@ def remove_members(
     members = membership.current(database, storage, custom_audience_id, with_uncertain=True)
     if members.rows_to_read == 0:
         return 0
-    request = request_for(members.frame(storage).select(IDENTITY))
+    request = request_for(members.added(storage).select(IDENTITY))
     leaving = [identities(request.leaving)]
     if parked_delta is not None:
         leaving.append(as_members(storage.scan(parked_delta.path)))

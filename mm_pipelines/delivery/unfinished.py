@@ -124,8 +124,6 @@ class Unfinished:
         suppressed = self._suppressed_among(rest, None)
         with self._database.transaction() as connection:
             removed = membership.removed_after(connection, self._storage, upload)
-        if removed is None:
-            return suppressed
         gone = rest.join(removed, on=IDENTITY, how="semi").collect()
         return pl.concat([suppressed.select(IDENTITY), gone])
 

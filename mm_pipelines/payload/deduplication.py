@@ -98,7 +98,7 @@ class Deduplicator:
             return
         keys = pl.scan_ipc(self._files).select(_KEY).with_row_index("position")
         with closing(LargeFrames(self._scratch)) as frames:
-            frames.add("keys", keys)
+            frames.load("keys", keys)
             shared = frames.fetch(_SHARED_POSITIONS)["position"]
             if not shared.is_empty():
                 self._merge(frames, shared)
