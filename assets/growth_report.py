@@ -9,7 +9,7 @@ from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.report import figures, growth
 from mm_pipelines.report.figures import Scope
 from mm_pipelines.report.growth import DayOfPage, Growth
-from mm_pipelines.report.growth_table import as_markdown
+from mm_pipelines.report.growth_table import as_markdown, payloads_as_markdown
 from mm_pipelines.resources.database import DatabaseResource
 
 DAYS_SHOWN = 30
@@ -30,6 +30,9 @@ _COLUMNS = dg.TableSchema(
         dg.TableColumn("asked", "bigint", "People asked to opt in"),
         dg.TableColumn("opted_in", "bigint", "Asked people who opted in"),
         dg.TableColumn("left_page", "bigint", "Opt-out requests"),
+        dg.TableColumn(
+            "opt_ins_by_payload", "jsonb", "People asked and opted in, by the request's payload"
+        ),
     ]
 )
 
@@ -69,6 +72,7 @@ def growth_report(
         metadata={
             "growth": dg.MetadataValue.md(picture(drawn)),
             "last_days": dg.MetadataValue.md(as_markdown(days)),
+            "opt_ins_by_payload": dg.MetadataValue.md(payloads_as_markdown(days[-1])),
             **_numbers(days[-1]),
         }
     )

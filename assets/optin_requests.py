@@ -17,6 +17,7 @@ _COLUMNS = dg.TableSchema(
         dg.TableColumn("page_id", "text", "The Page that asked"),
         dg.TableColumn("psid", "text", "The Page-scoped ID of the person"),
         dg.TableColumn("title", "text", "The title shown to the person"),
+        dg.TableColumn("payload", "text", "The payload that the answer returns"),
         dg.TableColumn("asked_at", "timestamptz", "When it was reserved, before sending"),
         dg.TableColumn("state", "text", "reserved, sent, unknown, skipped or released"),
         dg.TableColumn("why", "text", "Meta's code and subcode if it was not sent"),

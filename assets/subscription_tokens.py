@@ -53,6 +53,7 @@ COLUMNS = dg.TableSchema(
         dg.TableColumn("last_seen_at", "timestamptz", "When a pull or a webhook last contained it"),
         dg.TableColumn("gone_at", "timestamptz", "When a complete pull no longer contained it"),
         dg.TableColumn("stopped_at", "timestamptz", "When the person opted out"),
+        dg.TableColumn("payload", "text", "The payload of the opt-in request that it answers"),
         dg.TableColumn("details_asked_at", "timestamptz", "When its details were last queried"),
     ]
 )

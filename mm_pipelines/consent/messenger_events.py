@@ -57,6 +57,7 @@ class ConsentEvent:
     psid: str | None = field(repr=False)
     token: str | None = field(repr=False)
     title: str | None = None
+    payload: str | None = None
     user_token_status: str | None = None
     timezone: str | None = None
     expires_at: datetime | None = None
@@ -95,6 +96,7 @@ def parse_consent_event(event: PageEvent) -> ConsentEvent:
         psid=psid,
         token=token,
         title=_text(optin.get("title")),
+        payload=_text(optin.get("payload")),
         user_token_status=_text(optin.get("user_token_status")),
         timezone=_text(optin.get("notification_messages_timezone")),
         expires_at=epoch_time(optin.get("token_expiry_timestamp")),
@@ -188,6 +190,7 @@ def _grant(connection: Connection, page_id: str, events: list[ConsentEvent]) -> 
             token=each.token,
             recipient_id=each.psid,
             topic_title=each.title,
+            payload=each.payload,
             user_token_status=each.user_token_status,
             timezone=each.timezone,
             expires_at=each.expires_at,

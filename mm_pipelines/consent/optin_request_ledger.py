@@ -73,11 +73,19 @@ with taken as (
     returning person.page_id, person.psid, person.timezone
 ),
 written as (
-    insert into mm.optin_request (page_id, psid, title, asked_at)
-    select page_id, psid, :title, now() from taken
+    insert into mm.optin_request (page_id, psid, title, payload, asked_at)
+    select page_id, psid, :title, :payload, now() from taken
     returning id, psid
 )
-select written.id, written.psid, taken.timezone from written join taken using (psid)
+select written.id, written.psid, coalesce(taken.timezone, event.timezone) as timezone
+from written join taken using (psid)
+left join lateral (
+    -- An earlier opt-in may have given the time zone, if no message did.
+    select token.timezone from mm.subscription_token token
+    where token.page_id = taken.page_id and token.recipient_id = taken.psid
+      and token.timezone is not null
+    order by token.last_seen_at desc limit 1
+) as event on true
 """)
 
 # Records the outcome of a reserved request.
@@ -144,7 +152,11 @@ _MARGIN = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A request that only this run may send."""
+    """A request that only this run may send.
+
+    Attributes:
+        timezone: The person's own, from their newest event that gave one; None if none did.
+    """
 
     id: int
     psid: str = field(repr=False)
@@ -172,13 +184,16 @@ def newest_candidate(connection: Connection, page_id: str, title: str) -> dateti
     return wrote_at
 
 
-def reserve(connection: Connection, page_id: str, psid: str, title: str) -> Reservation | None:
+def reserve(
+    connection: Connection, page_id: str, psid: str, title: str, payload: str
+) -> Reservation | None:
     """Reserve the person's one request of this window; commit before sending.
 
     Returns:
         The reservation; None if the person may not be asked.
     """
-    row = connection.execute(_RESERVE, {**_limits(page_id, title), "psid": psid}).one_or_none()
+    values = {**_limits(page_id, title), "psid": psid, "payload": payload}
+    row = connection.execute(_RESERVE, values).one_or_none()
     return Reservation(**row._asdict()) if row else None
 
 

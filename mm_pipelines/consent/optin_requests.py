@@ -27,7 +27,7 @@ class OptInPrompt:
     Attributes:
         title: At most 65 characters; the person reads it.
         image_url: https.
-        payload: Returned in the webhook of the answer.
+        payload: Returned in the webhook of the answer and stored with its token.
         cta_text: One of `graph_api.messages.CTA_TEXTS`; None for Meta's default.
         timezone: Used for people whose own is unknown.
     """
@@ -73,7 +73,9 @@ def send_optin_requests(
     while psids := _candidates(database, page_id, prompt.title):
         for psid in psids:
             with database.transaction() as connection:
-                reservation = optin_request_ledger.reserve(connection, page_id, psid, prompt.title)
+                reservation = optin_request_ledger.reserve(
+                    connection, page_id, psid, prompt.title, prompt.payload
+                )
             if reservation is not None:
                 _send(database, client, page_id, prompt, reservation, summary)
 

@@ -1,7 +1,7 @@
 """A Page's day in numbers, from the rows of its lists to the tokens that may be messaged."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Self
 from zoneinfo import ZoneInfo
@@ -17,7 +17,7 @@ from mm_pipelines.tokens.snapshots import take_snapshot
 _REFRESH = text("""
 insert into mm.growth_report as former (
     page_id, day, list_rows, valid, delivered, processed, matched, tokens, sendable, asked,
-    opted_in, left_page
+    opted_in, left_page, opt_ins_by_payload
 )
 select
     :page_id, :day,
@@ -57,12 +57,22 @@ select
        and granted_at is not null),
     (select count(*) from mm.unsubscribe_request
      where page_id = :page_id and requested_at >= :begin and requested_at < :end
-       and state <> 'rejected')
+       and state <> 'rejected'),
+    (select coalesce(jsonb_object_agg(payload, counts), '{}') from (
+        select coalesce(payload, '') as payload, jsonb_build_object(
+            'asked', count(*) filter (where state in ('reserved', 'sent', 'unknown')),
+            'opted_in', count(granted_at)) as counts
+        from mm.optin_request
+        where page_id = :page_id and asked_at >= :begin and asked_at < :end
+          and state <> 'released'
+        group by 1
+    ) as of_payload)
 on conflict (page_id, day) do update
 set as_of = now(), list_rows = coalesce(excluded.list_rows, former.list_rows),
     valid = excluded.valid, delivered = excluded.delivered,
     processed = excluded.processed, matched = excluded.matched, asked = excluded.asked,
     opted_in = excluded.opted_in, left_page = excluded.left_page,
+    opt_ins_by_payload = excluded.opt_ins_by_payload,
     tokens = coalesce(excluded.tokens, former.tokens),
     sendable = coalesce(excluded.sendable, former.sendable)
 """)
@@ -70,7 +80,7 @@ set as_of = now(), list_rows = coalesce(excluded.list_rows, former.list_rows),
 # Returns the newest counted days until a day, the newest first.
 _UNTIL = text("""
 select day, list_rows, valid, delivered, processed, matched, tokens, sendable, asked, opted_in,
-       left_page
+       left_page, opt_ins_by_payload
 from mm.growth_report
 where page_id = :page_id and day <= :day
 order by day desc
@@ -102,6 +112,7 @@ class Growth:
         asked: People sent an opt-in request on the day.
         opted_in: Those of them who agreed.
         left_page: Opt-outs requested on the day.
+        opt_ins_by_payload: ``asked`` and ``opted_in`` by the payload of the opt-in request.
     """
 
     day: date
@@ -115,6 +126,7 @@ class Growth:
     asked: int
     opted_in: int
     left_page: int
+    opt_ins_by_payload: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -33,3 +33,13 @@ def as_markdown(days: Sequence[Growth]) -> str:
     lines = ["| day | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
     lines += [f"| {growth.day} | " + " | ".join(cells(growth)) + " |" for growth in reversed(days)]
     return "\n".join(lines)
+
+
+def payloads_as_markdown(growth: Growth) -> str:
+    """A day's opt-in requests by their payload, as a Markdown table."""
+    lines = ["| payload | asked | opted in |", "|---|---:|---:|"]
+    lines += [
+        f"| {payload or UNKNOWN} | {counts['asked']:,} | {counts['opted_in']:,} |"
+        for payload, counts in sorted(growth.opt_ins_by_payload.items())
+    ]
+    return "\n".join(lines)

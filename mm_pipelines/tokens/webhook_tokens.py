@@ -1,7 +1,7 @@
 """Merges the subscription tokens that webhooks contain, before the next pull lists them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 from sqlalchemy import Connection, text
@@ -16,7 +16,14 @@ select pg_advisory_xact_lock(hashtextextended('subscription_token:' || :page_id,
 # An event may lack a value that an earlier one has: a RESUME does not repeat the expiry.
 _NEWEST_VALUES = ", ".join(
     f"(array_agg({name} order by granted_at desc) filter (where {name} is not null))[1] as {name}"
-    for name in ("recipient_id", "topic_title", "user_token_status", "timezone", "expires_at")
+    for name in (
+        "recipient_id",
+        "topic_title",
+        "payload",
+        "user_token_status",
+        "timezone",
+        "expires_at",
+    )
 )
 
 # Adds tokens, updates known ones and records the changes. The newest of a token's events and pulls
@@ -25,10 +32,10 @@ _MERGE = text(f"""
 with event as (
     select * from unnest(
         cast(:token as text[]), cast(:recipient_id as text[]), cast(:topic_title as text[]),
-        cast(:user_token_status as text[]), cast(:timezone as text[]),
+        cast(:payload as text[]), cast(:user_token_status as text[]), cast(:timezone as text[]),
         cast(:expires_at as timestamptz[]), cast(:granted_at as timestamptz[])
-    ) as event (token, recipient_id, topic_title, user_token_status, timezone, expires_at,
-                granted_at)
+    ) as event (token, recipient_id, topic_title, payload, user_token_status, timezone,
+                expires_at, granted_at)
 ),
 newest as (
     select token, max(granted_at) as granted_at, min(granted_at) as created_at,
@@ -41,18 +48,19 @@ known as (
 ),
 merged as (
     insert into mm.subscription_token as held (
-        page_id, token, recipient_id, topic_title, user_token_status, timezone, created_at,
-        expires_at, source, first_seen_at, last_seen_at
+        page_id, token, recipient_id, topic_title, payload, user_token_status, timezone,
+        created_at, expires_at, source, first_seen_at, last_seen_at
     )
-    select :page_id, token, recipient_id, topic_title, user_token_status, timezone, created_at,
-           expires_at, 'opt_in', created_at, granted_at
+    select :page_id, token, recipient_id, topic_title, payload, user_token_status, timezone,
+           created_at, expires_at, 'opt_in', created_at, granted_at
     from newest
     on conflict (page_id, token) do update
     set recipient_id = coalesce(held.recipient_id, excluded.recipient_id),
         created_at = least(held.created_at, excluded.created_at),
         first_seen_at = least(held.first_seen_at, excluded.first_seen_at),
-        (topic_title, user_token_status, timezone, expires_at, last_seen_at, gone_at) = (
+        (topic_title, payload, user_token_status, timezone, expires_at, last_seen_at, gone_at) = (
             select coalesce(excluded.topic_title, held.topic_title),
+                   coalesce(excluded.payload, held.payload),
                    coalesce(excluded.user_token_status, held.user_token_status),
                    coalesce(excluded.timezone, held.timezone),
                    coalesce(excluded.expires_at, held.expires_at),
@@ -61,6 +69,7 @@ merged as (
             where excluded.last_seen_at > held.last_seen_at
             union all
             select coalesce(held.topic_title, excluded.topic_title),
+                   coalesce(held.payload, excluded.payload),
                    coalesce(held.user_token_status, excluded.user_token_status),
                    coalesce(held.timezone, excluded.timezone),
                    coalesce(held.expires_at, excluded.expires_at),
@@ -93,6 +102,7 @@ class GrantedToken:
     token: str = field(repr=False)
     recipient_id: str | None = field(repr=False)
     topic_title: str | None
+    payload: str | None
     user_token_status: str | None
     timezone: str | None
     expires_at: datetime | None
@@ -114,15 +124,7 @@ def merge(connection: Connection, page_id: str, tokens: Sequence[GrantedToken]) 
     An event older than the last pull or event of its token does not overwrite known values.
     """
     lock_page(connection, page_id)
-    names = (
-        "token",
-        "recipient_id",
-        "topic_title",
-        "user_token_status",
-        "timezone",
-        "expires_at",
-        "granted_at",
-    )
+    names = [field.name for field in fields(GrantedToken)]
     columns = {name: [getattr(token, name) for token in tokens] for name in names}
     connection.execute(_MERGE, {**columns, "page_id": page_id})
     sender_file.note_change(connection, page_id, "tokens")

@@ -1,9 +1,11 @@
 """Opt-in requests: who may be asked, once, whatever happens."""
 
+import json
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -173,7 +175,10 @@ def test_an_error_about_the_page_stops_the_run_and_frees_the_person(
 def test_a_reservation_of_a_dead_run_counts_as_asked(page: Page) -> None:
     psid = writes(page)
     with page.database.transaction() as connection:
-        assert optin_request_ledger.reserve(connection, PAGE_ID, psid, QUESTION.title) is not None
+        reservation = optin_request_ledger.reserve(
+            connection, PAGE_ID, psid, QUESTION.title, QUESTION.payload
+        )
+    assert reservation is not None
     assert ask(page).outcomes == {}
     later(page, 2)
     assert ask(page).abandoned == 1
@@ -203,3 +208,44 @@ def test_a_killed_run_asks_no_person_twice(page: Page, tmp_path: Path) -> None:
     assert sorted(psid for psid, _, _ in asked(page)) == sorted(people)
     assert len(people) - 1 <= page.calls("*/messages") <= len(people)
     assert [state for _, state, _ in asked(page)].count("sent") >= len(people) - 1
+
+
+def test_the_payload_is_kept_with_the_request_and_its_token(page: Page) -> None:
+    psid = writes(page)
+    ask(page)
+    token = page.act("accept", psid)["subscription_token"]
+    page.apply_webhooks()
+    page.pull()
+    assert page.rows("select psid, payload from mm.optin_request") == [(psid, "newsletter")]
+    assert page.rows("select token, payload from mm.subscription_token") == [(token, "newsletter")]
+    page.act("stop", psid)
+    page.act("resume", psid)
+    page.apply_webhooks()
+    assert page.rows("select payload from mm.subscription_token") == [("newsletter",)]
+
+
+def test_the_persons_own_time_zone_is_used_from_a_message_or_an_earlier_opt_in(
+    page: Page,
+) -> None:
+    event = optin_event(1, "5551", "8123", datetime.now(UTC) - timedelta(days=40))
+    details = json.loads(event.payload)
+    details["optin"]["notification_messages_timezone"] = "Asia/Ho_Chi_Minh"
+    details["optin"]["token_expiry_timestamp"] = 1_700_000_000
+    page.store(replace(event, payload=json.dumps(details)))
+    page.apply_webhooks()
+    message = Message(PAGE_ID, "5552", datetime.now(UTC), "Europe/Berlin")
+    with page.database.transaction() as connection:
+        conversations.record(connection, [message])
+    wrote(page, "5551", timedelta(0))
+    wrote(page, "5553", timedelta(0))
+    with page.database.transaction() as connection:
+        zones = [
+            reservation.timezone
+            for psid in ("5551", "5552", "5553")
+            if (
+                reservation := optin_request_ledger.reserve(
+                    connection, PAGE_ID, psid, QUESTION.title, QUESTION.payload
+                )
+            )
+        ]
+    assert zones == ["Asia/Ho_Chi_Minh", "Europe/Berlin", None]

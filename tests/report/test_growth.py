@@ -14,6 +14,7 @@ from mm_pipelines.cli import app
 from mm_pipelines.report import figures, growth
 from mm_pipelines.report.figures import FunnelStep, Scope
 from mm_pipelines.report.growth import DayOfPage, Growth
+from mm_pipelines.report.growth_table import payloads_as_markdown
 from mm_pipelines.tokens.snapshots import take_snapshot
 from mm_pipelines.warehouse.database import Database
 from tests.chromium import chromium
@@ -97,6 +98,27 @@ def test_a_day_is_counted_from_its_lists_to_its_sendable_tokens(
     day = counted(database, today, datetime.now(UTC))
     assert (day.list_rows, day.valid, day.delivered, day.processed) == (120, 100, 80, 80)
     assert (day.matched, day.tokens, day.sendable) == (40, 2, 2)
+
+
+def test_opt_ins_are_counted_by_the_payload_of_their_request(
+    database: Database, today: date
+) -> None:
+    requests = """
+        insert into mm.optin_request (page_id, psid, title, payload, asked_at, state, granted_at)
+        values (:page_id, '1', 'News', 'spring', now(), 'sent', now()),
+               (:page_id, '2', 'News', 'spring', now(), 'unknown', null),
+               (:page_id, '3', 'News', 'autumn', now(), 'sent', null),
+               (:page_id, '4', 'News', 'autumn', now(), 'released', null),
+               (:page_id, '5', 'News', null, now(), 'sent', now())
+    """
+    execute(database, requests, page_id=PAGE_ID)
+    day = counted(database, today, datetime.now(UTC))
+    assert day.opt_ins_by_payload == {
+        "spring": {"asked": 2, "opted_in": 1},
+        "autumn": {"asked": 1, "opted_in": 0},
+        "": {"asked": 1, "opted_in": 1},
+    }
+    assert "| spring | 2 | 1 |" in payloads_as_markdown(day)
 
 
 def test_what_was_sendable_on_a_past_day_is_unknown_and_never_zero(

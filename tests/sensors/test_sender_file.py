@@ -98,7 +98,9 @@ def test_an_unsubscribe_request_by_token_requests_the_file(surroundings: Surroun
 
 
 def test_a_token_of_an_opt_in_requests_the_file(surroundings: Surroundings) -> None:
-    granted = webhook_tokens.GrantedToken("t4", "p4", None, None, None, None, datetime.now(UTC))
+    granted = webhook_tokens.GrantedToken(
+        "t4", "p4", None, None, None, None, None, datetime.now(UTC)
+    )
     with surroundings.database.transaction() as connection:
         webhook_tokens.merge(connection, PAGE_ID, [granted])
     assert surroundings.requested() == ["acme"]
