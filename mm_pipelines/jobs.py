@@ -6,6 +6,7 @@ from typing import Final
 
 import dagster as dg
 
+from mm_pipelines.consent import member_digests
 from mm_pipelines.consent.erasure import receipts
 from mm_pipelines.consent.erasure.erase import note_removed_files
 from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
@@ -14,7 +15,9 @@ from mm_pipelines.orchestration.priorities import SHARED_SLOT
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
+from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.retention import RetentionRules, remove_expired
+from mm_pipelines.suppression import suppression_list
 from mm_pipelines.webhooks.webhook_event import UPLOAD_STATUS
 
 ASSETS_BY_JOB: Final[Mapping[str, tuple[str, ...]]] = {
@@ -59,12 +62,18 @@ ACKNOWLEDGED_FIELDS = (UPLOAD_STATUS, *CONSENT_FIELDS, *MESSAGE_FIELDS)
 @dg.op(out=dg.Out(dg.Nothing, is_required=False))
 @translate_errors
 def remove_expired_data(
-    context: dg.OpExecutionContext, database: DatabaseResource, storage: StorageResource
+    context: dg.OpExecutionContext,
+    database: DatabaseResource,
+    storage: StorageResource,
+    suppression: SuppressionResource,
 ) -> None:
     """Remove what is older than settings.retention_days and settings.payload_days."""
     now = datetime.now(UTC)
     with database.get().transaction() as connection:
+        suppression_list.check_key(connection, suppression.get())
         files_of_erased_people = receipts.open_files(connection)
+    # The former files of digests contain removed people, also where no opt-out calls for a search.
+    member_digests.refresh(database.get(), storage.get(), suppression.get())
     rules = RetentionRules(
         rows_before=now - timedelta(days=CONFIG.settings.retention_days),
         files_before=now - timedelta(days=CONFIG.settings.payload_days),

@@ -17,6 +17,7 @@ from mm_pipelines.delivery.custom_audience import CustomAudience
 from mm_pipelines.jobs import retention
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
+from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.retention import RetentionRules, remove_expired
 from mm_pipelines.scratch import ScratchFolder
 from mm_pipelines.storage import Storage
@@ -237,6 +238,7 @@ def test_the_job_runs_as_the_schedule_starts_it(database_url: str, tmp_path: Pat
         resources={
             "database": DatabaseResource(url=database_url),
             "storage": StorageResource(base_url=str(tmp_path)),
+            "suppression": SuppressionResource(key="suppression key of the tests"),
         },
         instance=dg.DagsterInstance.ephemeral(),
     )
