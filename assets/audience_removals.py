@@ -6,7 +6,8 @@ import dagster as dg
 
 from mm_pipelines.assets.audience_upload import LEDGER_COLUMNS
 from mm_pipelines.assets.custom_audience import custom_audience
-from mm_pipelines.delivery.removals import RemovalRequest, audiences_with, leaving_of, remove_people
+from mm_pipelines.delivery.other_audiences import audiences_with
+from mm_pipelines.delivery.removal_lists import RemovalList, remove_listed
 from mm_pipelines.lists import ListMissingError, RowSource, inspect_list
 from mm_pipelines.orchestration.delivery_plans import delivery_context
 from mm_pipelines.orchestration.failures import translate_errors
@@ -45,11 +46,11 @@ def audience_removals(
     if not lists:
         context.log.info("There is no removal list of that day")
         return dg.MaterializeResult(metadata={"dagster/row_count": 0, "lists": 0})
-    request = RemovalRequest(
-        leaving=leaving_of([payload.path for payload in lists], storage.get()),
+    listed = RemovalList(
+        audience=partition.audience,
         day=partition.day,
-        origin="removals",
         source_sha256=hashlib.sha256("".join(p.sha256 for p in lists).encode()).hexdigest(),
+        paths=tuple(payload.path for payload in lists),
     )
     throttle = graph_api.throttle_for_audience(partition.audience, database.get())
     with (
@@ -57,10 +58,10 @@ def audience_removals(
         graph_api.client_for_audience(partition.audience, throttle) as client,
     ):
         delivery = delivery_context(database, storage, client, context.log.info)
-        summary = remove_people(delivery, partition.audience, request)
+        summary = remove_listed(delivery, listed)
     if attempt.deferral is not None:
         return deferred_result(attempt.deferral)
-    elsewhere = audiences_with(database.get(), storage.get(), request.leaving)
+    elsewhere = audiences_with(database.get(), storage.get(), listed.people(storage.get()))
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": summary.removed_people,

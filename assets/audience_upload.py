@@ -17,7 +17,12 @@ from mm_pipelines.delivery.preview import UploadPreview, preview
 from mm_pipelines.delivery.upload import UploadSummary, upload
 from mm_pipelines.orchestration import deferrals
 from mm_pipelines.orchestration.checks import partitioned_check
-from mm_pipelines.orchestration.delivery_plans import delivery_context, sending, upload_plan
+from mm_pipelines.orchestration.delivery_plans import (
+    delivery_context,
+    opt_outs,
+    sending,
+    upload_plan,
+)
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.long_waits import defer_long_waits, deferred_result
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, AudienceDay
@@ -127,7 +132,9 @@ def audience_upload(
         graph_api.client_for_audience(partition.audience, throttle) as client,
     ):
         delivery = delivery_context(database, storage, client, context.log.info)
-        summary = upload(delivery, plan, suppressed_among)
+        summary = upload(
+            delivery, plan, suppressed_among, [opt_outs(database, storage, suppression)]
+        )
     if attempt.deferral is not None:
         yield deferred_result(
             attempt.deferral,

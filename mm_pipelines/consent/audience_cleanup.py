@@ -5,7 +5,7 @@ requests. An interrupted run therefore loses nothing, and a person whose payload
 the opt-out and uploaded after it is removed too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 import polars as pl
@@ -17,7 +17,9 @@ from mm_pipelines.delivery.context import DeliveryContext
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.removals import RemovalRequest, remove_members
 from mm_pipelines.delivery.sender import Sender
+from mm_pipelines.storage import Storage
 from mm_pipelines.suppression.suppression_list import SuppressionList
+from mm_pipelines.warehouse.database import Database
 
 # Returns the audiences in which opted-out people were found.
 _DUE = text("""
@@ -26,6 +28,15 @@ from mm.custom_audience as known
 join mm.suppression_sweep as sweep using (custom_audience_id)
 where sweep.found_at is not null
 order by known.audience
+""")
+
+# Returns whether opted-out people were found in an audience.
+_IS_DUE = text("""
+select exists (
+    select from mm.custom_audience as known
+    join mm.suppression_sweep as sweep using (custom_audience_id)
+    where known.audience = :audience and sweep.found_at is not null
+)
 """)
 
 # Records a cleanup. A search that found more people meanwhile keeps the audience due.
@@ -68,6 +79,70 @@ def record(connection: Connection, cleanup: DueCleanup, removed: int) -> None:
     )
 
 
+@dataclass(frozen=True)
+class OptedOutMembers:
+    """The opted-out members of an audience: see `delivery.removals.PendingRemoval`.
+
+    Attributes:
+        suppression_key: ``MM_SUPPRESSION_KEY``.
+        day: The day that the ledger records the removals under.
+        cleanup: The audience, from `due`.
+    """
+
+    database: Database
+    storage: Storage
+    suppression_key: bytes = field(repr=False)
+    day: date
+    cleanup: DueCleanup
+
+    @property
+    def name(self) -> str:
+        """What is removed."""
+        return f"people who opted out until {self.cleanup.found_at}"
+
+    def request_for(self, members: pl.LazyFrame) -> RemovalRequest:
+        """The members on the suppression list."""
+        suppression = SuppressionList.load(self.database, self.suppression_key)
+        # The kept digests narrow the members down to a few, whose digests are then computed.
+        with self.database.transaction() as connection:
+            file = member_digests.find(connection, self.cleanup.custom_audience_id)
+        files = [file] if file else []
+        matches = member_digests.matches(self.storage, files, suppression.digests)
+        candidates = member_digests.keep_hashes(members, matches["hash"])
+        return RemovalRequest(suppression.match(candidates).lazy(), self.day, "leavers")
+
+    def done(self, connection: Connection, removed: int) -> None:
+        """Record the cleanup."""
+        record(connection, self.cleanup, removed)
+
+
+@dataclass(frozen=True)
+class OptOuts:
+    """The audiences with opted-out people: see `delivery.removals.RemovalSource`.
+
+    Attributes:
+        suppression_key: ``MM_SUPPRESSION_KEY``.
+        day: The day that the ledger records the removals under.
+    """
+
+    database: Database
+    storage: Storage
+    suppression_key: bytes = field(repr=False)
+    day: date
+
+    def may_be_due(self, connection: Connection, audience: str) -> bool:
+        """Whether a search found opted-out people in the audience."""
+        return bool(connection.scalar(_IS_DUE, {"audience": audience}))
+
+    def pending(self, connection: Connection, audience: str) -> list[OptedOutMembers]:
+        """The cleanup of the audience, if it is due."""
+        return [
+            OptedOutMembers(self.database, self.storage, self.suppression_key, self.day, cleanup)
+            for cleanup in due(connection)
+            if cleanup.audience == audience
+        ]
+
+
 def remove_opted_out_members(
     context: DeliveryContext, due: DueCleanup, suppression_key: bytes, day: date
 ) -> int:
@@ -88,24 +163,11 @@ def remove_opted_out_members(
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; what was acknowledged until then stays so.
     """
-    database, storage = context.database, context.storage
-    suppression = SuppressionList.load(database, suppression_key)
-
-    def opted_out(members: pl.LazyFrame) -> RemovalRequest:
-        # The kept digests narrow the members down to a few, whose digests are then computed.
-        with database.transaction() as connection:
-            file = member_digests.find(connection, due.custom_audience_id)
-        matches = member_digests.matches(storage, [file] if file else [], suppression.digests)
-        candidates = member_digests.keep_hashes(members, matches["hash"])
-        return RemovalRequest(suppression.match(candidates).lazy(), day, "leavers")
-
-    with database.lock(f"audience:{due.audience}") as lock:
-        with database.transaction() as connection:
+    with context.database.lock(f"audience:{due.audience}") as lock:
+        with context.database.transaction() as connection:
             target = custom_audience.find_by_id(connection, due.custom_audience_id)
         if target is None:
             return 0
         sender = Sender(lock, context, ProgressLog(context.say))
-        removed = remove_members(context, sender, target, opted_out)
-        with database.transaction() as connection:
-            record(connection, due, removed)
-    return removed
+        removal = OptedOutMembers(context.database, context.storage, suppression_key, day, due)
+        return remove_members(context, sender, target, removal)

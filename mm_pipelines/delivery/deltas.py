@@ -120,6 +120,12 @@ where (completed_at is null and continued_by is null or {_IS_UNFOLDED})
                   where custom_audience_id = delta.custom_audience_id))
 union
 select path from mm.membership
+union
+select unnest(paths) from mm.removal_list as list
+where done_at is null
+   or exists (select from mm.upload_delta
+              where audience = list.audience and operation = 'add'
+                and completed_at is null and continued_by is null)
 """)
 
 # Deletes the memberships of Custom Audiences that were released before a time.

@@ -3,23 +3,22 @@
 Only members by our own record are sent to Meta, so Meta learns of no one new.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Protocol
 
 import polars as pl
+from sqlalchemy import Connection
 
-from mm_pipelines.delivery import custom_audience, delta_file, deltas, ledger, membership
+from mm_pipelines.delivery import delta_file, deltas, ledger, membership
 from mm_pipelines.delivery.anti_join import IDENTITY, identities
 from mm_pipelines.delivery.context import DeliveryContext
 from mm_pipelines.delivery.custom_audience import CustomAudience
-from mm_pipelines.delivery.deltas import NewDelta, Origin
-from mm_pipelines.delivery.errors import AudienceTooSmallError
+from mm_pipelines.delivery.deltas import Delta, NewDelta, Origin
+from mm_pipelines.delivery.errors import AudienceTooSmallError, UploadRefusedError
 from mm_pipelines.delivery.membership import as_members
-from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.sender import Sender
-from mm_pipelines.storage import Storage
-from mm_pipelines.warehouse.database import Database
 
 
 @dataclass(frozen=True)
@@ -40,86 +39,32 @@ class RemovalRequest:
     source_sha256: str | None = None
 
 
-@dataclass(frozen=True)
-class RemovalSummary:
-    """What a removal did to one audience.
+class PendingRemoval(Protocol):
+    """People who are to be removed from an audience."""
 
-    Attributes:
-        removed_people: Acknowledged by Meta in this run; 0 if none of them was a member.
-        people_in_audience: The remaining members.
-        parked_people: People whom Meta refuses to remove while the audience is small.
-    """
+    @property
+    def name(self) -> str:
+        """What is removed, for people."""
 
-    removed_people: int
-    people_in_audience: int
-    parked_people: int = 0
+    def request_for(self, members: pl.LazyFrame) -> RemovalRequest:
+        """Select those to remove, by EMAIL and PHONE of the members."""
 
-
-def audiences_with(
-    database: Database, storage: Storage, leaving: pl.LazyFrame
-) -> dict[CustomAudience, int]:
-    """Every recorded audience with members who have these identifiers, and how many.
-
-    People whose upload was sent and not answered count as members.
-    """
-    with database.transaction() as connection:
-        targets = [
-            (
-                target,
-                membership.members_of(connection, target.custom_audience_id, with_uncertain=True),
-            )
-            for target in custom_audience.all_recorded(connection)
-        ]
-    counts = {
-        target: delta_file.leaving_people(storage, identities(leaving), members).count()
-        for target, members in targets
-        if members.rows_to_read
-    }
-    return {target: count for target, count in counts.items() if count}
+    def done(self, connection: Connection, removed: int) -> None:
+        """Record that the removal was carried out, or is parked."""
 
 
-def remove_people(
-    context: DeliveryContext, audience: str, request: RemovalRequest
-) -> RemovalSummary:
-    """Remove people from one audience; run again, it removes no one.
+class RemovalSource(Protocol):
+    """Where removals of an audience come from."""
 
-    An unfinished upload of the audience does not delay it: what was sent of it counts as members.
+    def may_be_due(self, connection: Connection, audience: str) -> bool:
+        """Whether `pending` may return a removal; this is asked before every batch."""
 
-    Args:
-        context: The resources of the delivery.
-        audience: The audience's key, also of one that mm.yaml no longer has.
-        request: Who leaves.
-
-    Raises:
-        LockTakenError: Another run has the audience's lock, or may have: ``LockLostError``.
-        DeliveryError: See `delivery.errors`.
-        GraphApiError: See `graph_api.errors`; call again for the rest.
-    """
-    database = context.database
-    with database.lock(f"audience:{audience}") as lock:
-        with database.transaction() as connection:
-            target = custom_audience.find(connection, audience)
-        if target is None:
-            return RemovalSummary(removed_people=0, people_in_audience=0)
-        sender = Sender(lock, context, ProgressLog(context.say))
-        removed = remove_members(context, sender, target, lambda _: request)
-        with database.transaction() as connection:
-            people = ledger.people_acknowledged(connection, audience)
-            parked = deltas.find_open(connection, target.custom_audience_id, "remove")
-            left = parked.row_count - ledger.progress(connection, parked).rows if parked else 0
-    return RemovalSummary(removed, people, left)
-
-
-def leaving_of(paths: Iterable[str], storage: Storage) -> pl.LazyFrame:
-    """The identifiers in published payload files, as a request has them."""
-    return pl.concat([identities(storage.scan(path)) for path in paths])
+    def pending(self, connection: Connection, audience: str) -> Sequence[PendingRemoval]:
+        """The removals to carry out."""
 
 
 def remove_members(
-    context: DeliveryContext,
-    sender: Sender,
-    target: CustomAudience,
-    request_for: Callable[[pl.LazyFrame], RemovalRequest],
+    context: DeliveryContext, sender: Sender, target: CustomAudience, removal: PendingRemoval
 ) -> int:
     """Remove members of a Custom Audience; hold the audience's lock.
 
@@ -130,7 +75,7 @@ def remove_members(
         context: The resources of the delivery.
         sender: Of the audience; it finishes an unfinished removal first.
         target: The Custom Audience.
-        request_for: Selects those to remove among EMAIL and PHONE of the members.
+        removal: Who is to be removed.
 
     Returns:
         How many were removed.
@@ -139,25 +84,48 @@ def remove_members(
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; call again for the rest.
     """
+    parked = _finish_earlier(context, sender, target)
+    delta = _freeze(context, target, removal, parked)
+    if delta is not None:
+        try:
+            sender.finish(delta)
+        except AudienceTooSmallError as too_small:
+            context.say(str(too_small))
+    with context.database.transaction() as connection:
+        removed = ledger.progress(connection, delta).rows if delta else 0
+        removal.done(connection, removed)
+    return removed
+
+
+def _finish_earlier(
+    context: DeliveryContext, sender: Sender, target: CustomAudience
+) -> Delta | None:
+    """Finish the open removal; return it if Meta still refuses it because the audience is small."""
+    try:
+        sender.finish_open(target.custom_audience_id, "remove")
+    except (AudienceTooSmallError, UploadRefusedError) as refused:
+        context.say(str(refused))
+    with context.database.transaction() as connection:
+        return deltas.find_open(connection, target.custom_audience_id, "remove")
+
+
+def _freeze(
+    context: DeliveryContext, target: CustomAudience, removal: PendingRemoval, parked: Delta | None
+) -> Delta | None:
+    """Freeze a removal together with a parked one; None if no member is to be removed."""
     database, storage = context.database, context.storage
     custom_audience_id = target.custom_audience_id
-    try:
-        sender.finish_open(custom_audience_id, "remove")
-    except AudienceTooSmallError as parked:
-        context.say(str(parked))
-    with database.transaction() as connection:
-        parked_delta = deltas.find_open(connection, custom_audience_id, "remove")
     members = membership.current(database, storage, custom_audience_id, with_uncertain=True)
     if members.rows_to_read == 0:
-        return 0
-    request = request_for(members.added(storage).select(IDENTITY))
+        return None
+    request = removal.request_for(members.added(storage).select(IDENTITY))
     leaving = [identities(request.leaving)]
-    if parked_delta is not None:
-        leaving.append(as_members(storage.scan(parked_delta.path)))
+    if parked is not None:
+        leaving.append(as_members(storage.scan(parked.path)))
     people = delta_file.leaving_people(storage, pl.concat(leaving), members)
     file = delta_file.publish(storage, custom_audience_id, people, IDENTITY)
     if file.row_count == 0:
-        return 0
+        return None
     new = NewDelta(
         audience=target.audience,
         day=request.day,
@@ -170,15 +138,10 @@ def remove_members(
         keys=file.keys,
     )
     with database.transaction() as connection:
-        if parked_delta is not None:
-            deltas.close(connection, parked_delta, "continued", "continued in a newer removal")
-            ledger.abandon_sent(connection, parked_delta)
+        if parked is not None:
+            deltas.close(connection, parked, "continued", "continued in a newer removal")
+            ledger.abandon_sent(connection, parked)
         delta = deltas.freeze(connection, new)
-        if parked_delta is not None:
-            deltas.continue_in(connection, parked_delta, delta)
-    try:
-        sender.finish(delta)
-    except AudienceTooSmallError as parked:
-        context.say(str(parked))
-    with database.transaction() as connection:
-        return ledger.progress(connection, delta).rows
+        if parked is not None:
+            deltas.continue_in(connection, parked, delta)
+    return delta

@@ -5,9 +5,11 @@ The batches of a session are sequential, and Meta closes a session 90 minutes af
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+
+from sqlalchemy import Connection
 
 from mm_pipelines.concurrent import prefetch
 from mm_pipelines.delivery import deltas, ledger
@@ -42,15 +44,24 @@ class Sender:
         lock: The audience's.
         context: The resources of the delivery.
         progress: Receives what is acknowledged.
+        before_batch: Is called in the transaction that records a batch of an upload; an error of it
+            interrupts the upload, which stays open.
     """
 
-    def __init__(self, lock: HeldLock, context: DeliveryContext, progress: ProgressLog) -> None:
+    def __init__(
+        self,
+        lock: HeldLock,
+        context: DeliveryContext,
+        progress: ProgressLog,
+        before_batch: Callable[[Connection], None] = lambda connection: None,  # noqa: ARG005
+    ) -> None:
         self._context = context
         self._database = context.database
         self._progress = progress
         self._batches = BatchSender(lock, context, progress)
         self._refused = RefusedBatches(self._batches)
         self._lock = lock
+        self._before_batch = before_batch
         self._stop = threading.Event()
 
     def finish_open(self, custom_audience_id: str, operation: Operation) -> None:
@@ -200,6 +211,7 @@ class Sender:
         # One transaction, since a commit waits for the disk. It is on the lock's own connection, so
         # that what it records may be sent.
         with self._lock.transaction() as connection:
+            self._check(connection, delta)
             if lane.answered is not None:
                 lane.answered.acknowledge(connection, delta)
             if session is None or self._batches.age(session) >= EXPIRED_AFTER:
@@ -219,6 +231,10 @@ class Sender:
             lane.answered = None
         return batch
 
+    def _check(self, connection: Connection, delta: Delta) -> None:
+        if delta.operation == "add":
+            self._before_batch(connection)
+
     def _send_again(self, delta: Delta, batch: Batch) -> None:
         """Repeat a batch whose outcome is unknown; give it up if its session is over."""
         if self._batches.age(batch.session) >= EXPIRED_AFTER:
@@ -230,7 +246,8 @@ class Sender:
             # Another version of this software, or a probe with fewer schema keys, sent other bytes.
             self._batches.supersede(delta, batch)
             return
-        self._lock.confirm()
+        with self._lock.transaction() as connection:
+            self._check(connection, delta)
         try:
             answered = self._batches.send(delta, batch, part)
         except PermanentError as error:

@@ -1,19 +1,23 @@
 """Delivers one day's payload to its Custom Audience."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mm_pipelines.delivery import delta_file, deltas, ledger, membership
 from mm_pipelines.delivery.anti_join import IDENTITY
+from mm_pipelines.delivery.audience_uploads import AudienceUploads
 from mm_pipelines.delivery.context import DeliveryContext
 from mm_pipelines.delivery.custom_audience import CustomAudience, find_or_create
 from mm_pipelines.delivery.delta_file import DeltaFile
 from mm_pipelines.delivery.deltas import Delta, NewDelta
+from mm_pipelines.delivery.due_removals import DueRemovals
 from mm_pipelines.delivery.errors import TooManyRemovalsError
 from mm_pipelines.delivery.progress import ProgressLog
+from mm_pipelines.delivery.removal_lists import RemovalLists
+from mm_pipelines.delivery.removals import RemovalSource
 from mm_pipelines.delivery.sender import Sender
 from mm_pipelines.delivery.suppressed import SuppressedAmong, none_suppressed
 from mm_pipelines.delivery.top_up import ToppedUp, TopUp
-from mm_pipelines.delivery.unfinished import Unfinished
 from mm_pipelines.delivery.upload_plan import (
     UploadPlan,
     leaving_of_payload,
@@ -62,15 +66,18 @@ def upload(
     context: DeliveryContext,
     plan: UploadPlan,
     suppressed_among: SuppressedAmong = none_suppressed,
+    removal_sources: Sequence[RemovalSource] = (),
 ) -> UploadSummary:
     """Deliver a partition: unfinished work of earlier runs first, then the new people.
 
-    An upload of fewer rows than ``minimum_upload`` is filled up with members.
+    Removals of the audience that fall due meanwhile are carried out before the next batch. An
+    upload of fewer rows than ``minimum_upload`` is filled up with members.
 
     Args:
         context: The resources of the delivery.
         plan: What to deliver.
         suppressed_among: Returns who opted out after the payload was made: they are excluded.
+        removal_sources: Where removals come from, apart from removal lists.
 
     Raises:
         LockTakenError: Another run has the audience's lock, or may have: ``LockLostError``.
@@ -80,7 +87,16 @@ def upload(
     with context.database.lock(f"audience:{plan.spec.audience}") as lock:
         payload = payload_of(context.database, plan)
         target, created = find_or_create(lock, context.database, context.client, plan.spec)
-        delivery = _Delivery(lock, context, plan, target, payload, suppressed_among)
+        sources = [RemovalLists(context.storage), *removal_sources]
+        delivery = _Delivery(
+            lock,
+            context,
+            plan,
+            payload,
+            suppressed_among,
+            target,
+            DueRemovals(context, target, sources),
+        )
         return replace(delivery.run(), created=created)
 
 
@@ -92,9 +108,10 @@ class _Delivery:
         lock: HeldLock,
         context: DeliveryContext,
         plan: UploadPlan,
-        target: CustomAudience,
         payload: HashedPayload,
         suppressed_among: SuppressedAmong,
+        target: CustomAudience,
+        removals: DueRemovals,
     ) -> None:
         self._context = context
         self._database = context.database
@@ -104,12 +121,13 @@ class _Delivery:
         self._payload = payload
         self._suppressed_among = suppressed_among
         self._progress = ProgressLog(context.say)
-        self._sender = Sender(lock, context, self._progress)
+        self._sender = Sender(lock, context, self._progress, removals.check)
         custom_audience_id = target.custom_audience_id
         self._top_up = TopUp(context, custom_audience_id, suppressed_among)
-        self._earlier = Unfinished(
+        self._uploads = AudienceUploads(
             context,
             self._sender,
+            removals,
             custom_audience_id,
             suppressed_among,
             top_up=self._top_up if plan.mode == "append" else None,
@@ -117,7 +135,7 @@ class _Delivery:
 
     def run(self) -> UploadSummary:
         """Do every step."""
-        left_out = self._earlier.finish()
+        left_out = self._uploads.finish_open()
         skipped = reason_to_skip(
             self._database, self._plan, self._target.custom_audience_id, self._payload
         )
@@ -134,10 +152,10 @@ class _Delivery:
             )
         if self._plan.mode == "append":
             keys = delta_file.payload_keys(self._storage, self._payload)
-            left_out += self._earlier.deliver_people_still_due(keys)
+            left_out += self._uploads.deliver_people_still_due(keys)
         if self._progress.rows:
             self._enlarge_split_sessions(is_current=skipped is None)
-            self._earlier.finish_removal()
+            self._uploads.finish_removal()
         with self._database.transaction() as connection:
             people = ledger.people_acknowledged(connection, self._plan.spec.audience)
         return replace(
@@ -226,8 +244,7 @@ class _Delivery:
             for closed in deltas.still_due(connection, new.custom_audience_id):
                 if self._plan.mode == "mirror" or self._is_same_payload(closed):
                     deltas.continue_in(connection, closed, delta)
-        self._sender.finish(delta)
-        return new
+        return replace(new, left_out=left_out + self._uploads.finish(delta))
 
     def _is_same_payload(self, closed: Delta) -> bool:
         return (closed.day, closed.source_sha256) == (self._plan.day, self._payload.sha256)

@@ -1,7 +1,9 @@
 """What to deliver and how, by mm.yaml: shared by the assets that add and remove people."""
 
 from collections.abc import Callable
+from datetime import datetime
 
+from mm_pipelines.consent.audience_cleanup import OptOuts
 from mm_pipelines.delivery.context import DeliveryContext, Sending
 from mm_pipelines.delivery.custom_audience import AudienceSpec
 from mm_pipelines.delivery.upload_plan import UploadPlan
@@ -9,6 +11,7 @@ from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.partitions import CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
+from mm_pipelines.resources.suppression import SuppressionResource
 
 
 def audience_spec(audience: str) -> AudienceSpec:
@@ -30,6 +33,14 @@ def sending() -> Sending:
         delete_via_post=settings.delete_via_post,
         minimum_upload=settings.minimum_upload,
     )
+
+
+def opt_outs(
+    database: DatabaseResource, storage: StorageResource, suppression: SuppressionResource
+) -> OptOuts:
+    """The opt-outs that an upload carries out before its next batch."""
+    today = datetime.now(CONFIG.zone).date()
+    return OptOuts(database.get(), storage.get(), suppression.get(), today)
 
 
 def delivery_context(

@@ -15,6 +15,7 @@ from mm_pipelines.delivery import ledger
 from mm_pipelines.delivery.batch import Delivered
 from mm_pipelines.delivery.context import DeliveryContext, Sending
 from mm_pipelines.delivery.custom_audience import AudienceSpec
+from mm_pipelines.delivery.removals import RemovalSource
 from mm_pipelines.delivery.suppressed import SuppressedAmong, none_suppressed
 from mm_pipelines.delivery.upload import UploadSummary, upload
 from mm_pipelines.delivery.upload_plan import UploadPlan
@@ -165,6 +166,7 @@ class Desk:
         side_by_side: int = 1,
         client: GraphApiClient | None = None,
         suppressed_among: SuppressedAmong = none_suppressed,
+        removal_sources: Sequence[RemovalSource] = (),
         **plan: Any,
     ) -> UploadSummary:
         """Upload a day's payload."""
@@ -176,7 +178,7 @@ class Desk:
         )
         wanted = replace(UploadPlan(SPEC, day), **plan)
         with client or self.client() as used:
-            return upload(self.context(used, sending), wanted, suppressed_among)
+            return upload(self.context(used, sending), wanted, suppressed_among, removal_sources)
 
 
 def people(count: int, start: int = 0) -> list[tuple[str, str]]:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from mm_pipelines.delivery.removals import RemovalRequest, remove_people
+from mm_pipelines.delivery.removal_lists import remove_listed
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.warehouse.database import LockLostError
-from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
-from tests.delivery.test_removals import leaving
+from tests.delivery.desk import TOKEN, Desk, keys, people
+from tests.delivery.test_removals import leaving, listed
 from tests.sessions import end_the_locks_session
 
 
@@ -59,13 +59,11 @@ def test_a_removal_that_lost_its_lock_stops_and_is_finished_by_the_next(desk: De
     crowd = people(600)
     desk.publish(crowd)
     desk.upload()
-    request = RemovalRequest(
-        leaving(emails=[email for email, _ in crowd[:300]]), DAY, "removals", source_sha256="list"
-    )
+    people_to_remove = listed(desk, leaving(emails=[email for email, _ in crowd[:300]]))
 
     def remove(client: GraphApiClient) -> None:
         with client:
-            remove_people(desk.context(client), SPEC.audience, request)
+            remove_listed(desk.context(client), people_to_remove)
 
     with pytest.raises(LockLostError):
         remove(losing_the_lock(desk))

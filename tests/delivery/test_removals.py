@@ -4,12 +4,8 @@ from datetime import timedelta
 
 import polars as pl
 
-from mm_pipelines.delivery.removals import (
-    RemovalRequest,
-    RemovalSummary,
-    audiences_with,
-    remove_people,
-)
+from mm_pipelines.delivery.other_audiences import audiences_with
+from mm_pipelines.delivery.removal_lists import RemovalList, RemovalSummary, remove_listed
 from tests.delivery.desk import DAY, SPEC, Desk, hashed, keys, people
 
 
@@ -25,10 +21,15 @@ def leaving(*, emails: list[str] | None = None, phones: list[str] | None = None)
     )
 
 
+def listed(desk: Desk, who: pl.LazyFrame, audience: str = SPEC.audience) -> RemovalList:
+    """A removal list, published as its asset publishes it."""
+    published = desk.storage.publish("removals", ".parquet", who.sink_parquet)
+    return RemovalList(audience, DAY, published.sha256, (published.path,))
+
+
 def remove(desk: Desk, who: pl.LazyFrame, audience: str = SPEC.audience) -> RemovalSummary:
     with desk.client() as client:
-        request = RemovalRequest(who, DAY, "removals", source_sha256="list")
-        return remove_people(desk.context(client), audience, request)
+        return remove_listed(desk.context(client), listed(desk, who, audience))
 
 
 def test_who_leaves_by_an_email_or_a_phone_is_taken_out(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""What earlier runs left of an audience: unfinished deltas, and people of closed uploads.
+"""Sends the uploads of one Custom Audience, those that earlier runs left unfinished included.
 
 People who opted out or were removed since an upload was frozen are not sent any more: the rest of
 the upload is frozen again without them.
@@ -8,22 +8,24 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from mm_pipelines.delivery import delta_file, deltas, ledger, membership
+from mm_pipelines.delivery import delta_file, deltas, ledger, membership, removal_lists
 from mm_pipelines.delivery.anti_join import IDENTITY, identities
 from mm_pipelines.delivery.context import DeliveryContext
 from mm_pipelines.delivery.deltas import Delta, NewDelta
+from mm_pipelines.delivery.due_removals import DueRemovals, RemovalsDueError
 from mm_pipelines.delivery.errors import AudienceTooSmallError, UploadRefusedError
 from mm_pipelines.delivery.sender import Sender
 from mm_pipelines.delivery.suppressed import SuppressedAmong
 from mm_pipelines.delivery.top_up import ToppedUp, TopUp
 
 
-class Unfinished:
-    """The unfinished work of one Custom Audience; hold the audience's lock.
+class AudienceUploads:
+    """The uploads of one Custom Audience; hold the audience's lock.
 
     Args:
         context: The resources of the delivery.
         sender: Of the audience.
+        removals: Carries out removals that fall due before a batch.
         custom_audience_id: The Custom Audience.
         suppressed_among: Returns who opted out.
         top_up: Fills small rests of uploads with members; None leaves them small.
@@ -33,6 +35,7 @@ class Unfinished:
         self,
         context: DeliveryContext,
         sender: Sender,
+        removals: DueRemovals,
         custom_audience_id: str,
         suppressed_among: SuppressedAmong,
         top_up: TopUp | None = None,
@@ -40,29 +43,46 @@ class Unfinished:
         self._database = context.database
         self._storage = context.storage
         self._sender = sender
+        self._removals = removals
         self._custom_audience_id = custom_audience_id
         self._suppressed_among = suppressed_among
         self._top_up = top_up
         self._say = context.say
 
-    def finish(self) -> int:
-        """Finish the open removal and the open upload as far as Meta accepts them.
+    def finish(self, upload: Delta) -> int:
+        """Send the rest of an upload; removals that fall due meanwhile are carried out first.
 
         Returns:
-            How many people of the upload were excluded.
+            How many people were excluded because they opted out or were removed meanwhile.
 
         Raises:
             DeliveryError: See `delivery.errors`.
             GraphApiError: See `graph_api.errors`.
         """
+        left_out = 0
+        while True:
+            try:
+                self._sender.finish(upload)
+            except RemovalsDueError:
+                self._removals.carry_out(self._sender)
+                upload, excluded = self._without_leavers(upload)
+                left_out += excluded
+            else:
+                return left_out
+
+    def finish_open(self) -> int:
+        """Finish the open removal and the open upload as far as Meta accepts them.
+
+        Returns and raises as `finish`.
+        """
+        self.finish_removal()
         with self._database.transaction() as connection:
             upload = deltas.find_open(connection, self._custom_audience_id, "add")
-        left_out = 0
-        self.finish_removal()
+        if upload is None:
+            return 0
+        upload, left_out = self._without_leavers(upload)
         try:
-            if upload is not None:
-                upload, left_out = self._without_leavers(upload)
-                self._sender.finish(upload)
+            left_out += self.finish(upload)
         except UploadRefusedError as refused:
             # It is closed: the next delivery starts at once.
             self._say(str(refused))
@@ -105,8 +125,7 @@ class Unfinished:
                 continue
             leaving = self._leavers(closed)
             successor = self._freeze_rest(closed, leaving, keys)
-            left_out += leaving.height
-            self._sender.finish(successor)
+            left_out += leaving.height + self.finish(successor)
         return left_out
 
     def _without_leavers(self, upload: Delta) -> tuple[Delta, int]:
@@ -124,8 +143,17 @@ class Unfinished:
         suppressed = self._suppressed_among(rest, None)
         with self._database.transaction() as connection:
             removed = membership.removed_after(connection, self._storage, upload)
-        gone = rest.join(removed, on=IDENTITY, how="semi").collect()
-        return pl.concat([suppressed.select(IDENTITY), gone])
+            listed = removal_lists.requested_since(
+                connection, self._storage, upload.audience, upload.created_at
+            )
+        gone = [
+            rest.join(removed, on=IDENTITY, how="semi"),
+            *(
+                rest.join(listed.filter(pl.col(name) != ""), on=name, how="semi")
+                for name in IDENTITY
+            ),
+        ]
+        return pl.concat([suppressed.select(IDENTITY), pl.concat(gone).unique().collect()])
 
     def _rest(self, upload: Delta, keys: Sequence[str]) -> delta_file.Candidates:
         with self._database.transaction() as connection:
