@@ -12,9 +12,9 @@ from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.match_status import observations
 from mm_pipelines.match_status import partition_status as statuses
 from mm_pipelines.match_status.assignments import Assignment
+from mm_pipelines.match_status.computation import MatchStatus
 from mm_pipelines.match_status.match_rate import LOWEST_TYPICAL, low_rate
 from mm_pipelines.match_status.observations import SessionObservation, UploadObservation
-from mm_pipelines.match_status.partition_status import MatchStatus
 from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay

@@ -1,6 +1,6 @@
 """Judges the match rate of a day: by the audience's own history, or by Meta's typical range."""
 
-from mm_pipelines.match_status.partition_status import MatchStatus
+from mm_pipelines.match_status.computation import MatchStatus
 
 BELOW_USUAL = 0.75
 """A rate below this share of the usual one is a warning."""

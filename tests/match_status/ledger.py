@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from mm_pipelines.match_status import observations, partition_status
 from mm_pipelines.match_status.assignments import Assignment
+from mm_pipelines.match_status.computation import MatchStatus
 from mm_pipelines.match_status.observations import SessionObservation, UploadObservation
-from mm_pipelines.match_status.partition_status import MatchStatus
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks import webhook_event
 from mm_pipelines.webhooks.envelope import parse

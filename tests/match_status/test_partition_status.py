@@ -183,6 +183,31 @@ def test_of_reports_of_the_same_second_that_of_the_latest_batch_gives_the_bounds
     assert (status.lower_bound, status.upper_bound) == (7_306, 8_000)
 
 
+@pytest.mark.parametrize("in_one_run", [True, False])
+def test_reports_of_equal_batches_in_reverse_give_the_bounds_of_the_later_one(
+    ledger: Ledger, in_one_run: bool
+) -> None:
+    ledger.delivers(10_000, hours_ago=2)
+    ledger.delivers(10_000, hours_ago=1)
+    ledger.hears(10_000, lower=7_306, upper=8_000, time=1763000000)
+    if not in_one_run:
+        ledger.refreshes()
+    ledger.hears(10_000, lower=5_787, upper=6_397, time=1763000000)
+    status = ledger.status()
+    assert (status.lower_bound, status.upper_bound) == (7_306, 8_000)
+
+
+def test_a_day_without_new_people_has_the_bounds_of_the_latest_batch(ledger: Ledger) -> None:
+    ledger.delivers(10_000, MONDAY, hours_ago=2)
+    ledger.delivers(2_000, MONDAY, hours_ago=1)
+    ledger.hears(2_000, lower=7_306, upper=8_000, time=1763000000)
+    ledger.hears(10_000, lower=5_787, upper=6_397, time=1763000000)
+    ledger.refreshes(MONDAY)
+    ledger.freezes(TUESDAY, 0, completed=True)
+    status = ledger.status(TUESDAY)
+    assert (status.status, status.lower_bound, status.upper_bound) == ("complete", 7_306, 8_000)
+
+
 def test_an_unknown_bound_is_no_number(ledger: Ledger) -> None:
     ledger.delivers(1000)
     ledger.hears(1000, lower=-1, upper=-1)

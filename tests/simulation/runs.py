@@ -31,6 +31,7 @@ from mm_pipelines.lists import FileSource, inspect_list
 from mm_pipelines.lists import registry as lists
 from mm_pipelines.match_status import observations
 from mm_pipelines.match_status import partition_status as statuses
+from mm_pipelines.match_status.computation import MatchStatus
 from mm_pipelines.match_status.observations import SessionObservation, UploadObservation
 from mm_pipelines.orchestration import deferrals
 from mm_pipelines.orchestration.passing_faults import is_passing_fault
@@ -230,7 +231,7 @@ class _Run:
             )
         self._refresh(audience.key, day)
 
-    def _refresh(self, audience: str, day: date) -> statuses.MatchStatus:
+    def _refresh(self, audience: str, day: date) -> MatchStatus:
         with self._database.transaction() as connection:
             status, _ = statuses.refresh(
                 connection,
