@@ -14,6 +14,7 @@ SUPPRESSION_KEY = b"the simulation's suppression key"
 SYSTEM_USER_TOKEN = "EAAsystemuser"
 APP_ID = "1231312312312301"
 BATCH_SIZE = 5
+MINIMUM_UPLOAD = 8
 
 
 @dataclass(frozen=True)

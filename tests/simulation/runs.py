@@ -48,6 +48,7 @@ from tests.simulation.company import (
     APP_ID,
     AUDIENCES,
     BATCH_SIZE,
+    MINIMUM_UPLOAD,
     PAGE_IDS,
     SUPPRESSION_KEY,
     SYSTEM_USER_TOKEN,
@@ -295,7 +296,11 @@ class _Run:
 
     def _context(self, client: GraphApiClient) -> DeliveryContext:
         return DeliveryContext(
-            self._database, self._storage, client, self._say, Sending(batch_size=BATCH_SIZE)
+            self._database,
+            self._storage,
+            client,
+            self._say,
+            Sending(batch_size=BATCH_SIZE, minimum_upload=MINIMUM_UPLOAD),
         )
 
     def inspection(self, work: Work) -> dict[str, Any]:
