@@ -10,7 +10,12 @@ from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import Connection
 
-from mm_pipelines.consent import audience_cleanup, follow_up_pulls, opt_out_requests
+from mm_pipelines.consent import (
+    audience_cleanup,
+    audience_search,
+    follow_up_pulls,
+    opt_out_requests,
+)
 from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
 from mm_pipelines.delivery import interrupted_deltas
 from mm_pipelines.match_status.due import match_status_due, token_pulls_due
@@ -131,6 +136,9 @@ class Daemon:
             work = Work("unsubscribes", AUDIENCES[cleanup.audience].page_id, today)
             if work.partition_key not in waiting:
                 yield self._since_materialized(work)
+        searched = audience_search.page_to_search_for(connection)
+        if searched is not None:
+            yield self._since_materialized(Work("unsubscribes", searched, today))
 
     def _tokens(self, connection: Connection) -> Iterator[Request]:
         pages, at_most_every = list(PAGE_IDS), _PULLED_AT_MOST_EVERY

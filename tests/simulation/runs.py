@@ -2,7 +2,8 @@
 
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from mm_pipelines.consent import audience_cleanup
+from mm_pipelines.consent import audience_cleanup, audience_search
 from mm_pipelines.consent.audience_cleanup import remove_opted_out_members
 from mm_pipelines.consent.identifiers import OptOut
 from mm_pipelines.consent.messenger_events import apply_consent_events, apply_messages
@@ -262,24 +263,22 @@ class _Run:
         apply_messages(self._database, work.key, "simulation")
 
     def unsubscribes(self, work: Work) -> None:
-        """Suppress, unsubscribe, and clean up the Page's audiences; the first error comes last."""
+        """Suppress, unsubscribe, search and clean up; an error does not stop the other steps."""
         plan = OptOutPlan(work.key, SUPPRESSION_KEY, default_country="DE")
         summary = OptOutSummary()
-        errors: list[Exception] = []
         opt_outs = suppress(self._database, plan, summary)
-        steps: list[Callable[[], None]] = []
+        errors: list[Exception] = []
         if opt_outs:
-            steps.append(lambda: self._unsubscribe(opt_outs, plan, summary))
+            with _collected(errors):
+                self._unsubscribe(opt_outs, plan, summary)
+        with _collected(errors):
+            audience_search.search(self._database, self._storage, SUPPRESSION_KEY)
         with self._database.transaction() as connection:
             due = audience_cleanup.due(connection)
-        steps += [
-            partial(self._clean_up, each, _day(work)) for each in due if each.page_id == work.key
-        ]
-        for step in steps:
-            try:
-                step()
-            except (GraphApiError, DeliveryError, LockTakenError) as error:
-                errors.append(error)
+        for cleanup in due:
+            if cleanup.page_id == work.key:
+                with _collected(errors):
+                    self._clean_up(cleanup, _day(work))
         if errors:
             raise errors[0]
 
@@ -352,3 +351,11 @@ def _rows(storage: Storage, members: membership.Members) -> list[str]:
     return [
         f"{email or ''}|{phone or ''}" for email, phone in frame.select("EMAIL", "PHONE").rows()
     ]
+
+
+@contextmanager
+def _collected(errors: list[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (GraphApiError, DeliveryError, LockTakenError) as error:
+        errors.append(error)
