@@ -69,8 +69,9 @@ class TokenPullConfig(dg.Config):
     deduplicate_at_meta: bool = Field(
         default=False,
         description=(
-            "Let Meta list one token per recipient (do_not_return_duplicates). Only for Pages with "
-            "fewer than 10,000 recipients; no token counts as gone afterwards."
+            "Let Meta list one token per recipient (do_not_return_duplicates), also where it does "
+            "not name the recipient. Only for Pages with fewer than 10,000 recipients; no token "
+            "counts as gone afterwards."
         ),
     )
 
@@ -213,6 +214,7 @@ def _count_metadata(counts: TokenCounts) -> dict[str, dg.MetadataValue]:
         "dagster/row_count": dg.MetadataValue.int(counts.live),
         "live": dg.MetadataValue.int(counts.live),
         "recipient_known": dg.MetadataValue.int(counts.with_recipient),
+        "recipient_unknown": dg.MetadataValue.int(counts.without_recipient),
         "duplicates_removed": dg.MetadataValue.int(counts.duplicates),
         "deduplicated": dg.MetadataValue.int(counts.deduplicated),
         "sendable": dg.MetadataValue.int(counts.sendable),

@@ -17,7 +17,7 @@ from mm_pipelines.graph_api.errors import GraphApiError, ThrottledError, Transie
 from mm_pipelines.lists.errors import ListError
 from mm_pipelines.orchestration.passing_faults import is_passing_fault
 from mm_pipelines.suppression.suppression_list import SuppressionKeyError
-from mm_pipelines.tokens.errors import TokenPullError
+from mm_pipelines.tokens.errors import LossesUnconfirmedError, TokenPullError
 from mm_pipelines.warehouse.database import LockTakenError
 
 MOST_RETRIES: Final = 10
@@ -99,7 +99,7 @@ def skip_on_passing_fault(
 
 def seconds_to_wait(error: Exception, retry_number: int) -> float | None:
     """How long to wait before another attempt; None if it cannot help."""
-    if isinstance(error, ThrottledError):
+    if isinstance(error, ThrottledError | LossesUnconfirmedError):
         return error.wait_seconds
     # An unreachable store is also the cause of some errors about lists and payloads.
     if isinstance(error, _PASSING_ERRORS) or (

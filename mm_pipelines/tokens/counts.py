@@ -1,9 +1,10 @@
-"""A Page's tokens in numbers."""
+"""Counts of a Page's tokens."""
 
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+# Returns the number of live tokens, of those with a known recipient, and of those of each source.
 _LIVE = text("""
 select
     count(*) as live,
@@ -16,17 +17,20 @@ from mm.subscription_token
 where page_id = :page_id and gone_at is null
 """)
 
+# Returns the number of live tokens by status.
 _BY_STATUS = text("""
-select coalesce(user_token_status, 'not told') as status, count(*) as tokens
+select coalesce(user_token_status, 'unknown') as status, count(*) as tokens
 from mm.subscription_token
 where page_id = :page_id and gone_at is null
 group by 1
 order by 1
 """)
 
+# Return the number of rows of the views.
 _DEDUPLICATED = text("select count(*) from mm.deduplicated_token where page_id = :page_id")
 _SENDABLE = text("select count(*) from mm.sendable_token where page_id = :page_id")
 
+# Returns the number of recipients with more than one row in the view.
 _RECIPIENTS_TWICE = text("""
 select count(*) from (
     select recipient_id from mm.deduplicated_token
@@ -38,15 +42,15 @@ select count(*) from (
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """One Page's live tokens.
+    """The live tokens of one Page: those that are not gone.
 
     Attributes:
-        live: tokens that are not gone.
-        with_recipient: of them, those whose recipient Meta tells.
-        by_source: of them, by how the person came.
-        by_status: of them, by `user_token_status`.
-        deduplicated: rows of `mm.deduplicated_token`.
-        sendable: rows of `mm.sendable_token`.
+        live: All of them.
+        with_recipient: Those whose recipient is known.
+        by_source: By how the person subscribed.
+        by_status: By `user_token_status`.
+        deduplicated: Rows of `mm.deduplicated_token`.
+        sendable: Rows of `mm.sendable_token`.
     """
 
     live: int
@@ -57,18 +61,23 @@ class TokenCounts:
     sendable: int
 
     @property
+    def without_recipient(self) -> int:
+        """The tokens whose recipient is unknown, so that they cannot be deduplicated."""
+        return self.live - self.with_recipient
+
+    @property
     def duplicates(self) -> int:
-        """Live tokens left out because their recipient has a better one."""
+        """The tokens left out because their recipient has a better one."""
         return self.live - self.deduplicated
 
     @property
     def share_sendable(self) -> float:
-        """Of the deduplicated tokens, those that may be messaged now; 0 where there are none."""
+        """The sendable share of the deduplicated tokens; 0 if there are none."""
         return self.sendable / self.deduplicated if self.deduplicated else 0.0
 
 
 def token_counts(connection: Connection, page_id: str) -> TokenCounts:
-    """Count a Page's tokens as they are now."""
+    """Count a Page's live tokens."""
     page = {"page_id": page_id}
     live = dict(connection.execute(_LIVE, page).mappings().one())
     return TokenCounts(
@@ -82,5 +91,5 @@ def token_counts(connection: Connection, page_id: str) -> TokenCounts:
 
 
 def recipients_twice(connection: Connection, page_id: str) -> int:
-    """Recipients with more than one row in `mm.deduplicated_token`: none, if the view is right."""
+    """Return the number of recipients with several rows in `mm.deduplicated_token`: always 0."""
     return int(connection.execute(_RECIPIENTS_TWICE, {"page_id": page_id}).scalar_one())

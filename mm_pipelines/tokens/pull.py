@@ -1,19 +1,21 @@
-"""One pull of a Page's tokens: list them all, ask what the listing is silent on, merge once."""
+"""One pull of a Page's tokens: list all, query the audiences that the listing omits, merge once."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from mm_pipelines.delivery import custom_audience
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.tokens import DEDUPLICATED_CAP
-from mm_pipelines.tokens.errors import LossesNotAcceptedError
+from mm_pipelines.tokens.errors import LossesNotAcceptedError, LossesUnconfirmedError
 from mm_pipelines.tokens.listing import Listing
-from mm_pipelines.tokens.pull_record import Pull, start_pull
+from mm_pipelines.tokens.pull_record import Pull, note_losses, start_pull
 from mm_pipelines.tokens.sources import attribute_sources
 from mm_pipelines.tokens.subscription_token import Differences, Merged, staging, tidy
 from mm_pipelines.warehouse.database import Database
 
-# Fewer vanished tokens than this are never too many: one of three would be 33 %.
+# Of fewer vanished tokens a share says little: one of three is 33 %. A second pull confirms them.
 _FEW = 10
+_CONFIRMED_AFTER = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,13 @@ class PullReport:
     """What a pull read and did.
 
     Attributes:
-        pull: its id, and by which method it was read in the end.
-        rows: rows that the listing held, tokens listed twice counted twice.
-        restarts: times that the listing was read again from the top.
-        audiences_asked: audiences that the listing did not name and that were asked for.
-        sources_told: tokens for which a filter told how the person came; asked only after new
-            tokens of people who are known.
-        merged: what became of the tokens.
+        pull: Its id, and the method by which it was read in the end.
+        rows: Rows of the listing; a token listed twice counts twice.
+        restarts: How often the listing was read again from the top.
+        audiences_asked: Audiences that the listing did not name and that were queried.
+        sources_told: Tokens whose source a filter of the listing gave; queried only after new
+            tokens with a known recipient.
+        merged: What became of the tokens.
     """
 
     pull: Pull
@@ -50,23 +52,24 @@ def pull_tokens(
 ) -> PullReport:
     """List every token of a Page and merge the listing into `mm.subscription_token`.
 
-    A pull that ends before its merge, for whatever reason, leaves the table as it was. Two pulls
-    of a Page follow one another.
+    A pull that ends before its merge leaves the table unchanged.
 
     Args:
-        client: with the Page's token.
-        database: with the schema `mm`.
-        page_id: of the Page.
-        removal_share: the share of the Page's live tokens that may vanish in one pull.
-        accept_losses: let any number vanish.
-        deduplicate_at_meta: let Meta leave out recipients' further tokens. No token counts as
+        client: With the Page's token.
+        database: With the schema `mm`.
+        page_id: The Page.
+        removal_share: The share of the Page's live tokens that may vanish in one pull.
+        accept_losses: Let any number vanish.
+        deduplicate_at_meta: Let Meta leave out recipients' further tokens. No token counts as
             gone then, and at 10,000 tokens, where such a listing ends, all are listed after all.
-        suppression_key: as for `subscription_token.staging`.
+        suppression_key: As for `subscription_token.staging`.
 
     Raises:
-        UnstableListingError: cursors kept dying.
-        LossesNotAcceptedError: more tokens would count as gone than `removal_share`.
-        GraphApiError: as Meta answers.
+        UnstableListingError: Cursors kept expiring.
+        LossesNotAcceptedError: More tokens would count as gone than `removal_share` allows.
+        LossesUnconfirmedError: The same, of fewer than ten tokens, found for the first time.
+        LockTakenError: Another run pulls the Page's tokens.
+        GraphApiError: See `graph_api.errors`.
     """
     with (
         database.lock(f"tokens:{page_id}"),
@@ -93,7 +96,7 @@ def pull_tokens(
             listing.read_audience(audience_id)
         differences = staged.compare(page_id, pull)
         if not accept_losses:
-            _check_losses(differences, removal_share)
+            _check_losses(database, pull, differences, removal_share)
         merged = staged.merge(page_id, differences, pull)
         told = (
             attribute_sources(client, database, page_id, suppression_key) if merged.opted_in else 0
@@ -102,7 +105,15 @@ def pull_tokens(
     return PullReport(pull, listing.rows, listing.restarts, len(silent), told, merged)
 
 
-def _check_losses(differences: Differences, removal_share: float) -> None:
+def _check_losses(
+    database: Database, pull: Pull, differences: Differences, removal_share: float
+) -> None:
     vanished, live = differences.vanished, differences.live_before
-    if vanished >= _FEW and vanished > removal_share * live:
+    if vanished <= removal_share * live:
+        return
+    if vanished >= _FEW:
         raise LossesNotAcceptedError(vanished, live, removal_share)
+    with database.transaction() as connection:
+        confirmed = note_losses(connection, pull, vanished, apart=_CONFIRMED_AFTER)
+    if not confirmed:
+        raise LossesUnconfirmedError(vanished, live, _CONFIRMED_AFTER)

@@ -77,6 +77,7 @@ def test_a_page_is_pulled_checked_and_counted(resources: dict[str, Any]) -> None
     assert told["dagster/row_count"] == told["live"] == told["growth"] > PEOPLE
     assert told["deduplicated"] == PEOPLE
     assert told["duplicates_removed"] == told["live"] - PEOPLE
+    assert told["recipient_known"] + told["recipient_unknown"] == told["live"]
     assert 0 < told["share_sendable"] < 1
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert checks["one_token_per_recipient"].passed
@@ -167,3 +168,29 @@ def test_a_throttled_pull_is_deferred_and_materializes_nothing(
     assert materialize([subscription_tokens], resources).success
     with database.transaction() as connection:
         assert deferrals.pending(connection) == []
+
+
+def test_an_empty_answer_for_a_small_page_defers_the_pull(
+    resources: dict[str, Any], sandbox_url: str, database: Database
+) -> None:
+    materialize([subscription_tokens], resources)
+    with database.transaction() as connection:
+        keep_few = """
+            delete from mm.subscription_token
+            where token not in (select token from mm.subscription_token order by token limit 5)
+        """
+        connection.execute(text(keep_few))
+    fault = {"path": "*/notification_message_tokens", "times": None}
+    variants = {"variants": {"empty_listing": True}}
+    httpx.post(f"{sandbox_url}/_sandbox/faults", json={**fault, **variants}).raise_for_status()
+    try:
+        result = materialize([subscription_tokens], resources)
+    finally:
+        httpx.delete(f"{sandbox_url}/_sandbox/faults")
+    assert result.success
+    assert result.asset_materializations_for_node("subscription_tokens") == []
+    with database.transaction() as connection:
+        (deferral,) = deferrals.pending(connection)
+        assert connection.scalar(text("select count(*) from mm.sendable_token"))
+    wait = (deferral.due_at - deferral.deferred_at).total_seconds()
+    assert wait == pytest.approx(300, abs=1)

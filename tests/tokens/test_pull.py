@@ -8,7 +8,11 @@ from mm_pipelines.delivery.custom_audience import CustomAudience
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.tokens.counts import token_counts
-from mm_pipelines.tokens.errors import LossesNotAcceptedError, UnstableListingError
+from mm_pipelines.tokens.errors import (
+    LossesNotAcceptedError,
+    LossesUnconfirmedError,
+    UnstableListingError,
+)
 from mm_pipelines.tokens.pull import PullReport, pull_tokens
 from mm_pipelines.warehouse.database import Database
 from tests.tokens.conftest import PAGE_ID, PEOPLE
@@ -121,7 +125,45 @@ def test_losing_more_than_the_share_stops_the_pull_until_it_is_accepted(
     assert len(live_tokens(database)) == left
 
 
-def test_losses_within_the_share_and_a_few_tokens_are_believed(database: Database) -> None:
+@pytest.mark.parametrize(("people", "left"), [(9, 0), (5, 2), (1, 0)])
+def test_a_page_with_few_tokens_loses_them_only_if_two_pulls_find_the_same(
+    database: Database, people: int, left: int
+) -> None:
+    listing = TokenListing([audience_made(n, "1") for n in range(people)])
+    pull(listing, database)
+    everyone, listing.tokens = listing.tokens, listing.tokens[:left]
+    for _ in range(2):  # the second comes too soon
+        with pytest.raises(LossesUnconfirmedError, match="5 minutes later") as unconfirmed:
+            pull(listing, database)
+    assert unconfirmed.value.wait_seconds == 300
+    assert len(live_tokens(database)) == people
+    listing.tokens = everyone
+    pull(listing, database)
+    begun_earlier(database, minutes=6)
+    listing.tokens = everyone[:left]
+    with pytest.raises(LossesUnconfirmedError):
+        pull(listing, database)
+    begun_earlier(database, minutes=6)
+    assert pull(listing, database).merged.vanished == people - left
+
+
+def begun_earlier(database: Database, minutes: int) -> None:
+    with database.transaction() as connection:
+        connection.execute(
+            text("update mm.token_pull set started_at = started_at - make_interval(mins => :by)"),
+            {"by": minutes},
+        )
+
+
+def test_tokens_without_a_known_recipient_are_counted(database: Database) -> None:
+    tokens = [*(audience_made(n, "1") for n in range(3)), opted_in(1, 1), opted_in(2, 1)]
+    pull(TokenListing(tokens), database)
+    with database.transaction() as connection:
+        counts = token_counts(connection, PAGE_ID)
+    assert (counts.without_recipient, counts.with_recipient, counts.deduplicated) == (3, 2, 4)
+
+
+def test_losses_within_the_share_are_believed(database: Database) -> None:
     listing = TokenListing([audience_made(n, "1") for n in range(100)])
     pull(listing, database)
     listing.tokens = listing.tokens[:70]
