@@ -8,6 +8,7 @@ import dagster as dg
 from mm_pipelines import health
 from mm_pipelines.graph_api.access_tokens import PAGE_SCOPES, SYSTEM_USER_SCOPES
 from mm_pipelines.health import AccessTokenState
+from mm_pipelines.naming import KEY_PREFIX, asset_key
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
@@ -29,13 +30,14 @@ _COLUMNS = dg.TableSchema(
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     group_name="delivery",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
     check_specs=[
         dg.AssetCheckSpec(
             "usable_for_two_weeks",
-            asset="access_tokens",
+            asset=asset_key("access_tokens"),
             description="Every access token of mm.yaml is valid for at least 14 days and has the "
             "permissions that our calls need.",
         )
@@ -45,14 +47,15 @@ _COLUMNS = dg.TableSchema(
 @translate_errors
 def access_tokens(
     context: dg.AssetExecutionContext,  # noqa: ARG001 - the decorator needs it
-    database: DatabaseResource,
-    graph_api: GraphApiResource,
+    mm_database: DatabaseResource,
+    mm_graph_api: GraphApiResource,
 ) -> dg.MaterializeResult:
     """Asks Meta about every access token in mm.yaml. The tokens themselves are not stored."""
     states = [
-        _state(graph_api, variable, permissions) for variable, permissions in _variables().items()
+        _state(mm_graph_api, variable, permissions)
+        for variable, permissions in _variables().items()
     ]
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         health.record_access_tokens(connection, states)
     return dg.MaterializeResult(
         metadata={"dagster/row_count": len(states)}, check_results=[_check(states)]

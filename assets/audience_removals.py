@@ -9,6 +9,7 @@ from mm_pipelines.assets.custom_audience import custom_audience
 from mm_pipelines.delivery.other_audiences import audiences_with
 from mm_pipelines.delivery.removal_lists import RemovalList, remove_listed
 from mm_pipelines.lists import ListMissingError, RowSource, inspect_list
+from mm_pipelines.naming import KEY_PREFIX
 from mm_pipelines.orchestration.delivery_plans import delivery_context
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.long_waits import defer_long_waits, deferred_result
@@ -21,6 +22,7 @@ from mm_pipelines.storage import Storage
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=AUDIENCE_BY_DAY,
     deps=[custom_audience],
     group_name="delivery",
@@ -31,9 +33,9 @@ from mm_pipelines.storage import Storage
 @translate_errors
 def audience_removals(
     context: dg.AssetExecutionContext,
-    database: DatabaseResource,
-    storage: StorageResource,
-    graph_api: GraphApiResource,
+    mm_database: DatabaseResource,
+    mm_storage: StorageResource,
+    mm_graph_api: GraphApiResource,
 ) -> dg.MaterializeResult:
     """Removes the people of the day's removal lists from the audience.
 
@@ -42,7 +44,7 @@ def audience_removals(
     removal because the audience is small, its people are ``parked_people``.
     """
     partition = AudienceDay.of(context)
-    lists = _lists(partition, storage.get())
+    lists = _lists(partition, mm_storage.get())
     if not lists:
         context.log.info("There is no removal list of that day")
         return dg.MaterializeResult(metadata={"dagster/row_count": 0, "lists": 0})
@@ -52,16 +54,16 @@ def audience_removals(
         source_sha256=hashlib.sha256("".join(p.sha256 for p in lists).encode()).hexdigest(),
         paths=tuple(payload.path for payload in lists),
     )
-    throttle = graph_api.throttle_for_audience(partition.audience, database.get())
+    throttle = mm_graph_api.throttle_for_audience(partition.audience, mm_database.get())
     with (
-        defer_long_waits(context, database.get()) as attempt,
-        graph_api.client_for_audience(partition.audience, throttle) as client,
+        defer_long_waits(context, mm_database.get()) as attempt,
+        mm_graph_api.client_for_audience(partition.audience, throttle) as client,
     ):
-        delivery = delivery_context(database, storage, client, context.log.info)
+        delivery = delivery_context(mm_database, mm_storage, client, context.log.info)
         summary = remove_listed(delivery, listed)
     if attempt.deferral is not None:
         return deferred_result(attempt.deferral)
-    elsewhere = audiences_with(database.get(), storage.get(), listed.people(storage.get()))
+    elsewhere = audiences_with(mm_database.get(), mm_storage.get(), listed.people(mm_storage.get()))
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": summary.removed_people,

@@ -15,6 +15,7 @@ from mm_pipelines.assets.custom_audience import (
 from mm_pipelines.delivery import ledger
 from mm_pipelines.delivery.preview import UploadPreview, preview
 from mm_pipelines.delivery.upload import UploadSummary, upload
+from mm_pipelines.naming import KEY_PREFIX, asset_key
 from mm_pipelines.orchestration import deferrals
 from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.delivery_plans import (
@@ -69,8 +70,9 @@ class UploadConfig(dg.Config):
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=AUDIENCE_BY_DAY,
-    deps=["hashed_payload", custom_audience],
+    deps=[asset_key("hashed_payload"), custom_audience],
     group_name="delivery",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
@@ -97,10 +99,10 @@ class UploadConfig(dg.Config):
 def audience_upload(
     context: dg.AssetExecutionContext,
     config: UploadConfig,
-    database: DatabaseResource,
-    storage: StorageResource,
-    graph_api: GraphApiResource,
-    suppression: SuppressionResource,
+    mm_database: DatabaseResource,
+    mm_storage: StorageResource,
+    mm_graph_api: GraphApiResource,
+    mm_suppression: SuppressionResource,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Uploads the day's new people to the Custom Audience. No acknowledged batch is sent again.
 
@@ -110,36 +112,36 @@ def audience_upload(
     """
     partition = AudienceDay.of(context)
     plan = upload_plan(partition, accept_removals=config.accept_removals)
-    suppressed_among = partial(match_suppressed, database.get(), suppression.get())
+    suppressed_among = partial(match_suppressed, mm_database.get(), mm_suppression.get())
     if config.dry_run:
         planned = preview(
-            database.get(),
-            storage.get(),
+            mm_database.get(),
+            mm_storage.get(),
             plan,
             suppressed_among,
             minimum_upload=sending().minimum_upload,
         )
         context.log_event(_as_observation(context, planned))
-        yield _valid_at_meta(database.get(), partition)
-        yield _delivered_in_full(database.get(), partition)
+        yield _valid_at_meta(mm_database.get(), partition)
+        yield _delivered_in_full(mm_database.get(), partition)
         return
-    throttle = graph_api.throttle_for_audience(partition.audience, database.get())
+    throttle = mm_graph_api.throttle_for_audience(partition.audience, mm_database.get())
     began_at = time.monotonic()
     with (
         defer_long_waits(
-            context, database.get(), lambda: _people(database.get(), partition)
+            context, mm_database.get(), lambda: _people(mm_database.get(), partition)
         ) as attempt,
-        graph_api.client_for_audience(partition.audience, throttle) as client,
+        mm_graph_api.client_for_audience(partition.audience, throttle) as client,
     ):
-        delivery = delivery_context(database, storage, client, context.log.info)
+        delivery = delivery_context(mm_database, mm_storage, client, context.log.info)
         summary = upload(
-            delivery, plan, suppressed_among, [opt_outs(database, storage, suppression)]
+            delivery, plan, suppressed_among, [opt_outs(mm_database, mm_storage, mm_suppression)]
         )
     if attempt.deferral is not None:
         yield deferred_result(
             attempt.deferral,
-            {"people_in_audience": _people(database.get(), partition)},
-            _checks(database.get(), partition),
+            {"people_in_audience": _people(mm_database.get(), partition)},
+            _checks(mm_database.get(), partition),
         )
         return
     seconds = time.monotonic() - began_at
@@ -150,7 +152,7 @@ def audience_upload(
                 partition=partition.audience,
                 metadata={
                     **audience_metadata(summary.custom_audience, created=True),
-                    "summary": audience_summary(database.get(), partition.audience),
+                    "summary": audience_summary(mm_database.get(), partition.audience),
                 },
             )
         )
@@ -160,7 +162,7 @@ def audience_upload(
             "seconds_waited_for_throttle": round(throttle.waiting.seconds_waited, 1),
             "highest_usage_percent": throttle.waiting.highest_usage_percent,
         },
-        check_results=_checks(database.get(), partition),
+        check_results=_checks(mm_database.get(), partition),
     )
 
 

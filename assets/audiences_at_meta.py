@@ -3,6 +3,7 @@
 import dagster as dg
 
 from mm_pipelines.delivery.audit import Difference, ListedAudience, list_ad_account
+from mm_pipelines.naming import KEY_PREFIX, asset_key
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.long_waits import defer_long_waits, deferral_metadata
 from mm_pipelines.partitions import CONFIG
@@ -26,13 +27,14 @@ _COLUMNS = dg.TableSchema(
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     group_name="delivery",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
     check_specs=[
         dg.AssetCheckSpec(
             "as_we_know_them",
-            asset="audiences_at_meta",
+            asset=asset_key("audiences_at_meta"),
             description="Meta lists exactly the audiences that we deliver to, as mm.yaml describes "
             "them, and none is flagged.",
         )
@@ -41,17 +43,17 @@ _COLUMNS = dg.TableSchema(
 )
 @translate_errors
 def audiences_at_meta(
-    context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
+    context: dg.AssetExecutionContext, mm_database: DatabaseResource, mm_graph_api: GraphApiResource
 ) -> dg.MaterializeResult:
     """Lists the Messenger audiences of every ad account at Meta and compares them with ours."""
     listed: list[ListedAudience] = []
     differences: list[Difference] = []
-    with defer_long_waits(context, database.get()) as attempt:
+    with defer_long_waits(context, mm_database.get()) as attempt:
         for ad_account_id, audiences in _by_ad_account().items():
-            throttle = graph_api.throttle_for_audience(audiences[0], database.get())
+            throttle = mm_graph_api.throttle_for_audience(audiences[0], mm_database.get())
             names = {audience: CONFIG.audiences[audience].name for audience in audiences}
-            with graph_api.client_for_audience(audiences[0], throttle) as client:
-                rows, found = list_ad_account(database.get(), client, ad_account_id, names)
+            with mm_graph_api.client_for_audience(audiences[0], throttle) as client:
+                rows, found = list_ad_account(mm_database.get(), client, ad_account_id, names)
             listed += rows
             differences += found
     return dg.MaterializeResult(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from mm_pipelines.delivery.custom_audience import CustomAudience, find_or_create
+from mm_pipelines.naming import KEY_PREFIX
 from mm_pipelines.orchestration.delivery_plans import audience_spec
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.long_waits import defer_long_waits
@@ -16,6 +17,7 @@ from mm_pipelines.warehouse.database import Database
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=AUDIENCE,
     group_name="delivery",
     owners=["team:audience"],
@@ -38,22 +40,22 @@ from mm_pipelines.warehouse.database import Database
 )
 @translate_errors
 def custom_audience(
-    context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
+    context: dg.AssetExecutionContext, mm_database: DatabaseResource, mm_graph_api: GraphApiResource
 ) -> Iterator[dg.MaterializeResult]:
     """Finds the Custom Audience at Meta, or creates it once."""
     audience = single_partition(context)
-    throttle = graph_api.throttle_for_audience(audience, database.get())
+    throttle = mm_graph_api.throttle_for_audience(audience, mm_database.get())
     with (
-        defer_long_waits(context, database.get()) as attempt,
-        database.get().lock(f"audience:{audience}") as lock,
-        graph_api.client_for_audience(audience, throttle) as client,
+        defer_long_waits(context, mm_database.get()) as attempt,
+        mm_database.get().lock(f"audience:{audience}") as lock,
+        mm_graph_api.client_for_audience(audience, throttle) as client,
     ):
-        found, created = find_or_create(lock, database.get(), client, audience_spec(audience))
+        found, created = find_or_create(lock, mm_database.get(), client, audience_spec(audience))
     if attempt.deferral is None:
         yield dg.MaterializeResult(
             metadata={
                 **audience_metadata(found, created=created),
-                "summary": audience_summary(database.get(), audience),
+                "summary": audience_summary(mm_database.get(), audience),
             }
         )
 

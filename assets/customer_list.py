@@ -5,6 +5,7 @@ import dagster as dg
 from mm_pipelines.graph_api.custom_audiences import MATCH_FLOOR
 from mm_pipelines.graph_api.redaction import redact
 from mm_pipelines.lists import ListReport, inspect_list, registry
+from mm_pipelines.naming import KEY_PREFIX
 from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
@@ -14,6 +15,7 @@ _FILES_SHOWN = 100
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=AUDIENCE_BY_DAY,
     group_name="lists",
     owners=["team:audience"],
@@ -41,7 +43,7 @@ _FILES_SHOWN = 100
 )
 @translate_errors
 def customer_list(
-    context: dg.AssetExecutionContext, database: DatabaseResource
+    context: dg.AssetExecutionContext, mm_database: DatabaseResource
 ) -> dg.MaterializeResult:
     """The day's customer list, validated in its place. It is never copied.
 
@@ -51,7 +53,7 @@ def customer_list(
     partition = AudienceDay.of(context)
     audience = CONFIG.audiences[partition.audience]
     report = inspect_list(partition.customer_list, default_country=audience.default_country)
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         registry.record(connection, partition.audience, partition.day, report)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.fingerprint),

@@ -8,6 +8,7 @@ import dagster as dg
 from mm_pipelines.consent.erasure import receipts, requests
 from mm_pipelines.consent.erasure.erase import ErasurePlan, erase
 from mm_pipelines.consent.erasure.receipts import OpenEntries
+from mm_pipelines.naming import KEY_PREFIX, asset_key
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
@@ -30,6 +31,7 @@ _COLUMNS = dg.TableSchema(
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     group_name="people",
     owners=["team:audience"],
     kinds={"postgres"},
@@ -37,7 +39,7 @@ _COLUMNS = dg.TableSchema(
     check_specs=[
         dg.AssetCheckSpec(
             "answered_in_time",
-            asset="erasures",
+            asset=asset_key("erasures"),
             description="Meta answered every request of an erasure, and the files are removed.",
         )
     ],
@@ -45,9 +47,9 @@ _COLUMNS = dg.TableSchema(
 @translate_errors
 def erasures(
     context: dg.AssetExecutionContext,
-    database: DatabaseResource,
-    storage: StorageResource,
-    suppression: SuppressionResource,
+    mm_database: DatabaseResource,
+    mm_storage: StorageResource,
+    mm_suppression: SuppressionResource,
 ) -> dg.MaterializeResult:
     """Removes people named in `mm.erasure_request` from every table, and keeps receipts.
 
@@ -55,8 +57,10 @@ def erasures(
     contains no identifier: what was found where, when it was removed, and when Meta accepted each
     request. Files with hashes are immutable; `retention` removes them.
     """
-    summary = erase(database.get(), storage.get(), ErasurePlan.of(CONFIG, suppression.get()))
-    with database.get().transaction() as connection:
+    summary = erase(
+        mm_database.get(), mm_storage.get(), ErasurePlan.of(CONFIG, mm_suppression.get())
+    )
+    with mm_database.get().transaction() as connection:
         states = requests.counts(connection)
         waiting = receipts.open_entries(connection)
     context.log.info(

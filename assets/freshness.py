@@ -87,10 +87,10 @@ with warnings.catch_warnings():
         description="A list of the audience was uploaded within fresh_within of mm.yaml.",
     )
     def audience_is_fresh(
-        context: dg.AssetCheckExecutionContext, database: DatabaseResource
+        context: dg.AssetCheckExecutionContext, mm_database: DatabaseResource
     ) -> dg.AssetCheckResult:
         """Compare the audience's newest upload with mm.yaml."""
-        return _check(context, database, "audience")
+        return _check(context, mm_database, "audience")
 
     @dg.asset_check(
         asset=subscription_tokens,
@@ -99,10 +99,10 @@ with warnings.catch_warnings():
         description="The Page's tokens were pulled within fresh_within of mm.yaml.",
     )
     def page_is_fresh(
-        context: dg.AssetCheckExecutionContext, database: DatabaseResource
+        context: dg.AssetCheckExecutionContext, mm_database: DatabaseResource
     ) -> dg.AssetCheckResult:
         """Compare the Page's newest pull with mm.yaml."""
-        return _check(context, database, "page")
+        return _check(context, mm_database, "page")
 
 
 FRESHNESS_CHECKS: Final = (audience_is_fresh, page_is_fresh)

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from mm_pipelines.naming import KEY_PREFIX, asset_key
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.report import figures, growth
@@ -38,8 +39,9 @@ _COLUMNS = dg.TableSchema(
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=PAGE_BY_DAY,
-    deps=["optin_requests", "unsubscribes", "token_snapshot"],
+    deps=[asset_key("optin_requests"), asset_key("unsubscribes"), asset_key("token_snapshot")],
     group_name="people",
     owners=["team:audience"],
     kinds={"postgres"},
@@ -47,7 +49,7 @@ _COLUMNS = dg.TableSchema(
 )
 @translate_errors
 def growth_report(
-    context: dg.AssetExecutionContext, database: DatabaseResource
+    context: dg.AssetExecutionContext, mm_database: DatabaseResource
 ) -> dg.MaterializeResult:
     """Counts the Page's day and draws the 30 days up to it.
 
@@ -62,7 +64,7 @@ def growth_report(
     audiences = CONFIG.audiences_of(partition.page)
     first = partition.day - timedelta(days=DAYS_SHOWN - 1)
     now = datetime.now(UTC)
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         day = DayOfPage.at(page_id, audiences, partition.day, CONFIG.zone, now)
         growth.refresh(connection, day)
         days = growth.until(connection, page_id, partition.day, DAYS_SHOWN)

@@ -6,6 +6,7 @@ from mm_pipelines.assets.customer_list import customer_list
 from mm_pipelines.identity import KEYS
 from mm_pipelines.lists import registry as lists
 from mm_pipelines.lists.registry import ValidatedList
+from mm_pipelines.naming import KEY_PREFIX
 from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
@@ -38,6 +39,7 @@ def _column_schema(keys: tuple[str, ...]) -> dg.TableSchema:
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=AUDIENCE_BY_DAY,
     deps=[customer_list],
     code_version=rules_version(),
@@ -59,9 +61,9 @@ def _column_schema(keys: tuple[str, ...]) -> dg.TableSchema:
 @translate_errors
 def hashed_payload(
     context: dg.AssetExecutionContext,
-    database: DatabaseResource,
-    storage: StorageResource,
-    suppression: SuppressionResource,
+    mm_database: DatabaseResource,
+    mm_storage: StorageResource,
+    mm_suppression: SuppressionResource,
 ) -> dg.MaterializeResult:
     """One row per person: values normalized and SHA-256 hashed, in an immutable Parquet file.
 
@@ -69,24 +71,24 @@ def hashed_payload(
     """
     partition = AudienceDay.of(context)
     audience = CONFIG.audiences[partition.audience]
-    validated = _validated_list(database, partition)
+    validated = _validated_list(mm_database, partition)
     payload = build_hashed_payload(
         partition.customer_list,
-        storage.get(),
+        mm_storage.get(),
         folder=f"hashed_payload/{partition.audience}/{partition.day}",
         default_country=audience.default_country,
         phone_convention=validated.phone_convention,
         expected_fingerprint=validated.fingerprint,
-        suppression=SuppressionList.load(database.get(), suppression.get()),
+        suppression=SuppressionList.load(mm_database.get(), mm_suppression.get()),
     )
     quarantine.replace(
-        database.get(),
+        mm_database.get(),
         partition.audience,
         partition.day,
         "hashed_payload",
         payload.rejected_rows.frames(),
     )
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         payloads.record(
             connection,
             payloads.HashedPayload(

@@ -15,6 +15,7 @@ from mm_pipelines.match_status.assignments import Assignment
 from mm_pipelines.match_status.computation import MatchStatus
 from mm_pipelines.match_status.match_rate import LOWEST_TYPICAL, low_rate
 from mm_pipelines.match_status.observations import SessionObservation, UploadObservation
+from mm_pipelines.naming import KEY_PREFIX, asset_key
 from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
@@ -55,8 +56,9 @@ _COLUMNS = dg.TableSchema(
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=AUDIENCE_BY_DAY,
-    deps=["audience_upload"],
+    deps=[asset_key("audience_upload")],
     kinds={"postgres"},
     group_name="status",
     owners=["team:audience"],
@@ -100,7 +102,7 @@ _COLUMNS = dg.TableSchema(
 )
 @translate_errors
 def match_status(
-    context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
+    context: dg.AssetExecutionContext, mm_database: DatabaseResource, mm_graph_api: GraphApiResource
 ) -> dg.MaterializeResult:
     """Computes how far Meta has processed the day's batches, and the audience's match rate.
 
@@ -108,29 +110,29 @@ def match_status(
     settings.overdue_hours, the asset polls Meta and stores the answer beside the webhooks.
     """
     partition = AudienceDay.of(context)
-    status, assignment = _refresh(database, partition, context.run.run_id)
+    status, assignment = _refresh(mm_database, partition, context.run.run_id)
     if status.status == "overdue" and status.custom_audience_id is not None:
         context.log.warning(
             f"{partition.key} is overdue: polling Meta for the state of its uploads"
         )
         try:
-            with graph_api.client_for_audience(partition.audience) as client:
+            with mm_graph_api.client_for_audience(partition.audience) as client:
                 observation = _observe(client, status.custom_audience_id)
         except GraphApiError as error:
             # The row is correct without Meta's answer; a later run polls again.
             context.log.warning(f"Meta could not be polled: {error}")
         else:
-            with database.get().transaction() as connection:
+            with mm_database.get().transaction() as connection:
                 observations.record(connection, partition.audience, observation)
-            status, assignment = _refresh(database, partition, context.run.run_id)
-    with database.get().transaction() as connection:
+            status, assignment = _refresh(mm_database, partition, context.run.run_id)
+    with mm_database.get().transaction() as connection:
         usual = statuses.usual_rate(connection, partition.audience, partition.day)
     # The audience's own page shows what changed.
     context.log_event(
         dg.AssetObservation(
             custom_audience.key,
             partition=partition.audience,
-            metadata={"summary": audience_summary(database.get(), partition.audience)},
+            metadata={"summary": audience_summary(mm_database.get(), partition.audience)},
         )
     )
     return dg.MaterializeResult(

@@ -4,6 +4,7 @@ import dagster as dg
 
 from mm_pipelines.consent.messenger_consent import count_suppressed_recipients
 from mm_pipelines.consent.messenger_events import ConsentSummary, apply_consent_events
+from mm_pipelines.naming import KEY_PREFIX
 from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
@@ -24,6 +25,7 @@ _COLUMNS = dg.TableSchema(
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=PAGE,
     group_name="people",
     owners=["team:audience"],
@@ -41,8 +43,8 @@ _COLUMNS = dg.TableSchema(
 @translate_errors
 def messaging_optins(
     context: dg.AssetExecutionContext,
-    database: DatabaseResource,
-    suppression: SuppressionResource,
+    mm_database: DatabaseResource,
+    mm_suppression: SuppressionResource,
 ) -> dg.MaterializeResult:
     """Applies opt-ins, opt-outs and RESUME events by their own times, whatever their order.
 
@@ -51,8 +53,10 @@ def messaging_optins(
     a later time lifts the suppression, and `lifted_at` records when.
     """
     page_id = CONFIG.pages[single_partition(context)].page_id
-    summary = apply_consent_events(database.get(), page_id, context.run.run_id, suppression.get())
-    with database.get().transaction() as connection:
+    summary = apply_consent_events(
+        mm_database.get(), page_id, context.run.run_id, mm_suppression.get()
+    )
+    with mm_database.get().transaction() as connection:
         suppressed = count_suppressed_recipients(connection, page_id)
     if summary.suppressions_lifted:
         context.log.info(

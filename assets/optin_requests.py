@@ -5,6 +5,7 @@ import dagster as dg
 from mm_pipelines.consent import optin_request_ledger
 from mm_pipelines.consent.optin_request_ledger import OutcomeCount
 from mm_pipelines.consent.optin_requests import OptInPrompt, OptInSummary, send_optin_requests
+from mm_pipelines.naming import KEY_PREFIX, asset_key
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.long_waits import defer_long_waits, deferral_metadata
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
@@ -28,8 +29,9 @@ _COLUMNS = dg.TableSchema(
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=PAGE_BY_DAY,
-    deps=["conversations", "messaging_optins"],
+    deps=[asset_key("conversations"), asset_key("messaging_optins")],
     group_name="people",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
@@ -37,7 +39,7 @@ _COLUMNS = dg.TableSchema(
 )
 @translate_errors
 def optin_requests(
-    context: dg.AssetExecutionContext, database: DatabaseResource, graph_api: GraphApiResource
+    context: dg.AssetExecutionContext, mm_database: DatabaseResource, mm_graph_api: GraphApiResource
 ) -> dg.MaterializeResult:
     """Asks people who wrote to the Page within 24 hours to opt in, once per window.
 
@@ -58,14 +60,14 @@ def optin_requests(
             cta_text=page.optin.cta,
             timezone=CONFIG.timezone,
         )
-        throttle = graph_api.throttle_for_page(partition.page, database.get())
+        throttle = mm_graph_api.throttle_for_page(partition.page, mm_database.get())
         with (
-            defer_long_waits(context, database.get()) as attempt,
-            graph_api.client_for_page(partition.page, throttle) as client,
+            defer_long_waits(context, mm_database.get()) as attempt,
+            mm_graph_api.client_for_page(partition.page, throttle) as client,
         ):
-            send_optin_requests(database.get(), client, page.page_id, prompt, summary)
+            send_optin_requests(mm_database.get(), client, page.page_id, prompt, summary)
         deferral = attempt.deferral
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         of_day = optin_request_ledger.counts(
             connection, page.page_id, partition.begins_at, partition.ends_at
         )

@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from mm_pipelines.assets.subscription_tokens import subscription_tokens
+from mm_pipelines.naming import KEY_PREFIX
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
 from mm_pipelines.resources.database import DatabaseResource
@@ -45,6 +46,7 @@ class SendableTokensConfig(dg.Config):
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=PAGE,
     deps=[subscription_tokens],
     group_name="tokens",
@@ -56,8 +58,8 @@ class SendableTokensConfig(dg.Config):
 def sendable_tokens(
     context: dg.AssetExecutionContext,
     config: SendableTokensConfig,
-    database: DatabaseResource,
-    storage: StorageResource,
+    mm_database: DatabaseResource,
+    mm_storage: StorageResource,
 ) -> dg.MaterializeResult:
     """Publishes the Page's sendable tokens, at most one per person, as a file in a stable order.
 
@@ -66,12 +68,12 @@ def sendable_tokens(
     """
     page = single_partition(context)
     manifest = publish_sendable(
-        database.get(), storage.get(), page, CONFIG.pages[page].page_id, config.file_format
+        mm_database.get(), mm_storage.get(), page, CONFIG.pages[page].page_id, config.file_format
     )
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": manifest.rows,
-            "file": dg.MetadataValue.path(without_credentials(storage.get().url(manifest.path))),
+            "file": dg.MetadataValue.path(without_credentials(mm_storage.get().url(manifest.path))),
             "sha256": manifest.sha256,
             "format": manifest.format.value,
             "valid_until": manifest.valid_until,
@@ -84,9 +86,9 @@ def sendable_tokens(
     name=_CHECK,
     description="No Page's file lacks an opt-in or opt-out of more than five minutes ago.",
 )
-def opt_outs_published(database: DatabaseResource) -> dg.AssetCheckResult:
+def opt_outs_published(mm_database: DatabaseResource) -> dg.AssetCheckResult:
     """Compare the newest file of every Page with the recorded opt-ins and opt-outs."""
-    evaluation = opt_outs_are_published(database.get())
+    evaluation = opt_outs_are_published(mm_database.get())
     return dg.AssetCheckResult(
         passed=evaluation.passed, severity=evaluation.severity, description=evaluation.description
     )

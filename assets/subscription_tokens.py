@@ -8,6 +8,7 @@ from pydantic import Field
 
 from mm_pipelines.consent import follow_up_pulls
 from mm_pipelines.consent.follow_up_pulls import FOLLOW_UPS, OVERDUE_AFTER
+from mm_pipelines.naming import KEY_PREFIX, asset_key
 from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.failures import seconds_to_wait, translate_errors
 from mm_pipelines.orchestration.long_waits import defer_long_waits
@@ -77,8 +78,9 @@ class TokenPullConfig(dg.Config):
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=PAGE,
-    deps=[dg.AssetDep("match_status", partition_mapping=dg.AllPartitionMapping())],
+    deps=[dg.AssetDep(asset_key("match_status"), partition_mapping=dg.AllPartitionMapping())],
     group_name="tokens",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
@@ -113,9 +115,9 @@ class TokenPullConfig(dg.Config):
 def subscription_tokens(
     context: dg.AssetExecutionContext,
     config: TokenPullConfig,
-    database: DatabaseResource,
-    graph_api: GraphApiResource,
-    suppression: SuppressionResource,
+    mm_database: DatabaseResource,
+    mm_graph_api: GraphApiResource,
+    mm_suppression: SuppressionResource,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Pulls every token of the Page from Meta, merges and deduplicates them.
 
@@ -124,44 +126,44 @@ def subscription_tokens(
     """
     page = single_partition(context)
     page_id = CONFIG.pages[page].page_id
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         before = last_complete_pull(connection, page_id)
     try:
         with (
-            defer_long_waits(context, database.get()) as attempt,
-            graph_api.client_for_page(page) as client,
+            defer_long_waits(context, mm_database.get()) as attempt,
+            mm_graph_api.client_for_page(page) as client,
         ):
             report = pull_tokens(
                 client,
-                database.get(),
+                mm_database.get(),
                 page_id,
                 removal_share=CONFIG.settings.removal_share,
                 accept_losses=config.accept_losses,
                 deduplicate_at_meta=config.deduplicate_at_meta,
-                suppression_key=suppression.get(),
+                suppression_key=mm_suppression.get(),
             )
     except Exception as error:
         if seconds_to_wait(error, context.retry_number) is None:
-            yield _opt_outs_followed_by_pull(database, page_id)
+            yield _opt_outs_followed_by_pull(mm_database, page_id)
         raise
     if attempt.deferral is not None:
-        yield from _checks(database, page_id, None, before)
+        yield from _checks(mm_database, page_id, None, before)
         return
     context.log.info("%s tokens listed for %s", f"{report.merged.listed:,}", page)
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         counts = token_counts(connection, page_id)
     yield dg.MaterializeResult(
         metadata=_pull_metadata(report) | _count_metadata(counts),
-        check_results=_checks(database, page_id, report, before),
+        check_results=_checks(mm_database, page_id, report, before),
     )
 
 
 @dg.asset_check(
     asset=subscription_tokens, description="Every Page had a complete pull in the last three hours."
 )
-def every_page_pulled(database: DatabaseResource) -> dg.AssetCheckResult:
+def every_page_pulled(mm_database: DatabaseResource) -> dg.AssetCheckResult:
     """The age of each Page's newest complete pull."""
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         pulls = {
             page: last_complete_pull(connection, settings.page_id)
             for page, settings in CONFIG.pages.items()

@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from mm_pipelines.assets.subscription_tokens import COLUMNS, subscription_tokens
+from mm_pipelines.naming import KEY_PREFIX
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.long_waits import defer_long_waits
 from mm_pipelines.partitions import CONFIG, PAGE, single_partition
@@ -24,6 +25,7 @@ class TokenDetailsConfig(dg.Config):
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=PAGE,
     deps=[subscription_tokens],
     group_name="tokens",
@@ -37,9 +39,9 @@ class TokenDetailsConfig(dg.Config):
 def token_details(
     context: dg.AssetExecutionContext,
     config: TokenDetailsConfig,
-    database: DatabaseResource,
-    graph_api: GraphApiResource,
-    suppression: SuppressionResource,
+    mm_database: DatabaseResource,
+    mm_graph_api: GraphApiResource,
+    mm_suppression: SuppressionResource,
 ) -> Iterator[dg.MaterializeResult]:
     """Queries single tokens at Meta: near expiry, recently changed, or received by webhook.
 
@@ -47,15 +49,15 @@ def token_details(
     """
     page = single_partition(context)
     with (
-        defer_long_waits(context, database.get()) as attempt,
-        graph_api.client_for_page(page) as client,
+        defer_long_waits(context, mm_database.get()) as attempt,
+        mm_graph_api.client_for_page(page) as client,
     ):
         report = refresh_details(
             client,
-            database.get(),
+            mm_database.get(),
             CONFIG.pages[page].page_id,
             most=config.most,
-            suppression_key=suppression.get(),
+            suppression_key=mm_suppression.get(),
         )
     if attempt.deferral is not None:
         return

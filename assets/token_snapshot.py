@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from mm_pipelines.assets.subscription_tokens import subscription_tokens
+from mm_pipelines.naming import KEY_PREFIX
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -34,6 +35,7 @@ _COLUMNS = dg.TableSchema(
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=PAGE_BY_DAY,
     deps=[subscription_tokens],
     group_name="tokens",
@@ -43,7 +45,7 @@ _COLUMNS = dg.TableSchema(
 )
 @translate_errors
 def token_snapshot(
-    context: dg.AssetExecutionContext, database: DatabaseResource
+    context: dg.AssetExecutionContext, mm_database: DatabaseResource
 ) -> dg.MaterializeResult:
     """Counts the Page's tokens at the end of the day, or now if the day is today.
 
@@ -58,7 +60,7 @@ def token_snapshot(
             "longer kept, so it cannot be counted. The counts made earlier stay.",
             allow_retries=False,
         )
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         snapshot = take_snapshot(
             connection,
             CONFIG.pages[partition.page].page_id,

@@ -21,6 +21,7 @@ from mm_pipelines.delivery.errors import DeliveryError
 from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.lists.errors import ListError
 from mm_pipelines.lists.location import list_url
+from mm_pipelines.naming import KEY_PREFIX
 from mm_pipelines.orchestration.checks import partitioned_check
 from mm_pipelines.orchestration.deferrals import Deferral
 from mm_pipelines.orchestration.delivery_plans import delivery_context
@@ -56,6 +57,7 @@ _COLUMNS = dg.TableSchema(
 
 
 @dg.asset(
+    key_prefix=KEY_PREFIX,
     partitions_def=PAGE_BY_DAY,
     group_name="people",
     owners=["team:audience"],
@@ -85,10 +87,10 @@ _COLUMNS = dg.TableSchema(
 @translate_errors
 def unsubscribes(
     context: dg.AssetExecutionContext,
-    database: DatabaseResource,
-    storage: StorageResource,
-    graph_api: GraphApiResource,
-    suppression: SuppressionResource,
+    mm_database: DatabaseResource,
+    mm_storage: StorageResource,
+    mm_graph_api: GraphApiResource,
+    mm_suppression: SuppressionResource,
 ) -> dg.MaterializeResult:
     """Suppresses and unsubscribes opted-out people and removes them from the Page's audiences.
 
@@ -97,27 +99,27 @@ def unsubscribes(
     deferred, then the first other error is raised.
     """
     partition = PageDay.of(context)
-    plan = _plan(partition.page, suppression.get())
+    plan = _plan(partition.page, mm_suppression.get())
     summary = OptOutSummary()
     errors: list[Exception] = []
     with _collected(errors):
-        receive_list(database.get(), _list_url(partition), plan, partition.day, summary)
-    opt_outs = suppress(database.get(), plan, summary)
+        receive_list(mm_database.get(), _list_url(partition), plan, partition.day, summary)
+    opt_outs = suppress(mm_database.get(), plan, summary)
     if opt_outs:
         with _collected(errors):
-            throttle = graph_api.throttle_for_page(partition.page, database.get())
-            with graph_api.client_for_page(partition.page, throttle) as client:
-                unsubscribe_at_meta(database.get(), client, opt_outs, plan, summary)
+            throttle = mm_graph_api.throttle_for_page(partition.page, mm_database.get())
+            with mm_graph_api.client_for_page(partition.page, throttle) as client:
+                unsubscribe_at_meta(mm_database.get(), client, opt_outs, plan, summary)
     with _collected(errors):
-        search(database.get(), storage.get(), suppression.get())
+        search(mm_database.get(), mm_storage.get(), mm_suppression.get())
     removed = {}
-    for due in _due_cleanups(database, partition.page):
+    for due in _due_cleanups(mm_database, partition.page):
         with _collected(errors):
             removed[due.audience] = _clean_up(
-                context, partition, due, database, storage, graph_api, suppression
+                context, partition, due, mm_database, mm_storage, mm_graph_api, mm_suppression
             )
-    deferral = _defer_or_raise(context, database.get(), errors)
-    with database.get().transaction() as connection:
+    deferral = _defer_or_raise(context, mm_database.get(), errors)
+    with mm_database.get().transaction() as connection:
         states = opt_out_requests.counts(connection, plan.page_id)
         people_suppressed = suppressed.count(connection)
         search_pending = page_to_search_for(connection) is not None
@@ -131,7 +133,7 @@ def unsubscribes(
         },
         check_results=[
             _all_opt_outs_done(
-                states, _due_cleanups(database, partition.page), search_pending=search_pending
+                states, _due_cleanups(mm_database, partition.page), search_pending=search_pending
             ),
             _no_request_rejected(summary),
             _everyone_removed(parked),

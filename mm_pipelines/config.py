@@ -107,6 +107,10 @@ Duration = Annotated[
 ]
 
 
+def _key_parts(value: object) -> object:
+    return value.split("/") if isinstance(value, str) else value
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -328,6 +332,14 @@ class Config(_Model):
     timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
         "UTC", description="IANA time zone of the day partitions and of the schedules."
     )
+    asset_key_prefix: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")], ...],
+        BeforeValidator(_key_parts),
+    ] = Field(
+        (),
+        description="Prefix of every asset key, such as `marketing/messenger`, and of the names "
+        "of jobs, sensors and schedules; for a code location that also has other assets.",
+    )
     settings: Settings = Field(Settings(), description="Optional settings.")
     removals: ListSource | None = Field(
         None, description="Daily lists of people to remove from every audience."
@@ -371,6 +383,14 @@ class Config(_Model):
     def zone(self) -> ZoneInfo:
         """The time zone of the day partitions."""
         return ZoneInfo(self.timezone)
+
+    def dagster_name(self, name: str) -> str:
+        """Return the name in Dagster of a job, sensor or schedule of ours."""
+        return "_".join((*self.asset_key_prefix, name))
+
+    def asset_path(self, name: str) -> list[str]:
+        """Return the parts of the key in Dagster of an asset of ours."""
+        return [*self.asset_key_prefix, name]
 
     def page_of(self, audience: str) -> Page:
         """Return the Page of an audience."""

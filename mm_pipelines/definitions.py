@@ -2,10 +2,11 @@
 
 import dagster as dg
 
-from mm_pipelines import assets
+from mm_pipelines.asset_graph import ASSETS
 from mm_pipelines.assets.freshness import FRESHNESS_CHECKS
 from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
 from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
+from mm_pipelines.naming import KEY_PREFIX
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
@@ -34,7 +35,7 @@ from mm_pipelines.sensors import (
 )
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_package_module(assets),
+    assets=ASSETS,
     asset_checks=FRESHNESS_CHECKS,
     jobs=[daily_upload, token_refresh, daily_report, retention],
     schedules=[
@@ -60,14 +61,15 @@ defs = dg.Definitions(
         alert_sensor,
     ],
     resources={
-        "database": DatabaseResource(url=dg.EnvVar("MM_DATABASE_URL")),
-        "storage": StorageResource(base_url=dg.EnvVar("MM_STORAGE_URL")),
-        "suppression": SuppressionResource(key=dg.EnvVar("MM_SUPPRESSION_KEY")),
-        "graph_api": GraphApiResource(
+        "mm_database": DatabaseResource(url=dg.EnvVar("MM_DATABASE_URL")),
+        "mm_storage": StorageResource(base_url=dg.EnvVar("MM_STORAGE_URL")),
+        "mm_suppression": SuppressionResource(key=dg.EnvVar("MM_SUPPRESSION_KEY")),
+        "mm_graph_api": GraphApiResource(
             base_url=dg.EnvVar("MM_GRAPH_API_URL").get_value() or DEFAULT_BASE_URL,
             version=dg.EnvVar("MM_GRAPH_API_VERSION").get_value() or DEFAULT_VERSION,
         ),
     },
-    # docs/decisions/0018-in-process-executor.md
-    executor=dg.in_process_executor,
+    # docs/decisions/0018-in-process-executor.md. With a prefix, the location has other assets too,
+    # and the executor of their runs is not ours to choose.
+    executor=None if KEY_PREFIX else dg.in_process_executor,
 )

@@ -10,6 +10,7 @@ from mm_pipelines.consent import member_digests
 from mm_pipelines.consent.erasure import receipts
 from mm_pipelines.consent.erasure.erase import note_removed_files
 from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
+from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.priorities import SHARED_SLOT
 from mm_pipelines.partitions import CONFIG
@@ -25,12 +26,13 @@ ASSETS_BY_JOB: Final[Mapping[str, tuple[str, ...]]] = {
     "token_refresh": ("subscription_tokens", "token_details", "sendable_tokens"),
     "daily_report": ("token_snapshot", "growth_report"),
 }
-"""The assets that each asset job materializes."""
+"""The names of the assets that each asset job materializes."""
 
 
 daily_upload = dg.define_asset_job(
-    "daily_upload",
-    selection=dg.AssetSelection.assets(*ASSETS_BY_JOB["daily_upload"]),
+    prefixed("daily_upload"),
+    selection=select(*ASSETS_BY_JOB["daily_upload"]),
+    executor_def=dg.in_process_executor,
     tags=SHARED_SLOT,
     description=(
         "Validates, hashes and uploads one audience's list of one day, and computes its match "
@@ -39,8 +41,9 @@ daily_upload = dg.define_asset_job(
 )
 
 token_refresh = dg.define_asset_job(
-    "token_refresh",
-    selection=dg.AssetSelection.assets(*ASSETS_BY_JOB["token_refresh"]),
+    prefixed("token_refresh"),
+    selection=select(*ASSETS_BY_JOB["token_refresh"]),
+    executor_def=dg.in_process_executor,
     tags=SHARED_SLOT,
     description=(
         "Pulls one Page's subscription tokens, updates the details of single tokens, and publishes "
@@ -49,8 +52,9 @@ token_refresh = dg.define_asset_job(
 )
 
 daily_report = dg.define_asset_job(
-    "daily_report",
-    selection=dg.AssetSelection.assets(*ASSETS_BY_JOB["daily_report"]),
+    prefixed("daily_report"),
+    selection=select(*ASSETS_BY_JOB["daily_report"]),
+    executor_def=dg.in_process_executor,
     tags=SHARED_SLOT,
     description="Counts one Page's tokens and computes its growth report for one day.",
 )
@@ -59,21 +63,21 @@ daily_report = dg.define_asset_job(
 ACKNOWLEDGED_FIELDS = (UPLOAD_STATUS, *CONSENT_FIELDS, *MESSAGE_FIELDS)
 
 
-@dg.op(out=dg.Out(dg.Nothing, is_required=False))
+@dg.op(name=prefixed("remove_expired_data"), out=dg.Out(dg.Nothing, is_required=False))
 @translate_errors
 def remove_expired_data(
     context: dg.OpExecutionContext,
-    database: DatabaseResource,
-    storage: StorageResource,
-    suppression: SuppressionResource,
+    mm_database: DatabaseResource,
+    mm_storage: StorageResource,
+    mm_suppression: SuppressionResource,
 ) -> None:
     """Remove what is older than settings.retention_days and settings.payload_days."""
     now = datetime.now(UTC)
-    with database.get().transaction() as connection:
-        suppression_list.check_key(connection, suppression.get())
+    with mm_database.get().transaction() as connection:
+        suppression_list.check_key(connection, mm_suppression.get())
         files_of_erased_people = receipts.open_files(connection)
     # The former files of digests contain removed people, also where no opt-out calls for a search.
-    member_digests.refresh(database.get(), storage.get(), suppression.get())
+    member_digests.refresh(mm_database.get(), mm_storage.get(), mm_suppression.get())
     rules = RetentionRules(
         rows_before=now - timedelta(days=CONFIG.settings.retention_days),
         files_before=now - timedelta(days=CONFIG.settings.payload_days),
@@ -81,17 +85,19 @@ def remove_expired_data(
         page_ids=[page.page_id for page in CONFIG.pages.values()],
         files_not_kept=files_of_erased_people,
     )
-    removed = remove_expired(database.get(), storage.get(), rules)
-    note_removed_files(database.get(), storage.get())
+    removed = remove_expired(mm_database.get(), mm_storage.get(), rules)
+    note_removed_files(mm_database.get(), mm_storage.get())
     rows = ", ".join(f"{count:,} of mm.{table}" for table, count in removed.rows.items() if count)
     context.log.info(f"Removed {removed.files:,} files; rows: {rows or 'none'}")
 
 
 @dg.job(
+    name=prefixed("retention"),
+    executor_def=dg.in_process_executor,
     description=(
         "Removes files of hashed people after settings.payload_days, and events and people's "
         "history after settings.retention_days, unless something still needs them."
-    )
+    ),
 )
 def retention() -> None:
     """Remove expired data that nothing depends on."""

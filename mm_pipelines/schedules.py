@@ -9,12 +9,13 @@ from mm_pipelines.assets.audience_removals import audience_removals
 from mm_pipelines.assets.audiences_at_meta import audiences_at_meta
 from mm_pipelines.jobs import daily_report, daily_upload, retention, token_refresh
 from mm_pipelines.lists import RowSource
+from mm_pipelines.naming import prefixed
 from mm_pipelines.orchestration.priorities import priority_tags
 from mm_pipelines.partitions import CONFIG, AudienceDay, PageDay
 
 
 @dg.schedule(
-    name="daily_upload",
+    name=prefixed("daily_upload"),
     job=daily_upload,
     cron_schedule="0 3 * * *",
     execution_timezone=CONFIG.timezone,
@@ -42,7 +43,7 @@ def daily_upload_schedule(
 
 
 @dg.schedule(
-    name="daily_removals",
+    name=prefixed("daily_removals"),
     target=[audience_removals],
     cron_schedule="30 2 * * *",
     execution_timezone=CONFIG.timezone,
@@ -64,7 +65,7 @@ def daily_removals_schedule(
 
 
 @dg.schedule(
-    name="token_refresh",
+    name=prefixed("token_refresh"),
     job=token_refresh,
     cron_schedule="0 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -80,7 +81,7 @@ def token_refresh_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.Run
 
 
 @dg.schedule(
-    name="daily_report",
+    name=prefixed("daily_report"),
     job=daily_report,
     cron_schedule=["50 23 * * *", "15 0 * * *"],
     execution_timezone=CONFIG.timezone,
@@ -102,7 +103,7 @@ def daily_report_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunR
 
 
 audience_audit_schedule = dg.ScheduleDefinition(
-    name="audience_audit",
+    name=prefixed("audience_audit"),
     target=[audiences_at_meta],
     cron_schedule="0 6 * * *",
     execution_timezone=CONFIG.timezone,
@@ -110,7 +111,7 @@ audience_audit_schedule = dg.ScheduleDefinition(
 )
 
 access_tokens_schedule = dg.ScheduleDefinition(
-    name="access_tokens",
+    name=prefixed("access_tokens"),
     target=[access_tokens],
     cron_schedule="10 6 * * *",
     execution_timezone=CONFIG.timezone,
@@ -119,7 +120,7 @@ access_tokens_schedule = dg.ScheduleDefinition(
 )
 
 retention_schedule = dg.ScheduleDefinition(
-    name="retention",
+    name=prefixed("retention"),
     job=retention,
     cron_schedule="30 4 * * *",
     execution_timezone=CONFIG.timezone,

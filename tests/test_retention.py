@@ -236,9 +236,9 @@ def test_what_a_killed_process_left_in_the_storage_is_removed(
 def test_the_job_runs_as_the_schedule_starts_it(database_url: str, tmp_path: Path) -> None:
     result = retention.execute_in_process(
         resources={
-            "database": DatabaseResource(url=database_url),
-            "storage": StorageResource(base_url=str(tmp_path)),
-            "suppression": SuppressionResource(key="suppression key of the tests"),
+            "mm_database": DatabaseResource(url=database_url),
+            "mm_storage": StorageResource(base_url=str(tmp_path)),
+            "mm_suppression": SuppressionResource(key="suppression key of the tests"),
         },
         instance=dg.DagsterInstance.ephemeral(),
     )

@@ -39,8 +39,8 @@ class Location:
     def succeeds(self, url: str) -> bool:
         """Whether a run for the ad account and one for the Page succeed."""
         resources = {
-            "database": DatabaseResource(url=self.database.url),
-            "graph_api": GraphApiResource(base_url=url, version="v26.0"),
+            "mm_database": DatabaseResource(url=self.database.url),
+            "mm_graph_api": GraphApiResource(base_url=url, version="v26.0"),
         }
         runs = [
             dg.materialize(

@@ -96,7 +96,8 @@ def _hashed_fingerprint(environment: Environment, audience: str, day: date) -> s
     with dg.DagsterInstance.get() as instance:
         newest = instance.fetch_materializations(
             dg.AssetRecordsFilter(
-                dg.AssetKey("hashed_payload"), asset_partitions=[f"{audience}|{day}"]
+                dg.AssetKey(environment.config().asset_path("hashed_payload")),
+                asset_partitions=[f"{audience}|{day}"],
             ),
             limit=1,
         ).records

@@ -154,10 +154,15 @@ class DagsterUi:
                 run = event["message"]
         return "; ".join(steps) or run
 
-    def materialized(self, asset: str, partitions: Sequence[str]) -> dict[str, dict[str, int]]:
+    def materialized(
+        self, asset: Sequence[str], partitions: Sequence[str]
+    ) -> dict[str, dict[str, int]]:
         """The integers in the metadata of each partition's newest materialization."""
         answer = self._query(
-            _MATERIALIZED, "assetNodeOrError", asset={"path": [asset]}, partitions=list(partitions)
+            _MATERIALIZED,
+            "assetNodeOrError",
+            asset={"path": list(asset)},
+            partitions=list(partitions),
         )
         newest: dict[str, dict[str, int]] = {}
         for event in answer["assetMaterializations"]:

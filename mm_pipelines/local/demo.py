@@ -131,8 +131,10 @@ class Flow:
     def submit(self) -> str:
         """Switch the sensor on, submit the backfill and return its id."""
         self._submitted_at = time.time()
-        self._ui.start_sensor(SENSOR)
-        self._backfill_id = self._ui.launch_backfill(JOB, self._partitions)
+        self._ui.start_sensor(self._config.dagster_name(SENSOR))
+        self._backfill_id = self._ui.launch_backfill(
+            self._config.dagster_name(JOB), self._partitions
+        )
         return self._backfill_id
 
     def watch(self, seconds: float) -> Iterator[Progress]:
@@ -187,7 +189,9 @@ class Flow:
         hashed = [(row["audience"], row["day"], row["people"]) for row in partitions]
         if hashed != self._hashed:
             # Only Dagster knows the rows read; ask again only after a change.
-            materialized = self._ui.materialized("hashed_payload", self._partitions)
+            materialized = self._ui.materialized(
+                self._config.asset_path("hashed_payload"), self._partitions
+            )
             self._read = Counter()
             for numbers in materialized.values():
                 self._read.update(numbers)

@@ -4,6 +4,8 @@ import warnings
 
 import dagster as dg
 
+from mm_pipelines.naming import asset_key
+
 
 def partitioned_check(
     name: str,
@@ -23,7 +25,7 @@ def partitioned_check(
         warnings.simplefilter("ignore", category=dg.PreviewWarning)
         return dg.AssetCheckSpec(
             name,
-            asset=asset,
+            asset=asset_key(asset),
             description=description,
             blocking=blocking,
             partitions_def=partitions_def,

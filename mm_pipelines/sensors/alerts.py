@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 
 from mm_pipelines.alerts import Alert, group, send
-from mm_pipelines.jobs import ASSETS_BY_JOB
+from mm_pipelines.asset_graph import is_ours
+from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 
 URL_VARIABLE = "MM_ALERT_WEBHOOK_URL"
@@ -21,15 +22,14 @@ QUIET_FOR = timedelta(hours=1)
 """The same failure is sent once in this time. The next alert says how often it happened."""
 
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE)
-_JOBS = frozenset({*ASSETS_BY_JOB, "retention"})
 
 
 @dg.sensor(
-    name="alert_sensor",
+    name=prefixed("alert_sensor"),
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     # It requests no runs, and Dagster wants a target of every sensor.
-    target=dg.AssetSelection.assets("customer_list"),
+    target=select("customer_list"),
     description=(
         "Sends alerts about failed runs and failed checks to MM_ALERT_WEBHOOK_URL: what failed, "
         "the partitions, the next step and a link. Does nothing without the variable."
@@ -53,10 +53,7 @@ def alert_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         order_by="update_timestamp",
         ascending=True,
     )
-    ours = _our_assets(context)
-    found = group(
-        [alert for record in records for alert in _alerts(context.instance, record, ours)]
-    )
+    found = group([alert for record in records for alert in _alerts(context.instance, record)])
     held = _held(state.get("sent", {}), now)
     due = [_with_held(alert, held) for alert in found if not _is_quiet(alert, held, now)]
     if due:
@@ -70,18 +67,9 @@ def alert_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     return dg.SensorResult(skip_reason=f"{len(due)} alerts sent", cursor=cursor)
 
 
-def _our_assets(context: dg.SensorEvaluationContext) -> frozenset[dg.AssetKey]:
-    """The assets of this code location: other teams' runs are not ours to report."""
-    definition = context.repository_def
-    return frozenset(definition.asset_graph.get_all_asset_keys()) if definition else frozenset()
-
-
-def _alerts(
-    instance: dg.DagsterInstance, record: dg.RunRecord, ours: frozenset[dg.AssetKey]
-) -> Iterator[Alert]:
+def _alerts(instance: dg.DagsterInstance, record: dg.RunRecord) -> Iterator[Alert]:
     run = record.dagster_run
-    selected = run.asset_selection or frozenset()
-    if run.job_name not in _JOBS and not selected & ours:
+    if not is_ours(run):
         return
     partition = run.tags.get("dagster/partition")
     partitions = (partition,) if partition else ()

@@ -13,6 +13,7 @@ import dagster as dg
 from pydantic import BaseModel, Field, ValidationError
 
 from mm_pipelines.lists import RowSource
+from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -59,7 +60,8 @@ class Seen(BaseModel):
 
 
 @dg.sensor(
-    job_name="daily_upload",
+    name=prefixed("customer_list_sensor"),
+    job_name=prefixed("daily_upload"),
     minimum_interval_seconds=60,
     # Off by default: the sensor cannot see whether a list is still being written. Turn it on where
     # lists are put in place by a rename. The schedule works without it.
@@ -71,12 +73,12 @@ class Seen(BaseModel):
 )
 @skip_on_passing_fault
 def customer_list_sensor(
-    context: dg.SensorEvaluationContext, database: DatabaseResource
+    context: dg.SensorEvaluationContext, mm_database: DatabaseResource
 ) -> dg.SensorResult:
     """Request the upload of each list that was not uploaded in its present state."""
     return _evaluate(
         context,
-        database.get(),
+        mm_database.get(),
         asset="audience_upload",
         job="daily_upload",
         lists_of=lambda partition: [partition.customer_list],
@@ -84,7 +86,8 @@ def customer_list_sensor(
 
 
 @dg.sensor(
-    asset_selection=dg.AssetSelection.assets("audience_removals"),
+    name=prefixed("removal_list_sensor"),
+    asset_selection=select("audience_removals"),
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
@@ -94,12 +97,12 @@ def customer_list_sensor(
 )
 @skip_on_passing_fault
 def removal_list_sensor(
-    context: dg.SensorEvaluationContext, database: DatabaseResource
+    context: dg.SensorEvaluationContext, mm_database: DatabaseResource
 ) -> dg.SensorResult:
     """Request the removals of each list that was not carried out in its present state."""
     return _evaluate(
         context,
-        database.get(),
+        mm_database.get(),
         asset="audience_removals",
         job=None,
         lists_of=lambda partition: partition.removal_lists,

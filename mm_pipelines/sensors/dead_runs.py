@@ -11,7 +11,9 @@ from typing import Final, Self
 import dagster as dg
 from pydantic import BaseModel, Field
 
+from mm_pipelines.asset_graph import ASSET_KEYS, is_ours
 from mm_pipelines.jobs import ASSETS_BY_JOB
+from mm_pipelines.naming import asset_key, job_name, prefixed
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.orchestration.priorities import PRIORITY_TAG
 from mm_pipelines.resources.database import DatabaseResource
@@ -37,7 +39,8 @@ _MESSAGE: Final = "The process of this run died."
 
 
 @dg.sensor(
-    asset_selection=dg.AssetSelection.all(),
+    name=prefixed("dead_run_sensor"),
+    asset_selection=dg.AssetSelection.assets(*ASSET_KEYS),
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
@@ -47,14 +50,14 @@ _MESSAGE: Final = "The process of this run died."
 )
 @skip_on_passing_fault
 def dead_run_sensor(
-    context: dg.SensorEvaluationContext, database: DatabaseResource
+    context: dg.SensorEvaluationContext, mm_database: DatabaseResource
 ) -> dg.SensorResult:
     """Request the assets of runs that died, and report these runs as failed one tick later.
 
     A tick that dies after the report could not request them any more.
     """
     before = Cursor.of(context.cursor)
-    silent = {run.run_id: run for run in _without_lock(context, database)}
+    silent = {run.run_id: run for run in _without_lock(context, mm_database)}
     reported = [run for run_id, run in silent.items() if run_id in before.requested]
     for run in reported:
         _report(context, run)
@@ -111,7 +114,7 @@ def _without_lock(
     ours = {
         record.dagster_run.run_id: record.dagster_run
         for record in records
-        if _is_of_this_location(context, record.dagster_run)
+        if _is_of_our_location(context, record.dagster_run)
     }
     if not ours:
         return
@@ -120,7 +123,9 @@ def _without_lock(
     yield from (run for run_id, run in ours.items() if run_lock(run_id) not in held)
 
 
-def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+def _is_of_our_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+    if not is_ours(run):
+        return False
     here, origin = context.code_location_origin, run.remote_job_origin
     return (origin and origin.location_name) == (here and here.location_name)
 
@@ -133,13 +138,13 @@ def _request(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.RunRequest 
         or REQUESTED_FOR_TAG in run.tags
         or run.status is dg.DagsterRunStatus.CANCELING
         or attempt == MAX_ATTEMPTS
-        or not (run.asset_selection or run.job_name in ASSETS_BY_JOB)
+        or not (run.asset_selection or job_name(run.job_name) in ASSETS_BY_JOB)
     ):
         return None
     kept = {PRIORITY_TAG: run.tags[PRIORITY_TAG]} if PRIORITY_TAG in run.tags else {}
     return dg.RunRequest(
         run_key=f"after {run.run_id}",
-        asset_selection=[dg.AssetKey(asset) for asset in sorted(assets_of(run))],
+        asset_selection=[asset_key(asset) for asset in sorted(assets_of(run))],
         partition_key=run.tags.get(PARTITION_TAG),
         run_config=run.run_config,
         tags={**kept, ATTEMPT_TAG: str(attempt + 1)},

@@ -8,6 +8,7 @@ import dagster as dg
 from sqlalchemy import Connection
 
 from mm_pipelines.delivery import interrupted_deltas
+from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration import deferrals
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.orchestration.priorities import priority_of
@@ -37,7 +38,8 @@ _ASSETS: Final[Mapping[str, dg.PartitionsDefinition | None]] = {
 
 
 @dg.sensor(
-    asset_selection=dg.AssetSelection.assets(*_ASSETS),
+    name=prefixed("deferred_work_sensor"),
+    asset_selection=select(*_ASSETS),
     minimum_interval_seconds=EVERY_LOOP_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
@@ -47,11 +49,11 @@ _ASSETS: Final[Mapping[str, dg.PartitionsDefinition | None]] = {
 )
 @skip_on_passing_fault
 def deferred_work_sensor(
-    context: dg.SensorEvaluationContext, database: DatabaseResource
+    context: dg.SensorEvaluationContext, mm_database: DatabaseResource
 ) -> dg.SensorResult:
     """Request deferred work that is due, and open deltas that no run works on."""
     outcome = TickOutcome()
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         due = [*_deferred(connection, outcome), *_interrupted(connection)]
     current = [work for work in due if _has_partition(work)]
     return request_runs(context.instance, current, outcome).result(context)

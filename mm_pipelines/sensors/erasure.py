@@ -5,13 +5,15 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from mm_pipelines.consent.erasure import receipts
+from mm_pipelines.naming import asset_key, prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests
 
 
 @dg.sensor(
-    asset_selection=dg.AssetSelection.assets("erasures"),
+    name=prefixed("erasure_sensor"),
+    asset_selection=select("erasures"),
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
@@ -21,12 +23,12 @@ from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests
 )
 @skip_on_passing_fault
 def erasure_sensor(
-    context: dg.SensorEvaluationContext, database: DatabaseResource
+    context: dg.SensorEvaluationContext, mm_database: DatabaseResource
 ) -> dg.SensorResult:
     """Request one run for everything that is due."""
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         due_since = receipts.due_since(connection)
-    newest = context.instance.fetch_materializations(dg.AssetKey("erasures"), limit=1).records
+    newest = context.instance.fetch_materializations(asset_key("erasures"), limit=1).records
     done_at = datetime.fromtimestamp(newest[0].timestamp, UTC) if newest else None
     work = [PendingWork("erasures", "", done_at, due_since)] if due_since else []
-    return build_run_requests(context.instance, database.get(), work).result(context)
+    return build_run_requests(context.instance, mm_database.get(), work).result(context)

@@ -8,16 +8,18 @@ from mm_pipelines import alerts
 from mm_pipelines.alerts import Alert
 from mm_pipelines.assets.freshness import ASSET_BY_KIND, CHECK, describe, read_freshness
 from mm_pipelines.health import Freshness
+from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.alerts import DEFAULT_UI_URL, UI_VARIABLE, URL_VARIABLE
 
 
 @dg.sensor(
+    name=prefixed("freshness_sensor"),
     minimum_interval_seconds=300,
     default_status=dg.DefaultSensorStatus.RUNNING,
     # It requests no runs, and Dagster wants a target of every sensor.
-    target=dg.AssetSelection.assets("custom_audience"),
+    target=select("custom_audience"),
     description=(
         "Reports the check `fresh` of each audience and Page when its outcome changes: whether a "
         "list was uploaded, or tokens were pulled, within fresh_within of mm.yaml. Sends an alert "
@@ -26,11 +28,11 @@ from mm_pipelines.sensors.alerts import DEFAULT_UI_URL, UI_VARIABLE, URL_VARIABL
 )
 @skip_on_passing_fault
 def freshness_sensor(
-    context: dg.SensorEvaluationContext, database: DatabaseResource
+    context: dg.SensorEvaluationContext, mm_database: DatabaseResource
 ) -> dg.SensorResult:
     """Report the outcomes that changed since the last tick."""
     reported: dict[str, bool] = json.loads(context.cursor or "{}")
-    found = {f"{each.kind}:{each.key}": each for each in read_freshness(database.get())}
+    found = {f"{each.kind}:{each.key}": each for each in read_freshness(mm_database.get())}
     changed = [each for name, each in found.items() if reported.get(name) is not each.is_stale]
     url = dg.EnvVar(URL_VARIABLE).get_value()
     stale = [_alert(each) for each in changed if each.is_stale]

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from mm_pipelines.consent import optin_request_ledger
 from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
+from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, PageDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -21,7 +22,8 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 
 @dg.sensor(
-    asset_selection=dg.AssetSelection.assets(*_ASSETS),
+    name=prefixed("optin_sensor"),
+    asset_selection=select(*_ASSETS),
     minimum_interval_seconds=EVERY_LOOP_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
@@ -31,13 +33,13 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 )
 @skip_on_passing_fault
 def optin_sensor(
-    context: dg.SensorEvaluationContext, database: DatabaseResource
+    context: dg.SensorEvaluationContext, mm_database: DatabaseResource
 ) -> dg.SensorResult:
     """Request one run per asset and Page with something to do."""
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         due = [*_events(connection), *_people_to_ask(connection)]
     work = [work for asset in _ASSETS for work in _pending(context.instance, asset, due)]
-    return build_run_requests(context.instance, database.get(), work).result(context)
+    return build_run_requests(context.instance, mm_database.get(), work).result(context)
 
 
 def _pending(

@@ -8,6 +8,7 @@ from typing import Final
 import dagster as dg
 
 from mm_pipelines.jobs import ASSETS_BY_JOB
+from mm_pipelines.naming import asset_key, asset_name, job_name
 
 REQUESTED_FOR_TAG: Final = "mm/requested_for"
 
@@ -62,7 +63,7 @@ def last_materialized(
     instance: dg.DagsterInstance, asset: str, partition_keys: Iterable[str]
 ) -> dict[str, datetime]:
     """When each partition of an asset was last materialized; those that never were are left out."""
-    key = dg.AssetKey(asset)
+    key = asset_key(asset)
     newest = instance.get_latest_storage_id_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(partition_keys)
     )
@@ -88,8 +89,8 @@ def _tags_of(due: Collection[Work]) -> Iterable[dict[str, str | list[str]]]:
 def assets_of(run: dg.DagsterRun) -> set[str]:
     """The assets that a run materializes."""
     if run.asset_selection:
-        return {key.to_user_string() for key in run.asset_selection}
-    return set(ASSETS_BY_JOB.get(run.job_name, ()))
+        return {asset_name(key) for key in run.asset_selection}
+    return set(ASSETS_BY_JOB.get(job_name(run.job_name), ()))
 
 
 def _was_never_launched(run: dg.DagsterRun) -> bool:

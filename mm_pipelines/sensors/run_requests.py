@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from mm_pipelines.naming import asset_key, prefixed
 from mm_pipelines.orchestration import deferrals
 from mm_pipelines.orchestration.deferrals import Deferral
 from mm_pipelines.orchestration.priorities import priority_tags
@@ -40,7 +41,7 @@ class PendingWork:
     """A partition of an asset that is out of date.
 
     Attributes:
-        asset: The asset's key.
+        asset: The asset's name.
         partition_key: Empty for an asset without partitions.
         done_at: When the asset last did this partition's work. Earlier failures do not count.
         newest_at: When the newest event or change arrived that makes the work due. Failures before
@@ -163,8 +164,8 @@ def _request(work: PendingWork, attempt: int) -> dg.RunRequest:
     done_at = work.done_at.isoformat() if work.done_at else "never"
     return dg.RunRequest(
         run_key=f"{work.asset}:{work.partition_key}:{done_at}:attempt-{attempt}",
-        job_name=work.job,
-        asset_selection=None if work.job else [dg.AssetKey(work.asset)],
+        job_name=prefixed(work.job) if work.job else None,
+        asset_selection=None if work.job else [asset_key(work.asset)],
         partition_key=work.partition_key or None,
         tags={REQUESTED_FOR_TAG: work.asset, **priority_tags(work.asset)},
     )

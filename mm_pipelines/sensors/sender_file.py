@@ -5,6 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from mm_pipelines.assets.sendable_tokens import opt_outs_are_published
+from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
@@ -15,7 +16,8 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 
 @dg.sensor(
-    asset_selection=dg.AssetSelection.assets("sendable_tokens"),
+    name=prefixed("sender_file_sensor"),
+    asset_selection=select("sendable_tokens"),
     minimum_interval_seconds=EVERY_LOOP_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
@@ -25,10 +27,10 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 )
 @skip_on_passing_fault
 def sender_file_sensor(
-    context: dg.SensorEvaluationContext, database: DatabaseResource
+    context: dg.SensorEvaluationContext, mm_database: DatabaseResource
 ) -> dg.SensorResult:
     """Request every Page's file that lacks changes, and report files that lack opt-outs."""
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         due = sender_file.due(connection, list(_PAGE_KEYS))
     work = [
         PendingWork(
@@ -39,10 +41,10 @@ def sender_file_sensor(
         )
         for file in due
     ]
-    check = opt_outs_are_published(database.get())
+    check = opt_outs_are_published(mm_database.get())
     # An evaluation is stored only when the outcome changes.
     outcome = "passed" if check.passed else "failed"
-    return build_run_requests(context.instance, database.get(), work).result(
+    return build_run_requests(context.instance, mm_database.get(), work).result(
         context,
         cursor=outcome,
         evaluations=[] if outcome == (context.cursor or "passed") else [check],

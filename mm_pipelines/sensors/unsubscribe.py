@@ -16,6 +16,7 @@ from mm_pipelines.consent import (
     unsubscribe_list,
 )
 from mm_pipelines.lists.location import list_url, stat_list
+from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, FIRST_PAGE_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -30,7 +31,8 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 
 @dg.sensor(
-    asset_selection=dg.AssetSelection.assets("unsubscribes", "subscription_tokens"),
+    name=prefixed("unsubscribe_sensor"),
+    asset_selection=select("unsubscribes", "subscription_tokens"),
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
@@ -41,12 +43,12 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 )
 @skip_on_passing_fault
 def unsubscribe_sensor(
-    context: dg.SensorEvaluationContext, database: DatabaseResource
+    context: dg.SensorEvaluationContext, mm_database: DatabaseResource
 ) -> dg.SensorResult:
     """Request a run for every open step of an opt-out."""
     today = datetime.now(CONFIG.zone).date()
     notes: list[str] = []
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         steps = list(_open_steps(connection, today, notes, context.log))
         lacking = follow_up_pulls.due(
             connection,
@@ -63,7 +65,7 @@ def unsubscribe_sensor(
         )
         for pull in lacking
     ]
-    outcome = build_run_requests(context.instance, database.get(), [*opt_outs, *pulls])
+    outcome = build_run_requests(context.instance, mm_database.get(), [*opt_outs, *pulls])
     outcome.notes += notes
     return outcome.result(context)
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from mm_pipelines.match_status.due import Due, match_status_due, token_pulls_due
+from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
@@ -15,7 +16,8 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 
 @dg.sensor(
-    asset_selection=dg.AssetSelection.assets("match_status", "subscription_tokens"),
+    name=prefixed("upload_status_sensor"),
+    asset_selection=select("match_status", "subscription_tokens"),
     minimum_interval_seconds=EVERY_LOOP_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
@@ -26,10 +28,10 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 )
 @skip_on_passing_fault
 def upload_status_sensor(
-    context: dg.SensorEvaluationContext, database: DatabaseResource
+    context: dg.SensorEvaluationContext, mm_database: DatabaseResource
 ) -> dg.SensorResult:
     """Request every match status and every Page's tokens that are out of date."""
-    with database.get().transaction() as connection:
+    with mm_database.get().transaction() as connection:
         due = match_status_due(
             connection,
             list(CONFIG.audiences),
@@ -61,7 +63,7 @@ def upload_status_sensor(
         for pull in pulls
     ]
     current = [work for work in statuses if AUDIENCE_BY_DAY.has_partition_key(work.partition_key)]
-    outcome = build_run_requests(context.instance, database.get(), [*current, *tokens])
+    outcome = build_run_requests(context.instance, mm_database.get(), [*current, *tokens])
     outcome.notes += _notes(due)
     outcome.notes += [
         f"{work.partition_key} has no partition: it is before start_date in mm.yaml"

@@ -21,7 +21,7 @@ def metadata_of(database: Database, page_day: PageDay) -> dict[str, object]:
     result = dg.materialize(
         [growth_report],
         partition_key=page_day.key,
-        resources={"database": DatabaseResource(url=database.url)},
+        resources={"mm_database": DatabaseResource(url=database.url)},
     )
     (event,) = result.get_asset_materialization_events()
     return {name: entry.value for name, entry in event.materialization.metadata.items()}

@@ -47,9 +47,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def resources(database_url: str, tmp_path: Path) -> dict[str, object]:
     return {
-        "database": DatabaseResource(url=database_url),
-        "storage": StorageResource(base_url=str(tmp_path / "storage")),
-        "suppression": SuppressionResource(key="a key for the tests"),
+        "mm_database": DatabaseResource(url=database_url),
+        "mm_storage": StorageResource(base_url=str(tmp_path / "storage")),
+        "mm_suppression": SuppressionResource(key="a key for the tests"),
     }
 
 
@@ -168,7 +168,7 @@ def test_another_suppression_key_stops_the_payload(
     the_list: Path, instance: dg.DagsterInstance, resources: dict[str, object]
 ) -> None:
     assert run(instance, resources, customer_list, hashed_payload).success
-    other = {**resources, "suppression": SuppressionResource(key="another key")}
+    other = {**resources, "mm_suppression": SuppressionResource(key="another key")}
     assert "MM_SUPPRESSION_KEY" in failure_of(run(instance, other, hashed_payload))
 
 

@@ -79,8 +79,8 @@ class Run:
     def __init__(self, url: str, meta: MetaStub, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MM_SYSTEM_USER_TOKEN", "token")
         self._resources = {
-            "database": DatabaseResource(url=url),
-            "graph_api": GraphApiResource(
+            "mm_database": DatabaseResource(url=url),
+            "mm_graph_api": GraphApiResource(
                 base_url=f"http://127.0.0.1:{meta.server_port}", version="v26.0"
             ),
         }

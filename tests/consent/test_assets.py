@@ -54,10 +54,10 @@ def run(
             instance=instance,
             raise_on_error=False,
             resources={
-                "database": DatabaseResource(url=page.database.url),
-                "storage": StorageResource(base_url=str(tmp_path / "storage")),
-                "suppression": SuppressionResource(key=KEY.decode()),
-                "graph_api": GraphApiResource(base_url=page.url, version="v26.0"),
+                "mm_database": DatabaseResource(url=page.database.url),
+                "mm_storage": StorageResource(base_url=str(tmp_path / "storage")),
+                "mm_suppression": SuppressionResource(key=KEY.decode()),
+                "mm_graph_api": GraphApiResource(base_url=page.url, version="v26.0"),
             },
         )
 
@@ -76,7 +76,7 @@ def asked_for(
 
 
 def tick(page: Page, instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> dg.SensorResult:
-    resources = {"database": DatabaseResource(url=page.database.url)}
+    resources = {"mm_database": DatabaseResource(url=page.database.url)}
     with dg.build_sensor_context(instance, resources=resources) as context:
         result = sensor(context)
     assert isinstance(result, dg.SensorResult)

@@ -84,7 +84,7 @@ def test_rows_of_the_table_are_requested_and_carried_out(
     database = DatabaseResource(url=page.database.url)
 
     def requested() -> list[str]:
-        with dg.build_sensor_context(instance, resources={"database": database}) as context:
+        with dg.build_sensor_context(instance, resources={"mm_database": database}) as context:
             result = erasure_sensor(context)
         assert isinstance(result, dg.SensorResult)
         return [
@@ -103,9 +103,9 @@ def test_rows_of_the_table_are_requested_and_carried_out(
         [erasures],
         instance=instance,
         resources={
-            "database": database,
-            "storage": StorageResource(base_url=str(tmp_path)),
-            "suppression": SuppressionResource(key=KEY.decode()),
+            "mm_database": database,
+            "mm_storage": StorageResource(base_url=str(tmp_path)),
+            "mm_suppression": SuppressionResource(key=KEY.decode()),
         },
     )
     assert result.success

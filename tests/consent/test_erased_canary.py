@@ -53,10 +53,10 @@ class Installation:
         self.instance = instance
         self.storage = storage
         self.resources = {
-            "database": DatabaseResource(url=page.database.url),
-            "storage": StorageResource(base_url=str(storage)),
-            "suppression": SuppressionResource(key=KEY.decode()),
-            "graph_api": GraphApiResource(base_url=page.url, version="v26.0"),
+            "mm_database": DatabaseResource(url=page.database.url),
+            "mm_storage": StorageResource(base_url=str(storage)),
+            "mm_suppression": SuppressionResource(key=KEY.decode()),
+            "mm_graph_api": GraphApiResource(base_url=page.url, version="v26.0"),
         }
 
     def run(self, *assets: dg.AssetsDefinition, partition: str | None = None) -> None:

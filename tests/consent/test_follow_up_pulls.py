@@ -115,8 +115,8 @@ def check_of(page: Page, monkeypatch: pytest.MonkeyPatch, *, succeeds: bool) -> 
         partition_key="acme",
         raise_on_error=False,
         resources={
-            "database": DatabaseResource(url=page.database.url),
-            "graph_api": GraphApiResource(base_url=page.url, version="v26.0"),
+            "mm_database": DatabaseResource(url=page.database.url),
+            "mm_graph_api": GraphApiResource(base_url=page.url, version="v26.0"),
         },
     )
     assert result.success == succeeds

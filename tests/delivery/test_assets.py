@@ -40,10 +40,10 @@ def run(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
             instance=instance,
             raise_on_error=False,
             resources={
-                "database": DatabaseResource(url=desk.database.url),
-                "storage": StorageResource(base_url=str(tmp_path / "storage")),
-                "graph_api": GraphApiResource(base_url=desk.sandbox.url, version="v26.0"),
-                "suppression": SuppressionResource(key="the suppression key"),
+                "mm_database": DatabaseResource(url=desk.database.url),
+                "mm_storage": StorageResource(base_url=str(tmp_path / "storage")),
+                "mm_graph_api": GraphApiResource(base_url=desk.sandbox.url, version="v26.0"),
+                "mm_suppression": SuppressionResource(key="the suppression key"),
             },
             run_config={"ops": {asset.key.path[-1]: {"config": dict(config)}}} if config else None,
         )

@@ -53,10 +53,10 @@ def run(
             instance=instance,
             raise_on_error=False,
             resources={
-                "database": DatabaseResource(url=desk.database.url),
-                "storage": StorageResource(base_url=str(tmp_path / "storage")),
-                "graph_api": GraphApiResource(base_url=desk.sandbox.url, version="v26.0"),
-                "suppression": SuppressionResource(key="the suppression key"),
+                "mm_database": DatabaseResource(url=desk.database.url),
+                "mm_storage": StorageResource(base_url=str(tmp_path / "storage")),
+                "mm_graph_api": GraphApiResource(base_url=desk.sandbox.url, version="v26.0"),
+                "mm_suppression": SuppressionResource(key="the suppression key"),
             },
         )
 
@@ -68,7 +68,7 @@ def tick(desk: Desk, instance: dg.DagsterInstance) -> Callable[[], dg.SensorResu
     """Evaluate the sensor."""
 
     def evaluate() -> dg.SensorResult:
-        resources = {"database": DatabaseResource(url=desk.database.url)}
+        resources = {"mm_database": DatabaseResource(url=desk.database.url)}
         with dg.build_sensor_context(instance=instance, resources=resources) as context:
             result = deferred_work_sensor(context)
         assert isinstance(result, dg.SensorResult)

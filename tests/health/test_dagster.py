@@ -35,7 +35,7 @@ class Ticks:
 
     def reported(self) -> dict[str | None, bool]:
         """The outcomes that one more tick reports, by partition."""
-        resources = {"database": DatabaseResource(url=self._database.url)}
+        resources = {"mm_database": DatabaseResource(url=self._database.url)}
         with (
             dg.DagsterInstance.ephemeral() as instance,
             dg.build_sensor_context(
@@ -105,7 +105,7 @@ def test_the_check_of_one_audience_does_not_hide_that_of_another(database: Datab
     run = dg.Definitions(
         assets=[found_again],
         asset_checks=[audience_is_fresh],
-        resources={"database": DatabaseResource(url=database.url)},
+        resources={"mm_database": DatabaseResource(url=database.url)},
     ).resolve_implicit_global_asset_job_def()
     passed = {}
     for audience in ("acme_loyalty", "acme_newsletter"):
@@ -144,7 +144,7 @@ def test_every_access_token_is_checked_and_kept_without_its_value(
     monkeypatch.setenv("MM_SYSTEM_USER_TOKEN", "good")
     monkeypatch.setenv("ACME_PAGE_TOKEN", "soon")
     monkeypatch.setenv("GLOBEX_PAGE_TOKEN", "dead")
-    resources = {"database": DatabaseResource(url=database.url), "graph_api": graph_api}
+    resources = {"mm_database": DatabaseResource(url=database.url), "mm_graph_api": graph_api}
     (check,) = dg.materialize([access_tokens], resources=resources).get_asset_check_evaluations()
     assert not check.passed
     assert check.description is not None

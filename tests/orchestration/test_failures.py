@@ -160,17 +160,17 @@ def test_an_asset_whose_backend_is_terminated_is_computed_again(
     @dg.asset
     @translate_errors
     def fragile(
-        context: dg.AssetExecutionContext, database: DatabaseResource
+        context: dg.AssetExecutionContext, mm_database: DatabaseResource
     ) -> dg.MaterializeResult[None]:
         attempts.append(context.retry_number)
         if context.retry_number == 0:
-            terminate_backend(database.get())
-        with database.get().transaction() as connection:
+            terminate_backend(mm_database.get())
+        with mm_database.get().transaction() as connection:
             connection.execute(text("select 1"))
         return dg.MaterializeResult()
 
     result = dg.materialize(
-        [fragile], instance=instance, resources={"database": DatabaseResource(url=database_url)}
+        [fragile], instance=instance, resources={"mm_database": DatabaseResource(url=database_url)}
     )
     assert result.success
     assert attempts == [0, 1]

@@ -48,7 +48,7 @@ def put(lists: Path, content: str, *, audience: str = "acme_newsletter", days_ag
 
 
 def resources() -> dict[str, object]:
-    return {"database": DatabaseResource(url=os.environ["MM_DATABASE_URL"])}
+    return {"mm_database": DatabaseResource(url=os.environ["MM_DATABASE_URL"])}
 
 
 def tick(

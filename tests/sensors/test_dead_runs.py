@@ -30,7 +30,7 @@ class Ticks:
     def __init__(self, instance: dg.DagsterInstance, database: Database) -> None:
         self.instance = instance
         self.cursor = Cursor()
-        self._resources = {"database": DatabaseResource(url=database.url)}
+        self._resources = {"mm_database": DatabaseResource(url=database.url)}
 
     def tick(self, later: timedelta = timedelta(0)) -> list[dg.RunRequest]:
         """The requests of the next tick, which is so much later than the one before."""
@@ -66,6 +66,18 @@ class Ticks:
 def ticks(database: Database) -> Iterator[Ticks]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield Ticks(instance, database)
+
+
+def test_runs_of_another_teams_job_are_left_alone(ticks: Ticks) -> None:
+    theirs = create_run_for_test(
+        ticks.instance,
+        job_name="their_report",
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection={dg.AssetKey("their_table")},
+    )
+    for _ in range(3):
+        assert ticks.tick(DEAD_AFTER) == []
+    assert ticks.status(theirs) is dg.DagsterRunStatus.STARTED
 
 
 def test_a_dead_run_is_requested_again_and_reported_as_failed(ticks: Ticks) -> None:

@@ -46,7 +46,7 @@ class Surroundings:
         )
 
     def tick(self) -> dg.SensorResult:
-        resources = {"database": DatabaseResource(url=self.database.url)}
+        resources = {"mm_database": DatabaseResource(url=self.database.url)}
         with dg.build_sensor_context(
             instance=self._instance, cursor=self._cursor, resources=resources
         ) as context:

@@ -46,7 +46,7 @@ class Surroundings:
     def tick(self) -> dg.SensorResult:
         """Evaluate the sensor."""
         with dg.build_sensor_context(
-            instance=self.instance, resources={"database": self._resource}
+            instance=self.instance, resources={"mm_database": self._resource}
         ) as context:
             result = upload_status_sensor(context)
         assert isinstance(result, dg.SensorResult)
@@ -382,7 +382,7 @@ def test_dagster_accepts_the_requests(surroundings: Surroundings, database_url: 
     with dg.build_sensor_context(
         instance=surroundings.instance,
         repository_def=defs.get_repository_def(),
-        resources={"database": DatabaseResource(url=database_url)},
+        resources={"mm_database": DatabaseResource(url=database_url)},
     ) as context:
         requests = upload_status_sensor.evaluate_tick(context).run_requests
     assert {(r.partition_key, *(r.asset_selection or [])) for r in requests or []} == {

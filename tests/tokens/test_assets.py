@@ -45,10 +45,10 @@ def resources(
 ) -> dict[str, Any]:
     monkeypatch.setenv("ACME_PAGE_TOKEN", "page-token")
     return {
-        "database": DatabaseResource(url=database_url),
-        "graph_api": GraphApiResource(base_url=sandbox_url, version="v26.0"),
-        "storage": StorageResource(base_url=str(tmp_path)),
-        "suppression": SuppressionResource(key="suppression key of the tests"),
+        "mm_database": DatabaseResource(url=database_url),
+        "mm_graph_api": GraphApiResource(base_url=sandbox_url, version="v26.0"),
+        "mm_storage": StorageResource(base_url=str(tmp_path)),
+        "mm_suppression": SuppressionResource(key="suppression key of the tests"),
     }
 
 
