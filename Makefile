@@ -3,8 +3,26 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYVERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
+PYVERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null)
+ifeq ($(PYVERSION),)
+$(error $(PYTHON) does not run: install Python 3.11, 3.12 or 3.13, or name it, e.g. make PYTHON=python3.12)
+endif
 LOCK := requirements/py$(PYVERSION).txt
+
+define BUILD_VENV
+set -eo pipefail; \
+echo "building $(VENV) from $(LOCK)"; \
+$(PYTHON) -m venv --clear $(VENV); \
+PYTHONUNBUFFERED=1 $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r $(LOCK) \
+| while read -r step _; do \
+	case $$step in \
+		Collecting) count=$$((count + 1)); [ $$((count % 20)) -ne 0 ] || echo "  $$count packages collected" ;; \
+		Installing) echo "  installing them" ;; \
+	esac; \
+done; \
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+touch $(VENV)/.installed
+endef
 
 .PHONY: help demo test test-phones test-slow test-browser simulate up bench docs lint types imports lock clean
 
@@ -13,11 +31,13 @@ help: ## show this list
 
 # The stamp is newer than the lock and pyproject.toml exactly when the environment matches them.
 $(VENV)/.installed: $(LOCK) pyproject.toml
-	@echo "building $(VENV) from $(LOCK)"
-	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+	@test -w . || { echo "this checkout cannot be written: copy it to a folder of yours" >&2; exit 1; }
+	@exec 9>.venv.lock; \
+	if command -v flock >/dev/null && ! flock -n 9; then \
+		echo "another make builds $(VENV): waiting for it"; flock 9; \
+		[ -z "$$(find $@ -newer $(LOCK) -newer pyproject.toml 2>/dev/null)" ] || exit 0; \
+	fi; \
+	$(BUILD_VENV)
 
 requirements/py%.txt:
 	@echo "no locked dependencies for this Python ($*): use Python 3.11, 3.12 or 3.13, e.g. make PYTHON=python3.12" >&2; exit 1

@@ -1,5 +1,8 @@
 """The code location: the only module that assembles assets, jobs, schedules and sensors."""
 
+import logging
+import os
+
 import dagster as dg
 
 from mm_pipelines.asset_graph import ASSETS
@@ -33,6 +36,15 @@ from mm_pipelines.sensors import (
     unsubscribe_sensor,
     upload_status_sensor,
 )
+
+_NEEDED = ("MM_DATABASE_URL", "MM_STORAGE_URL", "MM_SUPPRESSION_KEY")
+
+# Only a warning, because the definitions are also loaded where nothing runs, such as in a check.
+if missing := [name for name in _NEEDED if not os.environ.get(name)]:
+    logging.getLogger("dagster").warning(
+        f"{', '.join(missing)} not set: every run, sensor and schedule will fail. Stop Dagster, "
+        'run eval "$(mm env)" in this shell, and start it again; `mm up` does the same.'
+    )
 
 defs = dg.Definitions(
     assets=ASSETS,

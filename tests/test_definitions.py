@@ -119,3 +119,16 @@ def test_importing_does_no_io_but_reading_the_configuration() -> None:
         cwd=Path(__file__).parent.parent,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_loading_without_the_environment_says_how_to_set_it() -> None:
+    variables = {"PATH": os.environ["PATH"], "MM_CONFIG": str(Path(__file__).parent / "mm.yaml")}
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import mm_pipelines.definitions"],
+        env=variables,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "MM_DATABASE_URL, MM_STORAGE_URL, MM_SUPPRESSION_KEY not set" in loaded.stderr
+    assert 'run eval "$(mm env)" in this shell' in loaded.stderr

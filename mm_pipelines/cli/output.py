@@ -1,5 +1,6 @@
 """The output of commands: tables, JSON, and errors without a traceback."""
 
+import errno
 import json
 import shutil
 import sys
@@ -46,12 +47,32 @@ class Commands(TyperGroup):
         except OperationalError as error:
             # The driver's own sentence names host and user; SQLAlchemy's adds the statement.
             fail(f"the database does not answer: {str(error.orig).strip()}")
+        except OSError as error:
+            fail(_about_files(error))
 
 
 def fail(message: str) -> NoReturn:
     """Print the error and exit with code 1."""
     typer.echo(f"mm: {message}", err=True)
     raise typer.Exit(1)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _about_files(error: OSError) -> str:
+    """A file cannot be read or written, and what to do."""
+    place = error.filename or "a file"
+    reason = (error.strerror or type(error).__name__).lower()
+    if error.errno in _FULL:
+        return (
+            f"{place}: {reason}. Free some space, or set MM_HOME (state) and MM_STORAGE_URL "
+            "(files) to another disk."
+        )
+    return (
+        f"{place}: {reason}. Run as the user who owns it, or set MM_HOME (state) and "
+        "MM_STORAGE_URL (files) to folders of yours."
+    )
 
 
 def show(rows: Rows, *, as_json: bool, empty: str, width: int | None = None) -> None:

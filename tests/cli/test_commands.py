@@ -239,3 +239,24 @@ def test_the_receiver_does_not_start_without_its_secret(home: Path) -> None:
 def test_replay_refuses_an_invalid_time(home: Path) -> None:
     assert mm("webhooks", "replay", "--since", "yesterday").exit_code == 2
     assert mm("webhooks", "replay", "--since", "2026-11-20").stdout.startswith("0 events")
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MM_HOME", str(tmp_path / "file/home"))
+    refused = mm("env")
+    assert refused.exit_code == 1
+    assert "not a directory. Run as the user who owns it, or set MM_HOME" in refused.stderr
+
+
+def test_a_full_disk_is_one_sentence(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MM_CONFIG", str(tmp_path / "mm.yaml"))
+    (tmp_path / ".mm.yaml.draft").symlink_to("/dev/full")
+    answers = "\n".join(["", "1", "2", *[""] * 6]) + "\n"
+    refused = CliRunner().invoke(app, ["init"], input=answers)
+    assert refused.exit_code == 1
+    assert "no space left on device. Free some space" in refused.stderr

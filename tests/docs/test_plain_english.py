@@ -23,7 +23,7 @@ BRITISH_STEMS = (
     "|util"
 )
 UNWANTED = re.compile(
-    r"\b(?:nobody|somebody|whoever|whom|stands|stood|tells|told"
+    r"\b(?:nobody|somebody|whoever|whom|stands|stood|(?:tells|told)(?! apart)"
     r"|sets? aside|settl(?:e[sd]?|ing)|(?:leav(?:es?|ing)|left) (?:\w+ ){0,3}alone"
     r"|houses?|rooms?|doors?|shel(?:f|ves)|walls?|drawers?|shores?"
     rf"|\w*(?:{BRITISH_STEMS})is(?:e[sd]?|ing|ations?)|analys(?:e[sd]?|ing)"

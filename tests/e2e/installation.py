@@ -27,9 +27,13 @@ class Installation:
             timeout=900,
         )
 
-    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+    def begin(self, *arguments: str, errors: int | None = None) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self._command(*arguments), env=self.variables, stdout=subprocess.PIPE, text=True
+            self._command(*arguments),
+            env=self.variables,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
         )
 
     def processes(self) -> list[str]:
