@@ -27,6 +27,7 @@ from mm_pipelines.orchestration.delivery_plans import (
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.long_waits import defer_long_waits, deferred_result
 from mm_pipelines.partitions import AUDIENCE_BY_DAY, AudienceDay
+from mm_pipelines.payload import quarantine
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
@@ -55,6 +56,8 @@ LEDGER_COLUMNS = dg.TableSchema(
         dg.TableColumn("acknowledged_at", "timestamptz"),
     ]
 )
+
+_ROWS_SHOWN = 100
 
 
 class UploadConfig(dg.Config):
@@ -159,6 +162,7 @@ def audience_upload(
     yield dg.MaterializeResult(
         metadata={
             **_metadata(summary, seconds),
+            **_answers_of_meta(mm_database.get(), partition),
             "seconds_waited_for_throttle": round(throttle.waiting.seconds_waited, 1),
             "highest_usage_percent": throttle.waiting.highest_usage_percent,
         },
@@ -185,6 +189,31 @@ def _metadata(summary: UploadSummary, seconds: float) -> dict[str, dg.MetadataVa
         metadata["top_up"] = dg.MetadataValue.text(summary.top_up)
     if summary.skipped:
         metadata["nothing_to_send"] = dg.MetadataValue.text(summary.skipped)
+    return metadata
+
+
+def _answers_of_meta(database: Database, partition: AudienceDay) -> dict[str, dg.MetadataValue]:
+    """What Meta answered about the partition's rows so far, by row number and without values."""
+    with database.transaction() as connection:
+        subscribers = ledger.delivered(connection, partition.audience, partition.day).subscribers
+        rejected = quarantine.find(
+            connection,
+            partition.audience,
+            partition.day,
+            _ROWS_SHOWN,
+            stage="audience_upload",
+        )
+    metadata: dict[str, dg.MetadataValue] = {}
+    if subscribers is not None:
+        metadata["subscribers_received"] = dg.MetadataValue.int(subscribers)
+    if rejected:
+        metadata["rows_rejected_at_meta"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord({"row": row.row_number, "reasons": ", ".join(row.reasons)})
+                for row in rejected
+            ],
+            dg.TableSchema([dg.TableColumn("row", "bigint"), dg.TableColumn("reasons", "text")]),
+        )
     return metadata
 
 

@@ -36,7 +36,9 @@ set reasons = case when :reason = any (known.reasons) then known.reasons
 # The rejected rows of one partition in the order of the list.
 _FIND = text("""
 select row_number, stage, reasons from mm.rejected_row
-where audience = :audience and day = :day order by row_number, stage limit :limit
+where audience = :audience and day = :day
+  and (cast(:stage as text) is null or stage = :stage)
+order by row_number, stage limit :limit
 """)
 
 # Deletes rows recorded before a time.
@@ -65,9 +67,11 @@ class RejectedRow:
     reasons: Sequence[str]
 
 
-def find(connection: Connection, audience: str, day: date, limit: int) -> list[RejectedRow]:
-    """The first rejected rows of one partition, at most ``limit``."""
-    values = {"audience": audience, "day": day, "limit": limit}
+def find(
+    connection: Connection, audience: str, day: date, limit: int, *, stage: Stage | None = None
+) -> list[RejectedRow]:
+    """The first rejected rows of one partition, at most ``limit``; of all stages or of one."""
+    values = {"audience": audience, "day": day, "limit": limit, "stage": stage}
     return [RejectedRow(*row) for row in connection.execute(_FIND, values)]
 
 

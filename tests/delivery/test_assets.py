@@ -108,6 +108,42 @@ def test_the_metadata_says_what_was_delivered(desk: Desk, run: Run) -> None:
     assert {"rows_per_second", "seconds_waited_for_throttle", "invalid_entries"} <= set(told)
 
 
+def test_rows_that_meta_cannot_decode_are_shown_by_number_and_fail_the_check(
+    desk: Desk, run: Run
+) -> None:
+    desk.publish(people(150), unhashed={7: "EMAIL"})
+    result = run(audience_upload)
+    assert not valid_at_meta(result).passed
+    *_, materialized = result.asset_materializations_for_node("audience_upload")
+    table = materialized.metadata["rows_rejected_at_meta"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [record.data["row"] for record in table.records] == [7]
+    assert materialized.metadata["subscribers_received"].value == 150
+    assert "plain7" not in said(result)
+
+
+def test_an_upload_without_subscribers_fails_the_check(desk: Desk, run: Run) -> None:
+    desk.publish(people(150))
+    desk.sandbox.post("variants", subscribers="none")
+    result = run(audience_upload)
+    assert result.success
+    check = valid_at_meta(result)
+    assert not check.passed
+    assert "150 rows and no subscriber" in str(check.description)
+    *_, materialized = result.asset_materializations_for_node("audience_upload")
+    assert materialized.metadata["subscribers_received"].value == 0
+
+
+def valid_at_meta(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+    """The outcome of this check."""
+    (found,) = [
+        check
+        for check in result.get_asset_check_evaluations()
+        if check.check_name == "valid_at_meta"
+    ]
+    return found
+
+
 def test_a_dry_run_observes_by_counts_and_sends_nothing(desk: Desk, run: Run) -> None:
     desk.publish(people(150))
 
