@@ -177,6 +177,7 @@ def _metadata(summary: UploadSummary, seconds: float) -> dict[str, dg.MetadataVa
         "new_people": dg.MetadataValue.int(summary.new_people),
         "left_out_people": dg.MetadataValue.int(summary.left_out),
         "removed_people": dg.MetadataValue.int(summary.removed_people),
+        "replaced_people": dg.MetadataValue.int(summary.replaced_people),
         "members_sent_again": dg.MetadataValue.int(summary.members_sent_again),
         "batches": dg.MetadataValue.int(summary.batches),
         "invalid_entries": dg.MetadataValue.int(summary.invalid_entries),

@@ -129,6 +129,7 @@ def _metadata(payload: HashedPayload) -> dict[str, dg.MetadataValue]:
         "rows_merged": dg.MetadataValue.int(payload.merged),
         "rows_rejected": dg.MetadataValue.int(payload.rejected),
         "rows_suppressed": dg.MetadataValue.int(payload.suppressed),
+        "rows_with_changed_phone_hash": dg.MetadataValue.int(payload.former_phones),
         "rows_with_unknown_country": dg.MetadataValue.int(payload.unknown_countries),
         "share_rejected": dg.MetadataValue.float(payload.rejected / max(payload.read, 1)),
         "rejections": dg.MetadataValue.table(

@@ -19,7 +19,7 @@ from mm_pipelines.delivery.deltas import COUNTED, Delta
 from mm_pipelines.delivery.errors import PayloadUnreadableError
 from mm_pipelines.delivery.membership import MEMBERS, Members
 from mm_pipelines.graph_api.users import SCHEMA_KEYS
-from mm_pipelines.payload.registry import HashedPayload
+from mm_pipelines.payload.registry import FORMER_PHONE, HashedPayload
 from mm_pipelines.storage import Storage
 
 
@@ -124,6 +124,19 @@ _VANISHED = f"""
 select position, is_certain, {PERSON_KEY} from ({MEMBERS}) anti join listed using ({PERSON_KEY})
 """
 
+# The members whom the list names under another hash of the phone.
+_REPLACED = f"""
+select position, is_certain, {PERSON_KEY} from ({MEMBERS})
+semi join former using ({PERSON_KEY}) anti join listed using ({PERSON_KEY})
+"""
+
+# The people of the list and the members who are not replaced.
+_REMAINING = f"""
+select {PERSON_KEY} from listed
+union all
+select {PERSON_KEY} from ({MEMBERS}) anti join gone using ({PERSON_KEY})
+"""
+
 # The members with one of the identifiers; each once, at the newest position.
 _LEAVING = f"""
 select max(position) as position, bool_or(is_certain) as is_certain, {PERSON_KEY} from (
@@ -143,7 +156,7 @@ anti join leaving_emails using ({EMAIL_KEY}) anti join leaving_phones using ({PH
 # Those who go, and which of their identifiers a person who stays has too.
 _REMOVALS = """
 with gone as materialized ({gone}),
-staying as materialized ({staying}),
+staying as ({staying}),
 shared_emails as (
     select distinct {email} from staying semi join gone using ({email})
 ),
@@ -192,6 +205,24 @@ def vanished_people(storage: Storage, payload: HashedPayload, members: Members) 
     """
     listed = {"listed": keyed(payload_people(storage, payload))}
     return _removals(storage, members, listed, _VANISHED, "from listed")
+
+
+def replaced_people(
+    storage: Storage, payload: HashedPayload, members: Members
+) -> PeopleQuery | None:
+    """The members whom the payload names under another hash of their phone; None if it names none.
+
+    Earlier rules read some phone numbers differently (docs/lists.md#phone-numbers).
+    """
+    frame = storage.scan(payload.path)
+    if FORMER_PHONE not in frame.collect_schema().names():
+        return None
+    former = _with_identity(frame).filter(pl.col(FORMER_PHONE) != "")
+    tables = {
+        "listed": keyed(payload_people(storage, payload)),
+        "former": keyed(former.select("EMAIL", PHONE=FORMER_PHONE)),
+    }
+    return _removals(storage, members, tables, _REPLACED, _REMAINING)
 
 
 def leaving_people(storage: Storage, leaving: pl.LazyFrame, members: Members) -> PeopleQuery:

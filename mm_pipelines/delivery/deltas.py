@@ -11,9 +11,9 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, text
 
 Operation = Literal["add", "remove"]
-Origin = Literal["payload", "mirror", "removals", "leavers"]
-"""Why a delta was made: a payload's new people, members that a mirrored list no longer contains, a
-removal list, or opted-out people."""
+Origin = Literal["payload", "mirror", "replaced", "removals", "leavers"]
+"""Why a delta was made: a payload's new people, members that a mirrored list no longer contains,
+members whose phone has another hash under newer rules, a removal list, or opted-out people."""
 
 Outcome = Literal["refused", "abandoned", "continued"]
 """How a delta ended that was not delivered whole: Meta refused it, a person gave it up, or another

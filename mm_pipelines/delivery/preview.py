@@ -69,6 +69,8 @@ def preview(
             new = delta_file.new_people(storage, candidates, members, leaving).count()
         if plan.mode == "mirror" and members.count:
             removed = delta_file.vanished_people(storage, payload, members).count()
+            replaced = delta_file.replaced_people(storage, payload, members)
+            removed -= replaced.count() if replaced else 0
     return UploadPreview(
         exists=target is not None,
         unfinished_rows=unfinished_rows,

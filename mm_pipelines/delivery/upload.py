@@ -11,7 +11,7 @@ from mm_pipelines.delivery.custom_audience import CustomAudience, find_or_create
 from mm_pipelines.delivery.delta_file import DeltaFile
 from mm_pipelines.delivery.deltas import Delta, NewDelta
 from mm_pipelines.delivery.due_removals import DueRemovals
-from mm_pipelines.delivery.errors import TooManyRemovalsError
+from mm_pipelines.delivery.errors import AudienceTooSmallError, TooManyRemovalsError
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.removal_lists import RemovalLists
 from mm_pipelines.delivery.removals import RemovalSource
@@ -39,6 +39,7 @@ class UploadSummary:
         new_people: Of the payload, when its delta was frozen; 0 if there was nothing new.
         left_out: People excluded because they opted out or were removed meanwhile.
         removed_people: Members that a mirrored list no longer contains.
+        replaced_people: Members removed under a hash that their phone had by earlier rules.
         members_sent_again: Rows of people who were members already, in small uploads.
         top_up: Why members were sent again, in a sentence; None if the upload is large enough.
         invalid_entries: As Meta counts them.
@@ -54,6 +55,7 @@ class UploadSummary:
     new_people: int = 0
     left_out: int = 0
     removed_people: int = 0
+    replaced_people: int = 0
     members_sent_again: int = 0
     top_up: str | None = None
     invalid_entries: int = 0
@@ -141,12 +143,14 @@ class _Delivery:
         )
         summary = UploadSummary(self._target)
         if skipped is None:
+            replaced = self._remove_replaced()
             removed = self._remove_vanished() if self._plan.mode == "mirror" else 0
             added = self._add_new()
             left_out += added.left_out
             summary = replace(
                 summary,
                 removed_people=removed,
+                replaced_people=replaced,
                 new_people=added.row_count - added.topped_up,
                 top_up=self._reason_for_top_up(added),
             )
@@ -190,6 +194,33 @@ class _Delivery:
             filled = self._top_up.with_members(file, members)
         return self._upload(filled, leaving.height)
 
+    def _remove_replaced(self) -> int:
+        """Remove members under the hash that their phone had by earlier rules.
+
+        The list has them under their new hash. If Meta refuses because too few people would be
+        left, the removal stays open and is tried again once people were added.
+        """
+        members = membership.current(self._database, self._storage, self._target.custom_audience_id)
+        people = delta_file.replaced_people(self._storage, self._payload, members)
+        if people is None or members.count == 0 or self._has_open_removal():
+            return 0
+        file = delta_file.publish(self._storage, self._target.custom_audience_id, people, IDENTITY)
+        try:
+            self._remove(file, "replaced")
+        except AudienceTooSmallError as parked:
+            self._context.say(str(parked))
+        return file.row_count
+
+    def _has_open_removal(self) -> bool:
+        with self._database.transaction() as connection:
+            target = self._target.custom_audience_id
+            return deltas.find_open(connection, target, "remove") is not None
+
+    def _remove(self, file: DeltaFile, origin: deltas.Origin) -> None:
+        with self._database.transaction() as connection:
+            delta = deltas.freeze(connection, self._new_delta("remove", origin, file))
+        self._sender.finish(delta)
+
     def _remove_vanished(self) -> int:
         """Remove the members that the list no longer contains, unless they are too many.
 
@@ -197,6 +228,9 @@ class _Delivery:
         """
         members = membership.current(self._database, self._storage, self._target.custom_audience_id)
         if members.count == 0:
+            return 0
+        if self._has_open_removal():
+            self._context.say("Members whom the list no longer contains stay: a removal is open")
             return 0
         people = delta_file.vanished_people(self._storage, self._payload, members)
         file = delta_file.publish(self._storage, self._target.custom_audience_id, people, IDENTITY)
@@ -209,9 +243,7 @@ class _Delivery:
                 "was removed. If the list is complete, launch audience_upload of this partition "
                 "with the run config accept_removals: true; if not, correct the list"
             )
-        with self._database.transaction() as connection:
-            delta = deltas.freeze(connection, self._new_delta("remove", file))
-        self._sender.finish(delta)
+        self._remove(file, "mirror")
         return file.row_count
 
     def _enlarge_split_sessions(self, *, is_current: bool) -> None:
@@ -237,7 +269,7 @@ class _Delivery:
             self._upload(filled)
 
     def _upload(self, filled: ToppedUp, left_out: int = 0) -> NewDelta:
-        new = self._new_delta("add", filled.file)
+        new = self._new_delta("add", "payload", filled.file)
         new = replace(new, left_out=left_out, topped_up=filled.members)
         with self._database.transaction() as connection:
             delta = filled.freeze(connection, new)
@@ -249,13 +281,15 @@ class _Delivery:
     def _is_same_payload(self, closed: Delta) -> bool:
         return (closed.day, closed.source_sha256) == (self._plan.day, self._payload.sha256)
 
-    def _new_delta(self, operation: deltas.Operation, file: DeltaFile) -> NewDelta:
+    def _new_delta(
+        self, operation: deltas.Operation, origin: deltas.Origin, file: DeltaFile
+    ) -> NewDelta:
         return NewDelta(
             audience=self._plan.spec.audience,
             day=self._plan.day,
             custom_audience_id=self._target.custom_audience_id,
             operation=operation,
-            origin="payload" if operation == "add" else "mirror",
+            origin=origin,
             source_sha256=self._payload.sha256,
             path=file.path,
             row_count=file.row_count,

@@ -15,6 +15,7 @@ from mm_pipelines.identity.phone import (
 from mm_pipelines.identity.rows import (
     ambiguous_phone_hashes,
     count_phone_spellings,
+    former_phone_hashes,
     normalize,
     normalize_and_hash,
     phone_readings,
@@ -31,6 +32,7 @@ __all__ = [
     "PhoneSpellings",
     "ambiguous_phone_hashes",
     "count_phone_spellings",
+    "former_phone_hashes",
     "is_blank",
     "is_phone_in_scientific_notation",
     "normalize",

@@ -126,6 +126,25 @@ def ambiguous_phone_hashes(readings: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def former_phone_hashes(readings: pl.DataFrame) -> pl.DataFrame:
+    """The hashes that earlier versions gave to phones which can be read in more than one way.
+
+    Args:
+        readings: Of ``phone_readings``.
+
+    Returns:
+        ``row`` (from 0) and ``former_phone`` (a hash).
+    """
+    first, *others = readings.columns
+    former = pl.col("libphonenumber").map_batches(sha256, return_dtype=pl.String)
+    return (
+        readings.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+        .filter(pl.any_horizontal(pl.col(first).ne_missing(pl.col(form)) for form in others))
+        .select("row", former_phone=former)
+        .filter(pl.col("former_phone") != "")
+    )
+
+
 def count_phone_spellings(
     frame: pl.DataFrame, *, default_country: str | None = None
 ) -> PhoneSpellings:

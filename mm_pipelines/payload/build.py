@@ -14,6 +14,7 @@ from mm_pipelines.lists.reading import ROW_NUMBER
 from mm_pipelines.lists.source import RowSource, RowStream
 from mm_pipelines.payload.chunk import HashedChunk, hash_chunk
 from mm_pipelines.payload.deduplication import Deduplicator, payload_schema
+from mm_pipelines.payload.registry import FORMER_PHONE
 from mm_pipelines.payload.report import HashedPayload, RejectedRows
 from mm_pipelines.scratch import ScratchFolder
 from mm_pipelines.storage import Storage
@@ -37,8 +38,9 @@ def build_hashed_payload(
 
     The file has one row per person, ordered by ``row_number``. Its columns are the schema keys that
     the list has, in the order of ``identity.KEYS``, each a hash (MADID and EXTERN_ID plain) or
-    ``""``, and ``row_number``, the row of the list it was made from. The same list gives the same
-    file. Raw values are held in memory only, one chunk at a time.
+    ``""``, and ``row_number``, the row of the list it was made from. Where earlier rules gave other
+    hashes to phones, ``former_phone`` has these. The same list gives the same file. Raw values are
+    held in memory only, one chunk at a time.
 
     Args:
         source: The list.
@@ -57,7 +59,8 @@ def build_hashed_payload(
     keys = _payload_keys(reading)
     tally = _Tally(keys)
     with ScratchFolder() as scratch:
-        people = Deduplicator(keys, scratch.path)
+        further = (FORMER_PHONE,) if "PHONE" in keys else ()
+        people = Deduplicator(keys, scratch.path, further)
         work = partial(
             hash_chunk,
             keys=keys,
@@ -76,7 +79,7 @@ def build_hashed_payload(
             )
             raise ListChangedError(source.name, "", fault)
         people.merge()
-        published = storage.publish(folder, ".parquet", partial(_write, people, keys))
+        published = storage.publish(folder, ".parquet", partial(_write, people, tally.columns))
     return HashedPayload(
         path=published.path,
         url=storage.url(published.path),
@@ -91,6 +94,7 @@ def build_hashed_payload(
         usable=tally.usable,
         blanked=tally.blanked,
         unknown_countries=tally.unknown_countries,
+        former_phones=tally.former_phones,
         rejected_rows=tally.rejected_rows(),
     )
 
@@ -103,6 +107,7 @@ class _Tally:
         self.usable = dict.fromkeys(keys, 0)
         self.blanked = dict.fromkeys(keys, 0)
         self.unknown_countries = 0
+        self.former_phones = 0
         self._rejected: list[pl.DataFrame] = []
 
     def add(self, chunk: HashedChunk) -> None:
@@ -111,9 +116,16 @@ class _Tally:
         self.suppressed += chunk.suppressed
         self._rejected.append(chunk.rejected)
         self.unknown_countries += chunk.unknown_countries
+        if FORMER_PHONE in chunk.people.columns:
+            self.former_phones += int((chunk.people[FORMER_PHONE] != "").sum())
         for total, counts in ((self.usable, chunk.usable), (self.blanked, chunk.blanked)):
             for key, count in counts.items():
                 total[key] += count
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the payload before ``row_number``."""
+        return (*self.usable, FORMER_PHONE) if self.former_phones else tuple(self.usable)
 
     def rejected_rows(self) -> RejectedRows:
         schema = {ROW_NUMBER: pl.Int64, "reasons": pl.UInt8}
@@ -127,13 +139,14 @@ def _payload_keys(reading: RowStream) -> tuple[str, ...]:
     return tuple(key for key in KEYS if key in found)
 
 
-def _write(people: Deduplicator, keys: tuple[str, ...], path: Path) -> None:
+def _write(people: Deduplicator, columns: tuple[str, ...], path: Path) -> None:
     def frames(
         _columns: list[str] | None, _predicate: pl.Expr | None, _rows: int | None, _size: int | None
     ) -> Iterator[pl.DataFrame]:
-        return people.people()
+        return (frame.select(schema.names()) for frame in people.people())
 
-    register_io_source(frames, schema=payload_schema(keys)).sink_parquet(
+    schema = payload_schema(columns)
+    register_io_source(frames, schema=schema).sink_parquet(
         path,
         compression="zstd",
         # Hashes compress to half at any level. Higher levels only take longer.

@@ -13,6 +13,7 @@ from mm_pipelines.identity import (
     DistinctCache,
     PhoneConvention,
     ambiguous_phone_hashes,
+    former_phone_hashes,
     is_phone_in_scientific_notation,
     normalize_and_hash,
     phone_readings,
@@ -20,6 +21,7 @@ from mm_pipelines.identity import (
 )
 from mm_pipelines.lists.reading import AGREED, ROW_NUMBER
 from mm_pipelines.payload.deduplication import with_person_key
+from mm_pipelines.payload.registry import FORMER_PHONE
 from mm_pipelines.payload.report import Reason
 from mm_pipelines.suppression.suppression_list import SuppressionList
 
@@ -32,7 +34,7 @@ class HashedChunk:
 
     Attributes:
         people: Accepted rows for ``Deduplicator.add``: the keys, hashed, with ``""`` for an absent
-            or unusable value.
+            or unusable value, and with PHONE the column ``FORMER_PHONE``.
         rejected: ``row_number`` and the ``Reason`` as a number, for each rejected row.
         read: Rows of the chunk.
         suppressed: Rows of opted-out people, which are excluded.
@@ -69,7 +71,7 @@ def hash_chunk(
         cache: Results for the values that the list repeats.
         suppression: Opted-out people, who are excluded.
     """
-    readings = phone_readings(chunk, default_country=default_country) if suppression else None
+    readings = phone_readings(chunk, default_country=default_country)
     hashed = normalize_and_hash(
         chunk,
         default_country=default_country,
@@ -94,6 +96,8 @@ def hash_chunk(
     people = accepted
     if suppression:
         people = _without_opted_out(accepted, chunk[ROW_NUMBER], readings, suppression)
+    if readings is not None:
+        people = _with_former_phones(people, chunk[ROW_NUMBER], readings)
     return HashedChunk(
         people=with_person_key(people, identifiers),
         rejected=rejected,
@@ -103,6 +107,18 @@ def hash_chunk(
         blanked=rows.select(_VALUES.null_count()).row(0, named=True),
         unknown_countries=hashed["COUNTRY"].null_count() if "COUNTRY" in hashed.columns else 0,
     )
+
+
+def _with_former_phones(
+    people: pl.DataFrame, row_numbers: pl.Series, readings: pl.DataFrame
+) -> pl.DataFrame:
+    former = former_phone_hashes(readings)
+    if former.is_empty():
+        return people.with_columns(pl.lit("").alias(FORMER_PHONE))
+    numbered = former.select(row_numbers.gather(former["row"]), FORMER_PHONE)
+    joined = people.join(numbered, on=ROW_NUMBER, how="left", maintain_order="left")
+    differs = pl.col(FORMER_PHONE) != pl.col("PHONE")
+    return joined.with_columns(pl.when(differs).then(FORMER_PHONE).otherwise(pl.lit("")))
 
 
 def _without_opted_out(

@@ -65,14 +65,16 @@ class Deduplicator:
     Args:
         keys: The schema keys that are columns.
         scratch: A folder for the hashed rows.
+        further: Text columns that are filled like keys but do not make a row fuller.
 
     Attributes:
         added: The rows added.
         merged: The rows merged into another row of the same person, once `merge` has run.
     """
 
-    def __init__(self, keys: Sequence[str], scratch: Path) -> None:
+    def __init__(self, keys: Sequence[str], scratch: Path, further: Sequence[str] = ()) -> None:
         self._keys = list(keys)
+        self._values = [*keys, *further]
         self._scratch = scratch
         self._files: list[Path] = []
         self._is_kept: pl.Series | None = None
@@ -80,11 +82,11 @@ class Deduplicator:
         self.merged = 0
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Add rows with ``row_number``, the keys and the column of `with_person_key`, in order."""
+        """Add rows with ``row_number``, the columns and that of `with_person_key`, in order."""
         if rows.is_empty():
             return
         path = self._scratch / f"{len(self._files)}.arrow"
-        rows.select(*self._keys, ROW_NUMBER, _KEY).write_ipc(path)
+        rows.select(*self._values, ROW_NUMBER, _KEY).write_ipc(path)
         self._files.append(path)
         self.added += rows.height
 
@@ -117,7 +119,7 @@ class Deduplicator:
             frames.execute(self._statement(_WRITE_FILLED))
 
     def people(self) -> Iterator[pl.DataFrame]:
-        """Yield one row per person, ordered by ``row_number``: the keys, then ``row_number``."""
+        """Yield one row per person, ordered by ``row_number``, which is the last column."""
         filled = pl.scan_parquet(self._filled) if self._filled.exists() else None
         for position, rows in self._chunks():
             kept = rows.drop(_KEY)
@@ -145,13 +147,13 @@ class Deduplicator:
         identifiers = [key for key in self._keys if key in IDENTIFIERS]
         person = {key: key for key in identifiers} | {
             key: f"coalesce(first_value(nullif({key}, '') ignore nulls) over fullest_first, '')"
-            for key in self._keys
+            for key in self._values
             if key not in IDENTIFIERS
         }
         return template.format(
-            columns=", ".join((*self._keys, ROW_NUMBER)),
-            values=", ".join(f"{person[key]} as {key}" for key in self._keys),
-            unchanged=" and ".join(f"people.{key} = {person[key]}" for key in self._keys),
+            columns=", ".join((*self._values, ROW_NUMBER)),
+            values=", ".join(f"{person[key]} as {key}" for key in self._values),
+            unchanged=" and ".join(f"people.{key} = {person[key]}" for key in self._values),
             identifiers=", ".join(identifiers),
             fullness=" + ".join(f"({key} <> '')::int" for key in self._keys),
             filled=self._filled,
@@ -163,6 +165,6 @@ def _mask(height: int, positions: pl.Series) -> pl.Series:
     return nowhere.scatter(positions, values=True)
 
 
-def payload_schema(keys: Sequence[str]) -> pl.Schema:
-    """Return the columns of a payload file: the keys as text, then ``row_number``."""
-    return pl.Schema({**dict.fromkeys(keys, pl.String()), ROW_NUMBER: pl.Int64()})
+def payload_schema(columns: Sequence[str]) -> pl.Schema:
+    """Return the columns of a payload file: those named, as text, then ``row_number``."""
+    return pl.Schema({**dict.fromkeys(columns, pl.String()), ROW_NUMBER: pl.Int64()})

@@ -32,6 +32,10 @@ where created_at >= :since and not exists (
 )
 """)
 
+FORMER_PHONE = "former_phone"
+"""The column with the hash that earlier rules gave to a row's phone, where it is another one. Files
+in which no row has one lack the column."""
+
 
 @dataclass(frozen=True)
 class HashedPayload:

@@ -82,6 +82,8 @@ class HashedPayload:
         blanked: Key to the number of accepted rows whose value was unusable.
         unknown_countries: Rows read whose COUNTRY is filled but not understood. Their phones are
             usable only with a country code.
+        former_phones: Accepted rows, merged ones included, whose phone had another hash under
+            earlier rules.
         rejected_rows: The rejected rows with their reasons.
     """
 
@@ -98,6 +100,7 @@ class HashedPayload:
     usable: dict[str, int]
     blanked: dict[str, int]
     unknown_countries: int
+    former_phones: int
     rejected_rows: RejectedRows = field(compare=False)
 
     @property

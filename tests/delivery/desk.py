@@ -107,6 +107,7 @@ class Desk:
         day: date = DAY,
         audience: str = SPEC.audience,
         unhashed: Mapping[int, str] | None = None,
+        former_phones: Mapping[int, str] | None = None,
         **more: str,
     ) -> HashedPayload:
         """Publish a payload of (e-mail, phone) with the same value of ``more`` keys in each row.
@@ -122,6 +123,10 @@ class Desk:
             },
             schema_overrides={"EMAIL": pl.String, "PHONE": pl.String, "row_number": pl.Int64},
         )
+
+        if former_phones:
+            former = [hashed(former_phones.get(place, "")) for place in range(len(people))]
+            frame = frame.with_columns(former_phone=pl.Series(former))
 
         for row, name in (unhashed or {}).items():
             plain = pl.when(row_number=row).then(pl.lit(f"plain{row}")).otherwise(pl.col(name))

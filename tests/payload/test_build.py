@@ -321,3 +321,22 @@ def test_people_spread_over_many_chunks_are_found_again(tmp_path: Path) -> None:
     assert people["row_number"].is_sorted()
     assert (people["FN"] == sha("ann")).sum() == 50_000
     assert people["row_number"].max() == rows
+
+
+def test_a_phone_that_earlier_rules_hashed_otherwise_keeps_that_hash_beside_it(
+    tmp_path: Path,
+) -> None:
+    built = build(
+        tmp_path,
+        "email,phone\n,4915112345678\na@b.co,+4915112345678\na@b.co,4915112345678\n,0172 1234567\n",
+        default_country="DE",
+    )
+    new, former = sha("4915112345678"), sha("494915112345678")
+    assert people_of(built).drop("row_number").rows() == [
+        ("", new, former),
+        (sha("a@b.co"), new, former),
+        ("", sha("491721234567"), ""),
+    ]
+    assert people_of(built).columns[-2:] == ["former_phone", "row_number"]
+    assert (built.keys, built.former_phones) == (("EMAIL", "PHONE"), 2)
+    assert_no_row_is_lost(built)
