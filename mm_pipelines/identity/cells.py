@@ -11,7 +11,6 @@ import polars as pl
 from mm_pipelines.identity.hashing import hashed_already
 from mm_pipelines.identity.text import put, trimmed
 
-#: Written-out nulls of databases and languages, and the errors that spreadsheets leave in a cell.
 WRITTEN_OUT_NULLS = frozenset(
     {
         "null", "(null)", "<null>", "none", "nan", "n/a", "<na>", "nil", "undefined", "\\n",
@@ -20,6 +19,8 @@ WRITTEN_OUT_NULLS = frozenset(
         "#error!", "#spill!", "#calc!", "#getting_data",
     }
 )  # fmt: skip
+"""Written-out nulls of databases and languages, and the errors that spreadsheets leave in a
+cell."""
 _NULLS = sorted(WRITTEN_OUT_NULLS)
 
 

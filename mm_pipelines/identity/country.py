@@ -11,14 +11,13 @@ from mm_pipelines.identity.cells import outcome
 
 _CODE_LETTERS = 2
 
-#: Codes that ISO 3166 does not assign, but CLDR and libphonenumber use: Ascension, Tristan da Cunha
-#: and Kosovo.
 _NOT_IN_ISO = ("ac", "ta", "xk")
+"""Codes that ISO 3166 does not assign, but CLDR and libphonenumber use: Ascension, Tristan da Cunha
+and Kosovo."""
 
-#: CLDR's locales of a language in one region repeat the language's own names.
 _OF_A_REGION = re.compile(r"_([A-Z]{2}|\d{3})(_|$)")
+"""CLDR's locales of a language in one region repeat the language's own names."""
 
-#: Names that people write and ISO 3166 does not list.
 _ALSO_CALLED = {
     "uk": "gb", "greatbritain": "gb", "britain": "gb", "england": "gb", "scotland": "gb",
     "wales": "gb", "northernireland": "gb", "unitedkingdomofgreatbritain": "gb",
@@ -42,6 +41,7 @@ _ALSO_CALLED = {
     "danmark": "dk", "suomi": "fi", "ceskarepublika": "cz", "magyarorszag": "hu",
     "romania": "ro", "uae": "ae", "ksa": "sa", "turkiye": "tr", "mexico": "mx",
 }  # fmt: skip
+"""Names that people write and ISO 3166 does not list."""
 
 
 def country(value: pl.Expr) -> pl.Expr:

@@ -6,8 +6,8 @@ import polars as pl
 
 from mm_pipelines.identity.text import put
 
-#: Distinct cells of one column. A larger table costs more than it saves.
 _MOST_CACHED = 100_000
+"""Distinct cells of one column. A larger table costs more than it saves."""
 _CACHED = "cached"
 
 

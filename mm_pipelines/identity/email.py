@@ -11,11 +11,11 @@ from mm_pipelines.identity.text import lower, trimmed
 _LABEL = r"[^\s@,;:<>()\[\]\\\".\x00-\x1f]+"
 _LOCAL = r"[^\s@,;:<>()\[\]\\\"\x00-\x1f]+"
 
-#: One ``@``, a domain of two labels or more, no white space and no separator of addresses.
 ADDRESS_PATTERN = rf"^{_LOCAL}@{_LABEL}(?:\.{_LABEL})+$"
+"""One ``@``, a domain of two labels or more, no white space and no separator of addresses."""
 
-#: Addresses that need only to be trimmed and set in lower case.
 PLAIN_ADDRESS_PATTERN = r"^[a-z0-9._%+\-]+@(?:[a-z0-9\-]+\.)+[a-z0-9\-]+$"
+"""Addresses that need only to be trimmed and set in lower case."""
 
 
 def email(value: pl.Expr) -> pl.Expr:

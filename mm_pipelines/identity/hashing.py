@@ -5,8 +5,8 @@ from polars_hash import CryptographicHashingNameSpace
 
 from mm_pipelines.identity.text import trimmed
 
-#: A value that the list already holds as a hash.
 HASHED_PATTERN = r"^[0-9a-fA-F]{64}$"
+"""A value that the list already holds as a hash."""
 HASH_DIGITS = 64
 
 

@@ -9,9 +9,9 @@ import polars as pl
 from mm_pipelines.identity.cells import outcome
 from mm_pipelines.identity.text import composed
 
-#: Names that need only to be trimmed and set in lower case; written-out nulls match too. The
-#: letters with accents are single code points, which NFC does not change.
 PLAIN_NAME_PATTERN = r"^[a-z0-9\x{DF}-\x{F6}\x{F8}-\x{17F}\x{1EA0}-\x{1EFF}]+$"
+"""Names that need only to be trimmed and set in lower case; written-out nulls match too. The
+letters with accents are single code points, which NFC does not change."""
 
 _NOT_LETTERS = r"[^\p{L}\p{M}\p{N}]+"
 

@@ -45,8 +45,8 @@ _PLAIN_PATTERNS = {
     "LN": names.PLAIN_NAME_PATTERN,
     "FN": names.PLAIN_NAME_PATTERN,
 }
-#: Nearly every row has another value, so a cache would not help.
 _MOSTLY_DISTINCT = frozenset({"EMAIL", "MADID", "EXTERN_ID"})
+"""Nearly every row has another value, so a cache would not help."""
 
 
 def normalize(

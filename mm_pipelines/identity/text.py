@@ -2,7 +2,6 @@
 
 import polars as pl
 
-#: White space of every script, and the invisible marks that copied cells often carry.
 INVISIBLE = "".join(
     map(
         chr,
@@ -12,6 +11,7 @@ INVISIBLE = "".join(
         ],
     )
 )  # fmt: skip
+"""White space of every script, and the invisible marks that copied cells often carry."""
 
 
 def trimmed(value: pl.Expr) -> pl.Expr:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from mm_pipelines.identity import COLUMNS, IDENTIFIERS
 from mm_pipelines.lists.errors import ListHeaderError
 
-#: Per key its headers, the best first. A blank cell is filled from the next column of its key.
 KNOWN_HEADERS: dict[str, tuple[str, ...]] = {
     "EMAIL": (
         "email", "emailaddress", "emailid", "mail", "emailaddr", "primaryemail", "customeremail",
@@ -53,6 +52,7 @@ KNOWN_HEADERS: dict[str, tuple[str, ...]] = {
     "EXTERN_ID": ("externid", "externalid"),
     "DOB": ("dob", "dateofbirth", "birthdate", "birthday"),
 }  # fmt: skip
+"""Per key its headers, the best first. A blank cell is filled from the next column of its key."""
 
 
 # Personal values that no column name looks like: an e-mail address, a phone number, a hash.

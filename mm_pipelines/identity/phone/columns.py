@@ -27,9 +27,9 @@ FORMS = ("international", "national", "libphonenumber")
 
 _SEPARATORS = [" ", "(", ")", ".", "-", "/"]
 _LONGEST_TEXT = 250  # libphonenumber reads no longer text
-#: Leading digits of a shape at the first attempt, the second and so on. Three are enough for a
-#: country code, six for one behind an international prefix, more for patterns of national numbers.
 _LEADING_DIGITS = (3, 6, 8, 10)
+"""Leading digits of a shape at the first attempt, the second and so on. Three are enough for a
+country code, six for one behind an international prefix, more for patterns of national numbers."""
 
 # Before the first digit or plus sign nothing counts, and trailing signs do not.
 _BEFORE = r"^[^+\x{FF0B}\p{Nd}]+"

@@ -17,10 +17,10 @@ Spelling = Literal["international", "national"]
 _HASHED = re.compile(r"[0-9a-fA-F]{64}")
 _FIRST_SIGN = re.compile(r"[+\uff0b\d]")
 _ZERO_ZERO = re.compile(r"^0[^0-9+]*0")
-#: A number column that became decimal: one run of digits, then nothing but zeros.
 _DECIMAL_ZEROS = re.compile(r"^([^0-9]*[0-9]+)\.0+([\s\"']*)$")
-#: What the columnar code reads as an integer; only such numbers count for a list's convention.
+"""A number column that became decimal: one run of digits, then nothing but zeros."""
 _PLAIN = re.compile(r"[0-9 ().\-/]+")
+"""What the columnar code reads as an integer; only such numbers count for a list's convention."""
 _SCIENTIFIC = re.compile(r"^[\s='\"+]*[0-9]+([.,][0-9]+)?[eE]\+?[0-9]{1,3}[\s\"']*$")
 
 

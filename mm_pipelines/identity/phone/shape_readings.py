@@ -26,8 +26,8 @@ from mm_pipelines.identity.phone.numbering_plan import (
 )
 from mm_pipelines.identity.phone.reference import Spelling
 
-#: The number of digits that a shape can have.
 SHORTEST, LONGEST = 3, 18
+"""The number of digits that a shape can have."""
 
 _SHORTEST_NATIONAL, _LONGEST_NATIONAL = 2, 17
 _Answer = TypeVar("_Answer")
