@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mm_pipelines.cli.output import fail
+from mm_pipelines.cli.output import fail, working
 
 if TYPE_CHECKING:
     from mm_pipelines.local.postgres import EmbeddedPostgres
@@ -51,7 +51,8 @@ def backup(
     postgres = environment.postgres()
     with postgres.running() if postgres is not None else contextlib.nullcontext():
         url = Database(environment.database_url()).url
-        dump.backup(url, file, environment.postgres_binaries)
+        with working(f"backing up to {file}"):
+            dump.backup(url, file, environment.postgres_binaries)
     key = "MM_SUPPRESSION_KEY"
     if environment.external_suppression_key is None:
         key = str(environment.home / "suppression.key")
@@ -82,7 +83,8 @@ def restore(
         _replace_unreadable_data(postgres)
     with postgres.running() if postgres is not None else contextlib.nullcontext():
         database = Database(environment.database_url())
-        dump.restore(database.url, file, environment.postgres_binaries, replace=replace)
+        with working(f"restoring {file}"):
+            dump.restore(database.url, file, environment.postgres_binaries, replace=replace)
         try:
             revision = migrate.upgrade(database)
         finally:

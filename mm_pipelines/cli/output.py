@@ -5,12 +5,14 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -73,6 +75,19 @@ def _about_files(error: OSError) -> str:
         f"{place}: {reason}. Run as the user who owns it, or set MM_HOME (state) and "
         "MM_STORAGE_URL (files) to folders of yours."
     )
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show at a terminal what a long command does, and for how long; a pipe shows nothing."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn(what), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task("", total=None)
+        yield
 
 
 def show(rows: Rows, *, as_json: bool, empty: str, width: int | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mm_pipelines.cli.embedded_database import open_database
-from mm_pipelines.cli.output import fail
+from mm_pipelines.cli.output import fail, working
 from mm_pipelines.cli.selection import Selection
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def report(
         if audience is not None:
             summary = summarize(connection, audience)
             pages = [replace(section, audiences=[summary]) for section in pages]
-    output.write_text(as_html(pages, datetime.now(UTC)), encoding="utf-8")
+    with working(f"drawing {output}"):
+        output.write_text(as_html(pages, datetime.now(UTC)), encoding="utf-8")
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {len(pages)} Pages")
 
 

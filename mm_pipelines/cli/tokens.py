@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mm_pipelines.cli.embedded_database import open_database
-from mm_pipelines.cli.output import fail
+from mm_pipelines.cli.output import fail, working
 from mm_pipelines.cli.selection import require_page
 
 app = typer.Typer(no_args_is_help=True, help="Subscription tokens.")
@@ -39,5 +39,6 @@ def export(
         if output is None:
             copy_sendable(database, page_id, sys.stdout)
             return
-        count = export_sendable(database, page_id, output, formats[output.suffix])
+        with working(f"writing {output}"):
+            count = export_sendable(database, page_id, output, formats[output.suffix])
     typer.echo(f"{count:,} tokens in {output}", err=True)
