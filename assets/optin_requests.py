@@ -3,6 +3,8 @@
 import dagster as dg
 
 from mm_pipelines.consent import optin_request_ledger
+from mm_pipelines.consent.conversations import count_inside_window
+from mm_pipelines.consent.messenger_events import apply_messages
 from mm_pipelines.consent.optin_request_ledger import OutcomeCount
 from mm_pipelines.consent.optin_requests import OptInPrompt, OptInSummary, send_optin_requests
 from mm_pipelines.naming import KEY_PREFIX, asset_key
@@ -11,6 +13,7 @@ from mm_pipelines.orchestration.long_waits import defer_long_waits, deferral_met
 from mm_pipelines.partitions import CONFIG, PAGE_BY_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.suppression import SuppressionResource
 
 _COLUMNS = dg.TableSchema(
     [
@@ -31,7 +34,7 @@ _COLUMNS = dg.TableSchema(
 @dg.asset(
     key_prefix=KEY_PREFIX,
     partitions_def=PAGE_BY_DAY,
-    deps=[asset_key("conversations"), asset_key("messaging_optins")],
+    deps=[asset_key("messaging_optins")],
     group_name="people",
     owners=["team:audience"],
     kinds={"meta", "postgres"},
@@ -39,16 +42,23 @@ _COLUMNS = dg.TableSchema(
 )
 @translate_errors
 def optin_requests(
-    context: dg.AssetExecutionContext, mm_database: DatabaseResource, mm_graph_api: GraphApiResource
+    context: dg.AssetExecutionContext,
+    mm_database: DatabaseResource,
+    mm_graph_api: GraphApiResource,
+    mm_suppression: SuppressionResource,
 ) -> dg.MaterializeResult:
     """Asks people who wrote to the Page within 24 hours to opt in, once per window.
 
+    First it records in `mm.conversation` who wrote and when. The content of messages is not stored.
     The same title is sent to a person once a week at most. People with a live token and opted-out
     people are excluded. Each request is reserved before it is sent, so two runs cannot ask the same
     person; a request whose answer was lost counts as sent.
     """
     partition = PageDay.of(context)
     page = CONFIG.pages[partition.page]
+    messages = apply_messages(
+        mm_database.get(), page.page_id, context.run.run_id, mm_suppression.get()
+    )
     summary, deferral = OptInSummary(), None
     if page.optin is None:
         context.log.info(f"pages.{partition.page}.optin is not set in mm.yaml: no request is sent")
@@ -71,8 +81,12 @@ def optin_requests(
         of_day = optin_request_ledger.counts(
             connection, page.page_id, partition.begins_at, partition.ends_at
         )
+        people = {
+            "messages": messages,
+            "people_inside_the_window": count_inside_window(connection, page.page_id),
+        }
     return dg.MaterializeResult(
-        metadata={**deferral_metadata(deferral), **_metadata(summary, of_day)}
+        metadata={**deferral_metadata(deferral), **people, **_metadata(summary, of_day)}
     )
 
 

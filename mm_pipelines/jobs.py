@@ -9,7 +9,7 @@ import dagster as dg
 from mm_pipelines.consent import member_digests
 from mm_pipelines.consent.erasure import receipts
 from mm_pipelines.consent.erasure.erase import note_removed_files
-from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS
+from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS, apply_messages
 from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.priorities import SHARED_SLOT
@@ -59,7 +59,8 @@ daily_report = dg.define_asset_job(
     description="Counts one Page's tokens and computes its growth report for one day.",
 )
 
-# Each field is acknowledged by exactly one asset: match_status, messaging_optins, conversations.
+# Each field is acknowledged by one asset: match_status, messaging_optins, optin_requests. For
+# Pages without `optin`, retention acknowledges messages.
 ACKNOWLEDGED_FIELDS = (UPLOAD_STATUS, *CONSENT_FIELDS, *MESSAGE_FIELDS)
 
 
@@ -76,6 +77,9 @@ def remove_expired_data(
     with mm_database.get().transaction() as connection:
         suppression_list.check_key(connection, mm_suppression.get())
         files_of_erased_people = receipts.open_files(connection)
+    for page in CONFIG.pages.values():
+        if page.optin is None:
+            apply_messages(mm_database.get(), page.page_id, context.run_id, mm_suppression.get())
     # The former files of digests contain removed people, also where no opt-out calls for a search.
     member_digests.refresh(mm_database.get(), mm_storage.get(), mm_suppression.get())
     rules = RetentionRules(

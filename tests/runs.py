@@ -3,9 +3,13 @@
 from datetime import timedelta
 
 import dagster as dg
+from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.runs.schema import RunsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.test_utils import create_run_for_test
+from dagster._serdes import deserialize_value, serialize_value
 
 from mm_pipelines.sensors.run_records import REQUESTED_FOR_TAG
 from mm_pipelines.sensors.run_requests import MAX_ATTEMPTS
@@ -30,3 +34,29 @@ def changed_earlier(instance: dg.DagsterInstance, by: timedelta) -> None:
         at = (record.update_timestamp - by).replace(tzinfo=None)
         with storage.connect() as connection:
             connection.execute(RunsTable.update().values(update_timestamp=at))
+
+
+def recorded_earlier(instance: dg.DagsterInstance, by: timedelta) -> None:
+    """Move every run and every event back in time."""
+    changed_earlier(instance, by)
+    runs = instance.run_storage
+    assert isinstance(runs, SqlRunStorage)
+    for record in instance.get_run_records():
+        at = (record.create_timestamp - by).replace(tzinfo=None)
+        with runs.connect() as connection:
+            connection.execute(
+                RunsTable.update()
+                .where(RunsTable.c.run_id == record.dagster_run.run_id)
+                .values(create_timestamp=at)
+            )
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage)
+    with storage.index_connection() as connection:
+        for row in connection.execute(SqlEventLogStorageTable.select()).all():
+            event = deserialize_value(row.event, EventLogEntry)
+            earlier = event._replace(timestamp=event.timestamp - by.total_seconds())
+            connection.execute(
+                SqlEventLogStorageTable.update()
+                .where(SqlEventLogStorageTable.c.id == row.id)
+                .values(event=serialize_value(earlier))
+            )

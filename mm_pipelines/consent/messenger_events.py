@@ -36,7 +36,7 @@ CONSENT_FIELDS = ("messaging_optins", "messaging_optouts")
 """The fields that `messaging_optins` acknowledges."""
 
 MESSAGE_FIELDS = ("messages", "messaging_postbacks", "messaging_referrals")
-"""The fields that `conversations` acknowledges: each opens the 24-hour window."""
+"""The fields that `optin_requests` acknowledges: each opens the 24-hour window."""
 
 _EVENTS_AT_ONCE = 5_000
 _LONGEST_IDENTIFIER = 512

@@ -23,7 +23,6 @@ _BY_ASSET: Final = {
     "erasures": OPT_OUTS,
     "audience_removals": OPT_OUTS,
     "messaging_optins": OPT_OUTS,  # STOP arrives by this webhook field
-    "conversations": OPT_OUTS,  # a written STOP arrives by this one
     "sendable_tokens": SENDER_FILES,
     "match_status": STATUS,
     "subscription_tokens": PULLS,

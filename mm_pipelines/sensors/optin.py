@@ -1,7 +1,7 @@
 """Requests the assets that handle what people do on Messenger."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from sqlalchemy import Connection
@@ -16,8 +16,11 @@ from mm_pipelines.sensors.run_records import last_materialized
 from mm_pipelines.sensors.run_requests import EVERY_LOOP_SECONDS, PendingWork, build_run_requests
 from mm_pipelines.webhooks import page_event
 
-_ACKNOWLEDGED_BY = {"messaging_optins": CONSENT_FIELDS, "conversations": MESSAGE_FIELDS}
-_ASSETS = (*_ACKNOWLEDGED_BY, "optin_requests")
+AT_MOST_EVERY = timedelta(minutes=5)
+"""The shortest time between two runs of optin_requests of a Page: a busy Page gets messages all the
+time, and each opens a window of 24 hours."""
+
+_ASSETS = ("messaging_optins", "optin_requests")
 _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 
 
@@ -27,8 +30,8 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
     minimum_interval_seconds=EVERY_LOOP_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Requests messaging_optins and conversations for pending webhooks, and optin_requests "
-        "while people may be asked to opt in."
+        "Requests messaging_optins for pending webhooks, and optin_requests for messages and while "
+        "people may be asked to opt in, at most every five minutes."
     ),
 )
 @skip_on_passing_fault
@@ -37,7 +40,7 @@ def optin_sensor(
 ) -> dg.SensorResult:
     """Request one run per asset and Page with something to do."""
     with mm_database.get().transaction() as connection:
-        due = [*_events(connection), *_people_to_ask(connection)]
+        due = [*_consent_events(connection), *_people_to_ask(connection)]
     work = [work for asset in _ASSETS for work in _pending(context.instance, asset, due)]
     return build_run_requests(context.instance, mm_database.get(), work).result(context)
 
@@ -47,21 +50,27 @@ def _pending(
 ) -> Iterator[PendingWork]:
     keys = {key: newest_at for due_asset, key, newest_at in due if due_asset == asset}
     done_at = last_materialized(instance, asset, keys) if keys else {}
+    recently = datetime.now(UTC) - AT_MOST_EVERY
     for key, newest_at in keys.items():
-        yield PendingWork(asset, key, done_at.get(key), newest_at)
+        last = done_at.get(key)
+        if asset == "messaging_optins" or last is None or last < recently:
+            yield PendingWork(asset, key, last, newest_at)
 
 
-def _events(connection: Connection) -> Iterator[tuple[str, str, datetime]]:
-    for asset, fields in _ACKNOWLEDGED_BY.items():
-        for pending in page_event.pages_pending(connection, list(_PAGE_KEYS), fields):
-            yield asset, _PAGE_KEYS[pending.page_id], pending.newest_at
+def _consent_events(connection: Connection) -> Iterator[tuple[str, str, datetime]]:
+    for pending in page_event.pages_pending(connection, list(_PAGE_KEYS), CONSENT_FIELDS):
+        yield "messaging_optins", _PAGE_KEYS[pending.page_id], pending.newest_at
 
 
 def _people_to_ask(connection: Connection) -> Iterator[tuple[str, str, datetime]]:
     today = datetime.now(CONFIG.zone).date()
-    for key, page in CONFIG.pages.items():
-        if page.optin is None:
-            continue
-        wrote_at = optin_request_ledger.newest_candidate(connection, page.page_id, page.optin.title)
-        if wrote_at is not None:
-            yield "optin_requests", PageDay(key, today).key, wrote_at
+    titles = {page.page_id: page.optin.title for page in CONFIG.pages.values() if page.optin}
+    newest_at = {
+        pending.page_id: pending.newest_at
+        for pending in page_event.pages_pending(connection, list(titles), MESSAGE_FIELDS)
+    }
+    for page_id, title in titles.items():
+        wrote_at = optin_request_ledger.newest_candidate(connection, page_id, title)
+        times = [at for at in (newest_at.get(page_id), wrote_at) if at]
+        if times:
+            yield "optin_requests", PageDay(_PAGE_KEYS[page_id], today).key, max(times)

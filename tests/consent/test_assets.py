@@ -10,23 +10,23 @@ import httpx
 import pytest
 
 from mm_pipelines.assets.audience_upload import audience_upload
-from mm_pipelines.assets.conversations import conversations
 from mm_pipelines.assets.messaging_optins import messaging_optins
 from mm_pipelines.assets.optin_requests import optin_requests
 from mm_pipelines.assets.unsubscribes import unsubscribes
 from mm_pipelines.delivery.upload import upload
+from mm_pipelines.jobs import retention
 from mm_pipelines.partitions import CONFIG, AudienceDay, PageDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
-from mm_pipelines.sensors import optin_sensor, unsubscribe_sensor
+from mm_pipelines.sensors import optin, optin_sensor, unsubscribe_sensor
 from mm_pipelines.sensors.run_requests import MAX_ATTEMPTS, wait_after
 from mm_pipelines.storage import Storage
 from tests.consent.day import context as delivery_context
 from tests.consent.day import hash_list, upload_plan
 from tests.consent.page import KEY, Page, optin_event
-from tests.runs import changed_earlier, failed_until_paused
+from tests.runs import changed_earlier, failed_until_paused, recorded_earlier
 
 TODAY = datetime.now(UTC).date()
 PARTITION = PageDay("acme", TODAY).key
@@ -210,9 +210,11 @@ def test_a_new_message_resumes_paused_opt_in_requests(
     assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
 
 
-@pytest.mark.parametrize("asset", ["conversations", "messaging_optins"])
+@pytest.mark.parametrize(
+    ("asset", "partition"), [("optin_requests", PARTITION), ("messaging_optins", "acme")]
+)
 def test_a_new_event_resumes_its_paused_asset(
-    page: Page, instance: dg.DagsterInstance, asset: str
+    page: Page, instance: dg.DagsterInstance, asset: str, partition: str
 ) -> None:
     def happens(number: int) -> None:
         if asset == "messaging_optins":
@@ -221,11 +223,11 @@ def test_a_new_event_resumes_its_paused_asset(
             page.act("message")
 
     happens(1)
-    failed_until_paused(instance, asset, "acme")
+    failed_until_paused(instance, asset, partition)
     changed_earlier(instance, wait_after(MAX_ATTEMPTS))
     assert asked_for(page, instance, optin_sensor) == set()
     happens(2)
-    assert asked_for(page, instance, optin_sensor) == {(asset, "acme")}
+    assert asked_for(page, instance, optin_sensor) == {(asset, partition)}
 
 
 def test_a_run_that_succeeds_by_hand_ends_the_pause(
@@ -237,8 +239,42 @@ def test_a_run_that_succeeds_by_hand_ends_the_pause(
     assert asked_for(page, instance, optin_sensor) == set()
     assert run(optin_requests, PARTITION).success
     page.act("message")
-    page.apply_webhooks()
+    recorded_earlier(instance, optin.AT_MOST_EVERY)
     assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
+
+
+def test_messages_are_taken_in_at_most_every_five_minutes(
+    page: Page, instance: dg.DagsterInstance, run: Run
+) -> None:
+    for _ in range(3):
+        page.act("message")
+    assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
+    result = run(optin_requests, PARTITION)
+    (event,) = result.get_asset_materialization_events()
+    assert event.materialization.metadata["messages"].value == 3
+    page.act("message")
+    assert asked_for(page, instance, optin_sensor) == set()
+    recorded_earlier(instance, optin.AT_MOST_EVERY)
+    assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
+
+
+def test_messages_to_a_page_without_opt_in_requests_start_no_run(
+    page: Page, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    other = CONFIG.pages["globex"].page_id
+    page.rows(
+        "insert into mm.webhook_event (dedupe_key, field, page_id, payload) values"
+        f" ('1', 'messages', '{other}', '{{\"sender\": {{\"id\": \"5551\"}}}}') returning id"
+    )
+    assert asked_for(page, instance, optin_sensor) == set()
+    resources = {
+        "mm_database": DatabaseResource(url=page.database.url),
+        "mm_storage": StorageResource(base_url=str(tmp_path)),
+        "mm_suppression": SuppressionResource(key=KEY.decode()),
+    }
+    assert retention.execute_in_process(resources=resources, instance=instance).success
+    assert page.rows("select from mm.webhook_event where processed_at is null") == []
+    assert [row.psid for row in page.rows("select psid from mm.conversation")] == ["5551"]
 
 
 def test_a_sensor_claims_nothing(page: Page, instance: dg.DagsterInstance) -> None:
@@ -278,8 +314,6 @@ def test_people_in_messenger_go_from_message_to_token_to_stop(
     page: Page, instance: dg.DagsterInstance, run: Run
 ) -> None:
     psid = page.act("message")["psid"]
-    assert asked_for(page, instance, optin_sensor) == {("conversations", "acme")}
-    assert run(conversations, "acme").success
     assert asked_for(page, instance, optin_sensor) == {("optin_requests", PARTITION)}
     assert run(optin_requests, PARTITION).success
     assert asked_for(page, instance, optin_sensor) == set()

@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import text
 
 from mm_pipelines.assets.audience_upload import audience_upload
-from mm_pipelines.assets.conversations import conversations
 from mm_pipelines.assets.customer_list import customer_list
 from mm_pipelines.assets.erasures import erasures
 from mm_pipelines.assets.hashed_payload import hashed_payload
@@ -79,7 +78,9 @@ class Installation:
         with self.page.database.transaction() as connection:
             for statement in AGE.format(age=f"interval '{days} days'").split(";"):
                 connection.execute(text(statement))
-        resources = {name: self.resources[name] for name in ("database", "storage", "suppression")}
+        resources = {
+            name: self.resources[name] for name in ("mm_database", "mm_storage", "mm_suppression")
+        }
         assert retention.execute_in_process(resources=resources, instance=self.instance).success
 
 
@@ -140,7 +141,6 @@ def test_nothing_of_an_erased_person_is_left_after_payload_days(
     page = installation.page
     installation.run(customer_list, hashed_payload, audience_upload, partition=LIST)
     psid = page.act("message")["psid"]
-    installation.run(conversations, partition="acme")
     installation.run(optin_requests, partition=PageDay("acme", TODAY).key)
     token = page.act("accept", psid)["subscription_token"]
     installation.run(messaging_optins, subscription_tokens, sendable_tokens, partition="acme")

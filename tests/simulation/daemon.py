@@ -38,7 +38,7 @@ _PRIORITIES = (
     "sendable_tokens",
     "match_status",
     "subscription_tokens",
-    "conversations",
+    "optin_requests",
     "audience_upload",
 )
 
@@ -122,7 +122,7 @@ class Daemon:
         today = datetime.fromtimestamp(now, UTC).date()
         for fields, asset in (
             (CONSENT_FIELDS, "messaging_optins"),
-            (MESSAGE_FIELDS, "conversations"),
+            (MESSAGE_FIELDS, "optin_requests"),
         ):
             for page in page_event.pages_pending(connection, list(PAGE_IDS), fields):
                 yield self._since_materialized(Work(asset, page.page_id))

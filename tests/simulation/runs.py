@@ -258,8 +258,8 @@ class _Run:
         """Apply opt-ins, STOP and RESUME."""
         apply_consent_events(self._database, work.key, "simulation")
 
-    def conversations(self, work: Work) -> None:
-        """Record who wrote."""
+    def optin_requests(self, work: Work) -> None:
+        """Record who wrote; the simulation asks no one to opt in."""
         apply_messages(self._database, work.key, "simulation")
 
     def unsubscribes(self, work: Work) -> None:
