@@ -87,7 +87,7 @@ docs: $(VENV)/.installed ## the documentation as a site in .site/
 
 lock: $(VENV)/.installed ## renew the pinned requirements of every supported Python
 	@for version in 3.11 3.12 3.13; do \
-		$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --python-version $$version --universal --no-strip-extras --no-header \
+		$(BIN)/uv pip compile pyproject.toml --group dev --extra s3 --python-version $$version --universal --no-strip-extras --no-header \
 			--generate-hashes --upgrade --quiet --output-file requirements/py$${version/./}.txt || exit 1; \
 	done
 

@@ -82,6 +82,12 @@ def _metadata(report: ListReport) -> dict[str, dg.MetadataValue]:
         "consent": dg.MetadataValue.text(_consent(report)),
         "rows_without_consent": dg.MetadataValue.int(report.rows_without_consent),
         "rows_with_identifier": dg.MetadataValue.int(report.rows_with_identifier),
+        "row_numbers": dg.MetadataValue.text(
+            "stable"
+            if report.ordered
+            else "The query has no order by and mm.yaml no source.key, so rejected rows cannot be "
+            "traced by their number."
+        ),
         "columns": dg.MetadataValue.md(
             "\n".join(["| key | header | filled |", "|---|---|---|", *recognized])
         ),

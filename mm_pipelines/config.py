@@ -238,16 +238,11 @@ def _known_encoding(name: str) -> str:
     return name.lower()
 
 
-class ListSource(_Model):
-    """The location and form of a list.
+ListPath = Annotated[Text, _only_placeholders("audience", "day")]
+_PATH = "Location relative to mm.yaml, or any fsspec URL, with {audience} and {day}."
 
-    ``path`` is relative to mm.yaml, or any fsspec URL. ``columns`` maps schema keys to headers.
-    ``encoding`` replaces the detected one.
-    """
 
-    path: Annotated[Text, _only_placeholders("audience", "day")] = Field(
-        description="Location relative to mm.yaml, or any fsspec URL, with {audience} and {day}."
-    )
+class _ListForm(_Model):
     columns: Annotated[
         dict[Annotated[str, AfterValidator(_schema_key)], Text], AfterValidator(_with_identifier)
     ] = Field(
@@ -257,6 +252,16 @@ class ListSource(_Model):
     encoding: Annotated[str, AfterValidator(_known_encoding)] | None = Field(
         None, description="Text encoding of the lists. By default it is detected."
     )
+
+
+class ListSource(_ListForm):
+    """The location and form of a list.
+
+    ``path`` is relative to mm.yaml, or any fsspec URL. ``columns`` maps schema keys to headers.
+    ``encoding`` replaces the detected one.
+    """
+
+    path: ListPath = Field(description=_PATH)
 
 
 class ConsentColumn(_Model):
@@ -273,12 +278,29 @@ def _ignore_or_column(value: object) -> str:
     return "[ignore]" if isinstance(value, str) else "[column]"
 
 
-class Source(ListSource):
-    """A day's list of customers.
+class Source(_ListForm):
+    """A day's list of customers: files at ``path``, or the rows of a query.
 
     ``consent`` names the column that records it; ``ignore`` accepts a list that records none.
     """
 
+    path: ListPath | None = Field(None, description=_PATH)
+    query: Text | None = Field(
+        None,
+        description="A SELECT whose rows are the list, with :day, :previous_day and :audience. "
+        "docs/sources.md has examples.",
+    )
+    query_file: Text | None = Field(
+        None, description="File with the query, relative to mm.yaml, in place of `query`."
+    )
+    connection_env: EnvironmentVariable | None = Field(
+        None,
+        description="Name of the environment variable that holds the URL of the query's database.",
+    )
+    key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+        None, description="A unique column of the query, by which its rows are ordered."
+    )
+    timeout_minutes: float = Field(60, gt=0, description="Minutes that the query may take.")
     consent: (
         Annotated[
             Annotated[ConsentColumn, Tag("[column]")]
@@ -291,6 +313,21 @@ class Source(ListSource):
         description="The column that records consent, or `ignore` to accept lists without one. "
         "By default known consent columns are recognized.",
     )
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> "Source":
+        given = [name for name in ("path", "query", "query_file") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError("give exactly one of path, query and query_file")
+        for name, of_query in (("connection_env", True), ("key", True), ("encoding", False)):
+            if getattr(self, name) and of_query == bool(self.path):
+                raise ValueError(f"{name} does not belong to {given[0]}. Remove it.")
+        if not self.path and not self.connection_env:
+            raise ValueError(
+                f"{given[0]} needs connection_env: the name of the environment variable that "
+                "holds the URL of the database"
+            )
+        return self
 
 
 class Audience(_Model):
@@ -400,6 +437,11 @@ class Config(_Model):
         """Return the keys of a Page's audiences, in the file's order."""
         return [key for key, audience in self.audiences.items() if audience.page == page]
 
+    def connection_variables(self) -> list[str]:
+        """Return the environment variables of the queries' databases, each once."""
+        names = [audience.source.connection_env for audience in self.audiences.values()]
+        return list(dict.fromkeys(name for name in names if name))
+
     def token_variables(self) -> list[str]:
         """Return the environment variables of access tokens, each once, in the file's order."""
         names = [audience.system_user_token_env for audience in self.audiences.values()]
@@ -465,6 +507,9 @@ def environment_faults(
     for name in config.token_variables():
         if not environment.get(name):
             yield Fault(name, "is not set. mm.yaml names it as the variable of an access token.")
+    for name in config.connection_variables():
+        if not environment.get(name):
+            yield Fault(name, "is not set. mm.yaml names it as the address of a database.")
     for name in ("MM_APP_ID", "MM_APP_SECRET", "MM_WEBHOOK_VERIFY_TOKEN"):
         if not environment.get(name):
             yield Fault(name, "is not set. The webhook receiver needs it.")

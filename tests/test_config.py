@@ -1,11 +1,14 @@
 """mm.yaml as people write it, rightly and wrongly."""
 
-from datetime import timedelta
+import re
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
 from mm_pipelines.config import Config, ConfigError, ConsentColumn, environment_faults, load_config
+from mm_pipelines.lists import QuerySource
+from mm_pipelines.lists.configured import customer_source
 
 MINIMAL = """\
 start_date: 2026-11-01
@@ -175,6 +178,33 @@ def test_a_removal_list_has_no_consent(tmp_path: Path) -> None:
     content = MINIMAL + '    removals: {path: "r/{day}.csv", consent: ignore}\n'
     [found] = faults_of(tmp_path, content)
     assert "audiences.acme_newsletter.removals.consent: this key does not exist" in found
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ('{path: "a.csv", query: select 1}', "give exactly one of path, query and query_file"),
+        ("{columns: {EMAIL: mail}}", "give exactly one of path, query and query_file"),
+        ("{query: select 1}", "query needs connection_env: the name of the environment variable"),
+        ('{path: "a.csv", key: id}', "key does not belong to path. Remove it."),
+        ("{query: select 1, connection_env: A, encoding: utf-8}", "encoding does not belong to qu"),
+        ("{query: select 1, connection_env: A, key: 'id; drop'}", "String should match pattern"),
+    ],
+)
+def test_a_source_is_files_or_a_query(tmp_path: Path, source: str, fault: str) -> None:
+    content = re.sub(r"source: .*", f"source: {source}", MINIMAL)
+    [found] = faults_of(tmp_path, content)
+    assert "audiences.acme_newsletter.source" in found
+    assert fault in found
+
+
+def test_the_database_of_a_query_is_a_variable_that_must_be_set(tmp_path: Path) -> None:
+    source = "{query_file: customers.sql, connection_env: WAREHOUSE_URL}"
+    config = load(tmp_path, re.sub(r"source: .*", f"source: {source}", MINIMAL))
+    assert "WAREHOUSE_URL" in [fault.place for fault in environment_faults(config, {})]
+    found = customer_source(config, "acme_newsletter", date(2026, 11, 20))
+    assert isinstance(found, QuerySource)
+    assert (found.name, found.query) == ("customers.sql", tmp_path / "customers.sql")
 
 
 @pytest.mark.parametrize("encoding", ["klingon", "base64", "rot13"])

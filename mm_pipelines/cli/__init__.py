@@ -18,6 +18,7 @@ from mm_pipelines.cli import (
     rejects,
     report,
     sandbox,
+    sources,
     stack,
     status,
     tokens,
@@ -50,6 +51,7 @@ app.command("rejects")(rejects.rejects)
 app.command("report")(report.report)
 app.add_typer(audiences.app, name="audiences")
 app.add_typer(uploads.app, name="uploads")
+app.add_typer(sources.app, name="sources")
 app.add_typer(consent.app, name="consent")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(webhooks.app, name="webhooks")

@@ -68,7 +68,7 @@ def _read(
 
     from mm_pipelines.lists import ListError
     from mm_pipelines.lists.configured import customer_source
-    from mm_pipelines.lists.reading import ROW_NUMBER
+    from mm_pipelines.lists.rows import ROW_NUMBER
 
     cells: dict[int, dict[str, Any]] = {}
     try:

@@ -10,6 +10,7 @@ from mm_pipelines.lists.errors import (
 )
 from mm_pipelines.lists.file_bytes import fingerprint
 from mm_pipelines.lists.location import ListStat, list_files, list_url, stat_list
+from mm_pipelines.lists.query import QuerySource
 from mm_pipelines.lists.reading import CustomerList
 from mm_pipelines.lists.report import ListReport, inspect_list
 from mm_pipelines.lists.source import FileSource, RowSource, RowStream
@@ -25,6 +26,7 @@ __all__ = [
     "ListRowError",
     "ListStat",
     "ListUnreadableError",
+    "QuerySource",
     "RowSource",
     "RowStream",
     "fingerprint",

@@ -4,17 +4,27 @@ from datetime import date
 
 from mm_pipelines.config import Config, ListSource
 from mm_pipelines.lists.location import list_url
+from mm_pipelines.lists.query import QuerySource
 from mm_pipelines.lists.source import FileSource, RowSource
 
 
 def customer_source(config: Config, audience: str, day: date) -> RowSource:
     """The day's customer list of an audience."""
     source = config.audiences[audience].source
-    return FileSource(
-        list_url(source.path, config.directory, audience=audience, day=day),
-        source.columns,
-        source.encoding,
-        source.consent,
+    if source.path is not None:
+        url = list_url(source.path, config.directory, audience=audience, day=day)
+        return FileSource(url, source.columns, source.encoding, source.consent)
+    query = config.directory / source.query_file if source.query_file else source.query
+    return QuerySource(
+        source.query_file or f"the query of {audience}",
+        query or "",
+        source.connection_env or "",
+        audience=audience,
+        day=day,
+        key=source.key,
+        timeout_minutes=source.timeout_minutes,
+        columns=source.columns,
+        consent=source.consent,
     )
 
 

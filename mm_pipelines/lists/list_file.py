@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mm_pipelines.identity import is_blank
 from mm_pipelines.lists.consent import ConsentColumns, ConsentSetting, match_consent
 from mm_pipelines.lists.delimited import Delimited
 from mm_pipelines.lists.encoding import Text
@@ -15,9 +14,8 @@ from mm_pipelines.lists.headers import Columns, match_columns
 from mm_pipelines.lists.location import stat_list
 from mm_pipelines.lists.ndjson import NdJson
 from mm_pipelines.lists.parquet import ParquetList
+from mm_pipelines.lists.rows import places_read, to_rows
 
-ROW_NUMBER = "row_number"
-AGREED = "agreed"
 NAMES = ("FN", "LN", "FI")
 """The keys whose hash depends on every letter, and so on the encoding."""
 
@@ -141,24 +139,12 @@ class ListFile:
             ListUnreadableError: The file is damaged.
             ListChangedError: A Parquet file changed while it was read.
         """
-        places = {place for column in self.columns.places.values() for place in column}
+        places = places_read(self.columns, self.consent)
         done = rows_before
-        for cells in self._table.chunks(sorted(places | self.consent.places)):
-            frame = cells.select(
-                (pl.int_range(pl.len(), dtype=pl.Int64) + done + 1).alias(ROW_NUMBER),
-                self.consent.agreed.alias(AGREED),
-                *(_first_value(key, column) for key, column in self.columns.places.items()),
-            )
+        for cells in self._table.chunks(places):
+            frame = to_rows(cells, self.columns, self.consent, done)
             done += frame.height
             # A name in the wrong encoding matches no one; without it the row may still match.
             yield frame.with_columns(pl.lit("").alias(key) for key in self.unread_names)
         if isinstance(self._table, ParquetList) and stat_list(self.url) != self._table.stat:
             raise ListChangedError(self.url, "", "the list changed while it was read")
-
-
-def _first_value(key: str, places: tuple[int, ...]) -> pl.Expr:
-    *others, last = (pl.col(str(place)) for place in places)
-    value = last
-    for other in reversed(others):
-        value = pl.when(~is_blank(other)).then(other).otherwise(value)
-    return value.alias(key)

@@ -8,8 +8,8 @@ import polars as pl
 from mm_pipelines.lists.errors import ListMissingError, ListUnreadableError
 from mm_pipelines.lists.file_bytes import fingerprint, open_binary
 from mm_pipelines.lists.location import stat_list
+from mm_pipelines.lists.text_cells import text_chunks
 
-_ROWS_A_CHUNK = 100_000
 _NATIVE = ("s3://", "gs://", "gcs://", "az://", "abfs://", "abfss://", "http://", "https://")
 
 
@@ -49,35 +49,10 @@ class ParquetList:
             ListUnreadableError: A column's type is not text, a number or a date, a binary column
                 is not UTF-8, or the file is damaged.
         """
-        names = {str(place): self.header[place] for place in places}
-        for name in names.values():
-            self._check_type(name)
-        wanted = self._scan.select(
-            _text(pl.col(name), self._schema[name]).alias(place) for place, name in names.items()
-        )
         try:
-            for frame in wanted.collect_batches(chunk_size=_ROWS_A_CHUNK, maintain_order=True):
-                yield frame.select(
-                    self._decoded(frame[place], name).fill_null("") for place, name in names.items()
-                )
+            yield from text_chunks(self._url, self._scan, places)
         except pl.exceptions.PolarsError:
             fault = "the Parquet data are damaged; write the list again"
-            raise ListUnreadableError(self._url, "", fault) from None
-
-    def _check_type(self, name: str) -> None:
-        dtype = self._schema[name]
-        if dtype.is_nested() or dtype in (pl.Object, pl.Duration):
-            fault = f"the column {name!r} has the type {dtype.base_type()}; write it as text"
-            raise ListUnreadableError(self._url, "header", fault)
-
-    def _decoded(self, column: pl.Series, name: str) -> pl.Series:
-        # Spark and Impala write text as binary.
-        if column.dtype != pl.Binary:
-            return column
-        try:
-            return column.cast(pl.String)
-        except pl.exceptions.PolarsError:
-            fault = f"the binary column {name!r} is not UTF-8 text; write it as UTF-8"
             raise ListUnreadableError(self._url, "", fault) from None
 
     def _source(self) -> str | io.BytesIO:
@@ -86,16 +61,3 @@ class ParquetList:
         # Polars does not know other file systems (memory://, sftp://): these are read whole.
         with open_binary(self._url) as file:
             return io.BytesIO(file.read())
-
-
-def _text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    if dtype.is_float():
-        # A phone number that passed through pandas: 4915112345678.0
-        whole = column.cast(pl.Int64, strict=False)
-        return (
-            pl.when(whole == column).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
-        )
-    if dtype.is_decimal():
-        # A phone number in a column of money: Decimal(20, 2) writes 4915112345678.00
-        return column.cast(pl.String).str.replace(r"\.0+$", "")
-    return column if dtype == pl.Binary else column.cast(pl.String)

@@ -14,11 +14,9 @@ from mm_pipelines.lists.errors import (
     ListMissingError,
     ListUnreadableError,
 )
-from mm_pipelines.lists.list_file import AGREED, ROW_NUMBER, ListFile
+from mm_pipelines.lists.list_file import ListFile
 from mm_pipelines.lists.location import list_files
 from mm_pipelines.storage import without_credentials
-
-__all__ = ["AGREED", "ROW_NUMBER", "CustomerList", "FileRead"]
 
 
 @dataclass(frozen=True)

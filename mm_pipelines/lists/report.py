@@ -9,7 +9,8 @@ import polars as pl
 from mm_pipelines.concurrent import ordered_map
 from mm_pipelines.identity import IDENTIFIERS, PhoneSpellings, count_phone_spellings, is_blank
 from mm_pipelines.lists.consent import ConsentColumns
-from mm_pipelines.lists.reading import AGREED, ROW_NUMBER, FileRead
+from mm_pipelines.lists.reading import FileRead
+from mm_pipelines.lists.rows import AGREED, ROW_NUMBER
 from mm_pipelines.lists.source import RowSource
 
 

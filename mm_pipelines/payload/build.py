@@ -10,7 +10,7 @@ from polars.io.plugins import register_io_source
 from mm_pipelines.concurrent import ordered_map
 from mm_pipelines.identity import DATE_OF_BIRTH, KEYS, DistinctCache, PhoneConvention
 from mm_pipelines.lists.errors import ListChangedError
-from mm_pipelines.lists.reading import ROW_NUMBER
+from mm_pipelines.lists.rows import ROW_NUMBER
 from mm_pipelines.lists.source import RowSource, RowStream
 from mm_pipelines.payload.chunk import HashedChunk, hash_chunk
 from mm_pipelines.payload.deduplication import Deduplicator, payload_schema

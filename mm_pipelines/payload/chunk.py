@@ -19,7 +19,7 @@ from mm_pipelines.identity import (
     phone_readings,
     phone_regions,
 )
-from mm_pipelines.lists.reading import AGREED, ROW_NUMBER
+from mm_pipelines.lists.rows import AGREED, ROW_NUMBER
 from mm_pipelines.payload.deduplication import with_person_key
 from mm_pipelines.payload.registry import FORMER_PHONE
 from mm_pipelines.payload.report import Reason

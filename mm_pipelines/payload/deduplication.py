@@ -13,7 +13,7 @@ import polars as pl
 
 from mm_pipelines.identity import IDENTIFIERS
 from mm_pipelines.large_frames import LargeFrames
-from mm_pipelines.lists.reading import ROW_NUMBER
+from mm_pipelines.lists.rows import ROW_NUMBER
 
 _KEY = "person"
 

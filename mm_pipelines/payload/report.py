@@ -6,7 +6,7 @@ from enum import IntFlag
 
 import polars as pl
 
-from mm_pipelines.lists.reading import ROW_NUMBER
+from mm_pipelines.lists.rows import ROW_NUMBER
 
 
 class Reason(IntFlag):

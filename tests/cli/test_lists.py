@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sqlite3
 from datetime import date
 from pathlib import Path
 
@@ -122,3 +123,34 @@ def test_rejects_reads_the_values_again_if_the_list_is_unchanged(rejected: Path)
     assert changed.exit_code == 1
     assert "is not the one that was hashed" in changed.stderr
     assert "broken@" not in changed.output
+
+
+def test_sources_check_shows_rows_columns_and_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = CONFIG[CONFIG.index("  news:") :].replace("news:", "crm:").replace("News", "Crm")
+    query = '{query: "select email from people where day = :day", connection_env: CRM_URL}'
+    (tmp_path / "mm.yaml").write_text(CONFIG + other.replace('{path: "{day}.csv"}', query))
+    (tmp_path / f"{DAY}.csv").write_text("email,Accepts Marketing\na@b.co,yes\nb@b.co,no\n")
+    with sqlite3.connect(tmp_path / "crm.sqlite") as connection:
+        connection.execute("create table people (email text, day text)")
+        connection.execute("insert into people values ('c@b.co', ?)", (DAY.isoformat(),))
+    connection.close()
+    monkeypatch.setenv("MM_CONFIG", str(tmp_path / "mm.yaml"))
+    monkeypatch.setenv("CRM_URL", f"sqlite:///{tmp_path}/crm.sqlite")
+
+    checked = mm("sources", "check", "--day", DAY.isoformat(), "--json")
+    assert checked.exit_code == 0
+    news, crm = json.loads(checked.stdout)
+    assert (news["rows"], news["columns"], news["consent"]) == (
+        2,
+        "EMAIL from email",
+        "Accepts Marketing",
+    )
+    assert (crm["rows"], crm["source"]) == (1, "the query of crm")
+    assert crm["row_numbers"] == "unstable: add order by or source.key"
+
+    monkeypatch.setenv("CRM_URL", f"sqlite:///{tmp_path}/none.sqlite")
+    failed = mm("sources", "check", "crm", "--day", DAY.isoformat())
+    assert failed.exit_code == 1
+    assert "the database file in CRM_URL cannot be opened" in failed.stdout
