@@ -72,6 +72,7 @@ def hashed_payload(
     partition = AudienceDay.of(context)
     audience = CONFIG.audiences[partition.audience]
     validated = _validated_list(mm_database, partition)
+    opted_out = SuppressionList.load(mm_database.get(), mm_suppression.get())
     payload = build_hashed_payload(
         partition.customer_list,
         mm_storage.get(),
@@ -79,8 +80,9 @@ def hashed_payload(
         default_country=audience.default_country,
         phone_convention=validated.phone_convention,
         expected_fingerprint=validated.fingerprint,
-        suppression=SuppressionList.load(mm_database.get(), mm_suppression.get()),
+        suppression=opted_out,
     )
+    opted_out.move_to_current_key(mm_database.get())
     quarantine.replace(
         mm_database.get(),
         partition.audience,

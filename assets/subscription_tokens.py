@@ -140,7 +140,7 @@ def subscription_tokens(
                 removal_share=CONFIG.settings.removal_share,
                 accept_losses=config.accept_losses,
                 deduplicate_at_meta=config.deduplicate_at_meta,
-                suppression_key=mm_suppression.get(),
+                suppression_keys=mm_suppression.get(),
             )
     except Exception as error:
         if seconds_to_wait(error, context.retry_number) is None:

@@ -57,7 +57,7 @@ def token_details(
             mm_database.get(),
             CONFIG.pages[page].page_id,
             most=config.most,
-            suppression_key=mm_suppression.get(),
+            suppression_keys=mm_suppression.get(),
         )
     if attempt.deferral is not None:
         return

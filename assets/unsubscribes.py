@@ -37,6 +37,7 @@ from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.suppression import suppression_list as suppressed
+from mm_pipelines.suppression.keys import SuppressionKeys, entries_under_previous_key
 from mm_pipelines.warehouse.database import Database, LockTakenError
 
 _COLUMNS = dg.TableSchema(
@@ -122,6 +123,7 @@ def unsubscribes(
     with mm_database.get().transaction() as connection:
         states = opt_out_requests.counts(connection, plan.page_id)
         people_suppressed = suppressed.count(connection)
+        under_previous_key = entries_under_previous_key(connection, plan.suppression_keys)
         search_pending = page_to_search_for(connection) is not None
         parked = open_uploads.parked_people(connection, _audiences_of(partition.page))
     return dg.MaterializeResult(
@@ -129,6 +131,7 @@ def unsubscribes(
             **deferral_metadata(deferral),
             **_metadata(summary, states, removed),
             "emails_and_phones_suppressed": dg.MetadataValue.int(people_suppressed),
+            "entries_under_previous_key": dg.MetadataValue.int(under_previous_key),
             "parked_people": dg.MetadataValue.int(parked),
         },
         check_results=[
@@ -168,13 +171,13 @@ def _audiences_of(page: str) -> list[str]:
     return [key for key, audience in CONFIG.audiences.items() if audience.page == page]
 
 
-def _plan(page: str, key: bytes) -> OptOutPlan:
+def _plan(page: str, keys: SuppressionKeys) -> OptOutPlan:
     configured = CONFIG.pages[page]
     countries = {CONFIG.audiences[key].default_country for key in _audiences_of(page)}
     common = countries.pop() if len(countries) == 1 else None
     return OptOutPlan(
         page_id=configured.page_id,
-        suppression_key=key,
+        suppression_keys=keys,
         # If all audiences of the Page share a country, it is the default for opt-outs too.
         default_country=configured.unsubscribes.default_country or common,
         chunk=CONFIG.settings.unsubscribe_chunk,

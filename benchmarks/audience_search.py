@@ -32,7 +32,7 @@ from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.local.postgres import EmbeddedPostgres
 from mm_pipelines.storage import Storage
 from mm_pipelines.suppression import suppression_list
-from mm_pipelines.suppression.digests import suppression_digest
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.suppression.suppression_list import SuppressedValue
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.migrate import upgrade
@@ -45,7 +45,7 @@ _GOAL_MEMBERSHIPS = 100_000_000
 _GOAL_MEMBERS = 200_000
 _GOAL_CLEANUPS = 1_000
 
-_KEY = b"key of the benchmark"
+_KEY = SuppressionKeys(b"key of the benchmark")
 _DAY = date(2026, 11, 20)
 
 
@@ -62,10 +62,8 @@ class _Installation:
         with self.database.transaction() as connection:
             suppression_list.add(
                 connection,
-                [
-                    SuppressedValue("EMAIL", suppression_digest(sha256, _KEY), self.request_id)
-                    for sha256 in hashes["email"]
-                ],
+                _KEY,
+                [SuppressedValue("EMAIL", sha256, self.request_id) for sha256 in hashes["email"]],
             )
 
 

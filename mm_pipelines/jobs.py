@@ -18,7 +18,7 @@ from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.retention import RetentionRules, remove_expired
-from mm_pipelines.suppression import suppression_list
+from mm_pipelines.suppression.keys import check_keys
 from mm_pipelines.webhooks.webhook_event import UPLOAD_STATUS
 
 ASSETS_BY_JOB: Final[Mapping[str, tuple[str, ...]]] = {
@@ -75,7 +75,7 @@ def remove_expired_data(
     """Remove what is older than settings.retention_days and settings.payload_days."""
     now = datetime.now(UTC)
     with mm_database.get().transaction() as connection:
-        suppression_list.check_key(connection, mm_suppression.get())
+        check_keys(connection, mm_suppression.get())
         files_of_erased_people = receipts.open_files(connection)
     for page in CONFIG.pages.values():
         if page.optin is None:

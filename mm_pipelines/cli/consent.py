@@ -38,7 +38,7 @@ def grant(
     """
     from mm_pipelines.consent.grants import GrantError, grant_by_contact, grant_by_identifier
     from mm_pipelines.local.environment import Environment
-    from mm_pipelines.suppression.suppression_list import SuppressionKeyError
+    from mm_pipelines.suppression.keys import SuppressionKeyError
 
     given = {"email": email, "phone": phone, "psid": psid, "token": token}
     named = {
@@ -51,7 +51,7 @@ def grant(
     if not reason.strip():
         fail("--reason is blank. Say why the suppression is lifted.")
     environment = Environment.resolve()
-    key = environment.suppression_key().encode()
+    key = environment.suppression_keys()
     ((kind, value),) = named.items()
     with open_database(environment) as database:
         if kind == "psid" or kind == "token":
@@ -65,7 +65,7 @@ def grant(
                     kind,
                     value,
                     reason=reason,
-                    suppression_key=key,
+                    suppression_keys=key,
                 )
             except SuppressionKeyError as error:
                 fail(str(error))

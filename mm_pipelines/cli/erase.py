@@ -40,7 +40,7 @@ def erase(
     from mm_pipelines.consent.erasure import requests
     from mm_pipelines.local.environment import Environment
     from mm_pipelines.storage import Storage
-    from mm_pipelines.suppression.suppression_list import SuppressionKeyError
+    from mm_pipelines.suppression.keys import SuppressionKeyError
 
     given = {"email": email, "phone": phone, "psid": psid, "token": token}
     named = {
@@ -57,7 +57,7 @@ def erase(
         if receipt is None:
             with database.transaction() as connection:
                 receipt = requests.receive(connection, page_id=page_id, **named)
-            plan = erasing.ErasurePlan.of(config, environment.suppression_key().encode())
+            plan = erasing.ErasurePlan.of(config, environment.suppression_keys())
             try:
                 erasing.erase(database, Storage(environment.storage_url), plan, only=receipt)
             except SuppressionKeyError as error:

@@ -87,7 +87,7 @@ def _preview(
         database,
         Storage(environment.storage_url),
         UploadPlan.of(config, audience, day),
-        partial(match_suppressed, database, environment.suppression_key().encode()),
+        partial(match_suppressed, database, environment.suppression_keys()),
         config.settings.minimum_upload,
     )
 

@@ -18,6 +18,7 @@ from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.removals import RemovalRequest, remove_members
 from mm_pipelines.delivery.sender import Sender
 from mm_pipelines.storage import Storage
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.suppression.suppression_list import SuppressionList
 from mm_pipelines.warehouse.database import Database
 
@@ -84,14 +85,14 @@ class OptedOutMembers:
     """The opted-out members of an audience: see `delivery.removals.PendingRemoval`.
 
     Attributes:
-        suppression_key: ``MM_SUPPRESSION_KEY``.
+        suppression_keys: ``MM_SUPPRESSION_KEY``.
         day: The day that the ledger records the removals under.
         cleanup: The audience, from `due`.
     """
 
     database: Database
     storage: Storage
-    suppression_key: bytes = field(repr=False)
+    suppression_keys: SuppressionKeys = field(repr=False)
     day: date
     cleanup: DueCleanup
 
@@ -102,14 +103,16 @@ class OptedOutMembers:
 
     def request_for(self, members: pl.LazyFrame) -> RemovalRequest:
         """The members on the suppression list."""
-        suppression = SuppressionList.load(self.database, self.suppression_key)
+        suppression = SuppressionList.load(self.database, self.suppression_keys)
         # The kept digests narrow the members down to a few, whose digests are then computed.
         with self.database.transaction() as connection:
             file = member_digests.find(connection, self.cleanup.custom_audience_id)
         files = [file] if file else []
         matches = member_digests.matches(self.storage, files, suppression.digests)
         candidates = member_digests.keep_hashes(members, matches["hash"])
-        return RemovalRequest(suppression.match(candidates).lazy(), self.day, "leavers")
+        leaving = suppression.match(candidates)
+        suppression.move_to_current_key(self.database)
+        return RemovalRequest(leaving.lazy(), self.day, "leavers")
 
     def done(self, connection: Connection, removed: int) -> None:
         """Record the cleanup."""
@@ -121,13 +124,13 @@ class OptOuts:
     """The audiences with opted-out people: see `delivery.removals.RemovalSource`.
 
     Attributes:
-        suppression_key: ``MM_SUPPRESSION_KEY``.
+        suppression_keys: ``MM_SUPPRESSION_KEY``.
         day: The day that the ledger records the removals under.
     """
 
     database: Database
     storage: Storage
-    suppression_key: bytes = field(repr=False)
+    suppression_keys: SuppressionKeys = field(repr=False)
     day: date
 
     def may_be_due(self, connection: Connection, audience: str) -> bool:
@@ -137,21 +140,21 @@ class OptOuts:
     def pending(self, connection: Connection, audience: str) -> list[OptedOutMembers]:
         """The cleanup of the audience, if it is due."""
         return [
-            OptedOutMembers(self.database, self.storage, self.suppression_key, self.day, cleanup)
+            OptedOutMembers(self.database, self.storage, self.suppression_keys, self.day, cleanup)
             for cleanup in due(connection)
             if cleanup.audience == audience
         ]
 
 
 def remove_opted_out_members(
-    context: DeliveryContext, due: DueCleanup, suppression_key: bytes, day: date
+    context: DeliveryContext, due: DueCleanup, suppression_keys: SuppressionKeys, day: date
 ) -> int:
     """Remove opted-out people from one audience.
 
     Args:
         context: The resources of the delivery.
         due: The audience, from `due`.
-        suppression_key: ``MM_SUPPRESSION_KEY``.
+        suppression_keys: ``MM_SUPPRESSION_KEY``.
         day: The day that the ledger records the removals under.
 
     Returns:
@@ -169,5 +172,5 @@ def remove_opted_out_members(
         if target is None:
             return 0
         sender = Sender(lock, context, ProgressLog(context.say))
-        removal = OptedOutMembers(context.database, context.storage, suppression_key, day, due)
+        removal = OptedOutMembers(context.database, context.storage, suppression_keys, day, due)
         return remove_members(context, sender, target, removal)

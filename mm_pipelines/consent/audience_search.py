@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from mm_pipelines.consent import member_digests
 from mm_pipelines.storage import Storage
-from mm_pipelines.suppression.suppression_list import check_key
+from mm_pipelines.suppression.keys import SuppressionKeys, check_keys
 from mm_pipelines.warehouse.database import Database, LockTakenError
 
 _LOCK = "suppression_search"
@@ -122,39 +122,43 @@ def page_to_search_for(connection: Connection) -> str | None:
     return page_id
 
 
-def search(database: Database, storage: Storage, suppression_key: bytes) -> SearchSummary:
+def search(
+    database: Database, storage: Storage, suppression_keys: SuppressionKeys
+) -> SearchSummary:
     """Search all audiences, unless no search is due or another run is searching.
 
     Raises:
         SuppressionKeyError: Another key is in use.
     """
     with database.transaction() as connection:
-        check_key(connection, suppression_key)
+        check_keys(connection, suppression_keys)
         if page_to_search_for(connection) is None:
             return SearchSummary()
     try:
         with database.lock(_LOCK):
-            return _search(database, storage, suppression_key)
+            return _search(database, storage, suppression_keys)
     except LockTakenError as taken:
         if taken.lock != _LOCK:
             raise
         return SearchSummary()
 
 
-def _search(database: Database, storage: Storage, suppression_key: bytes) -> SearchSummary:
+def _search(
+    database: Database, storage: Storage, suppression_keys: SuppressionKeys
+) -> SearchSummary:
     began = time.monotonic()
     with database.transaction() as connection:
         new = list(connection.execute(_NEW))
         ended = [_EndedUploads(**row._asdict()) for row in connection.execute(_UNSEARCHED)]
         through_id = max((row.id for row in new), default=0)
-    member_digests.refresh(database, storage, suppression_key)
+    member_digests.refresh(database, storage, suppression_keys)
     try:
         found = _find(database, storage, [row.digest for row in new], ended)
     except FileNotFoundError:
         with database.transaction() as connection:
             files = member_digests.files(connection)
         member_digests.forget_missing(database, storage, files)
-        member_digests.refresh(database, storage, suppression_key)
+        member_digests.refresh(database, storage, suppression_keys)
         found = _find(database, storage, [row.digest for row in new], ended)
     with database.transaction() as connection:
         connection.execute(_FOUND, {"custom_audience_ids": sorted(found)})

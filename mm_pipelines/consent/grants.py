@@ -11,20 +11,12 @@ from mm_pipelines.consent.identifiers import OptOut, read_requests
 from mm_pipelines.consent.messenger_consent import Grant
 from mm_pipelines.consent.opt_out_requests import OpenRequest
 from mm_pipelines.suppression import erased_contacts, suppression_list
-from mm_pipelines.suppression.digests import suppression_digest
+from mm_pipelines.suppression.keys import SuppressionKeys, check_keys
 from mm_pipelines.suppression.suppression_list import SchemaKey
 from mm_pipelines.tokens import webhook_tokens
 from mm_pipelines.warehouse.database import Database
 
 WHY_CLOSED = "consent was granted by command"
-
-# Removes values from the suppression list.
-_LIFT = text("""
-delete from mm.suppression
-where (key, digest) in (
-    select * from unnest(cast(:key as text[]), cast(:digest as text[])) as value (key, digest)
-)
-""")
 
 # Returns the contacts of the person with a PSID or token, as far as they are known.
 _CONTACTS = text("""
@@ -60,7 +52,7 @@ def grant_by_contact(
     contact: str,
     *,
     reason: str,
-    suppression_key: bytes | None = None,
+    suppression_keys: SuppressionKeys | None = None,
 ) -> int:
     """Lift the suppression of a PSID or token, and of the person's other contacts on the Page.
 
@@ -75,7 +67,7 @@ def grant_by_contact(
             for row in connection.execute(_CONTACTS, values)
         ]
         lifted = messenger_consent.grant(connection, grants)
-        erased = erased_contacts.load(connection, page_id, suppression_key)
+        erased = erased_contacts.load(connection, page_id, suppression_keys)
         lifted += erased.lift(connection, [(each.kind, each.contact) for each in grants])
         messenger_consent.mark_tokens(connection, page_id)
         opt_out_requests.reject_overtaken(connection, page_id)
@@ -86,7 +78,7 @@ def grant_by_contact(
 
 def grant_by_identifier(
     database: Database,
-    suppression_key: bytes,
+    suppression_keys: SuppressionKeys,
     kind: str,
     value: str,
     *,
@@ -111,15 +103,9 @@ def grant_by_identifier(
         raise GrantError(f"the {kind} is unusable. Write it in full, phones with a country code.")
     hashes = set(usable[0].hashes)
     with database.transaction() as connection:
-        suppression_list.check_key(connection, suppression_key)
+        check_keys(connection, suppression_keys)
         closed = _close_requests(connection, hashes, default_country)
-        lifted = connection.execute(
-            _LIFT,
-            {
-                "key": [key for key, _ in hashes],
-                "digest": [suppression_digest(sha256, suppression_key) for _, sha256 in hashes],
-            },
-        ).rowcount
+        lifted = suppression_list.lift(connection, suppression_keys, hashes)
         if lifted or closed:
             _record(connection, None, kind, reason, lifted)
     return int(bool(lifted or closed))

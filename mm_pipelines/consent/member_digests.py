@@ -1,9 +1,9 @@
 """The suppression digests of every audience's people, computed once and kept as files.
 
-A file per Custom Audience has an entry for each e-mail and phone of its uploads: the first 64 bits
-of the suppression digest, the first 64 bits of the hash, and the upload. Comparing kept digests
-takes a hundredth of the time of computing them. An entry means that the person may be a member;
-the membership and the whole hash decide.
+A file per Custom Audience has an entry for each e-mail and phone of its uploads and each key: the
+first 64 bits of the suppression digest, the first 64 bits of the hash, and the upload. Comparing
+kept digests takes a hundredth of the time of computing them. An entry means that the person may be
+a member; the membership and the whole hash decide.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,8 @@ from mm_pipelines.delivery.deltas import Delta
 from mm_pipelines.delivery.membership import MembershipFile
 from mm_pipelines.identity import IDENTIFIERS
 from mm_pipelines.storage import Storage
-from mm_pipelines.suppression.digests import key_fingerprint, suppression_digests
+from mm_pipelines.suppression.digests import suppression_digests
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.warehouse.database import Database
 
 FOLDER: Final = "member_digests"
@@ -122,18 +123,18 @@ def paths_in_use(connection: Connection) -> set[str]:
     return set(connection.scalars(_PATHS))
 
 
-def refresh(database: Database, storage: Storage, suppression_key: bytes) -> int:
+def refresh(database: Database, storage: Storage, suppression_keys: SuppressionKeys) -> int:
     """Add new uploads to the files of their audiences; a rerun goes on with the rest.
 
     Returns:
         The number of files written.
     """
-    fingerprints = [key_fingerprint(suppression_key)]
+    fingerprints = suppression_keys.fingerprints
     with database.transaction() as connection:
         outdated = list(connection.scalars(_OUTDATED, {"fingerprints": fingerprints}))
     for custom_audience_id in outdated:
         with database.lock(f"member_digests:{custom_audience_id}", wait=True):
-            _write(database, storage, suppression_key, custom_audience_id)
+            _write(database, storage, suppression_keys, custom_audience_id)
     return len(outdated)
 
 
@@ -182,7 +183,7 @@ def forget_missing(database: Database, storage: Storage, of: Iterable[DigestFile
 
 
 def _write(
-    database: Database, storage: Storage, suppression_key: bytes, custom_audience_id: str
+    database: Database, storage: Storage, suppression_keys: SuppressionKeys, custom_audience_id: str
 ) -> None:
     with database.transaction() as connection:
         file = find(connection, custom_audience_id)
@@ -190,16 +191,16 @@ def _write(
         uploads = _uploads(connection, custom_audience_id)
         values = {"custom_audience_id": custom_audience_id}
         gone = connection.execute(_GONE, values).one_or_none()
-    fingerprint = key_fingerprint(suppression_key)
-    if file and _can_grow(file, storage, fingerprint, uploads, members.count):
+    fingerprints = suppression_keys.fingerprints
+    if file and _can_grow(file, storage, fingerprints, uploads, members.count):
         since = file.through_delta_id
         kept = pl.scan_parquet(storage.url(file.path))
         if gone:
             kept = kept.filter(~_is_gone(gone.digests, gone.through_delta_id))
     else:
-        since, kept = _from_membership(storage, suppression_key, members.file)
+        since, kept = _from_membership(storage, suppression_keys, members.file)
     newer = [each for each in uploads if each.id > since and storage.exists(each.path)]
-    entries = [kept, *(_entries(storage, each.path, each.id, suppression_key) for each in newer)]
+    entries = [kept, *(_entries(storage, each.path, each.id, suppression_keys) for each in newer)]
     published = storage.publish(
         f"{FOLDER}/{custom_audience_id}",
         ".parquet",
@@ -208,7 +209,7 @@ def _write(
         ),
     )
     count = pl.scan_parquet(storage.url(published.path)).select(pl.len()).collect().item()
-    written = DigestFile(custom_audience_id, published.path, count, uploads[-1].id, [fingerprint])
+    written = DigestFile(custom_audience_id, published.path, count, uploads[-1].id, fingerprints)
     with database.transaction() as connection:
         connection.execute(_RECORD, vars(written))
 
@@ -219,26 +220,30 @@ def _uploads(connection: Connection, custom_audience_id: str) -> list[Delta]:
 
 
 def _can_grow(
-    file: DigestFile, storage: Storage, fingerprint: str, uploads: Sequence[Delta], people: int
+    file: DigestFile,
+    storage: Storage,
+    fingerprints: Sequence[str],
+    uploads: Sequence[Delta],
+    people: int,
 ) -> bool:
     """Whether new uploads can be added; otherwise the file is made anew from the membership."""
     newer = [upload for upload in uploads if upload.id > file.through_delta_id]
     return (
-        fingerprint in file.fingerprints
+        set(fingerprints).issubset(file.fingerprints)
         and file.entries <= _MOST_ENTRIES_PER_PERSON * people + _ENTRIES_ALWAYS_KEPT
         and all(storage.exists(path) for path in [file.path, *(each.path for each in newer)])
     )
 
 
 def _from_membership(
-    storage: Storage, suppression_key: bytes, file: MembershipFile | None
+    storage: Storage, suppression_keys: SuppressionKeys, file: MembershipFile | None
 ) -> tuple[int, pl.LazyFrame]:
     """The newest upload in the membership file, and the entries of its people."""
     if file is None:
         schema = {"digest": pl.UInt64, "hash": pl.UInt64, "delta_id": pl.Int64}
         return 0, pl.LazyFrame(schema=schema)
     through = file.through_delta_id
-    return through, _entries(storage, file.path, through, suppression_key)
+    return through, _entries(storage, file.path, through, suppression_keys)
 
 
 def _is_gone(digests: Sequence[str], through_delta_id: int) -> pl.Expr:
@@ -246,15 +251,18 @@ def _is_gone(digests: Sequence[str], through_delta_id: int) -> pl.Expr:
     return pl.col("digest").is_in(bits.implode()) & (pl.col("delta_id") <= through_delta_id)
 
 
-def _entries(storage: Storage, path: str, delta_id: int, suppression_key: bytes) -> pl.LazyFrame:
+def _entries(
+    storage: Storage, path: str, delta_id: int, suppression_keys: SuppressionKeys
+) -> pl.LazyFrame:
     people = identities(pl.scan_parquet(storage.url(path)))
     return pl.concat(
         people.filter(pl.col(name) != "").select(
-            digest=_bits(suppression_digests(pl.col(name), suppression_key)),
+            digest=_bits(suppression_digests(pl.col(name), key)),
             hash=_bits(pl.col(name)),
             delta_id=pl.lit(delta_id, pl.Int64),
         )
         for name in IDENTIFIERS
+        for key in suppression_keys.all
     )
 
 

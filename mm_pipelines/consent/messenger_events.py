@@ -26,6 +26,7 @@ from mm_pipelines.consent.messenger_consent import Grant
 from mm_pipelines.consent.opt_out_requests import NewRequest
 from mm_pipelines.graph_api.epoch import epoch_time
 from mm_pipelines.suppression import erased_contacts
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.tokens import webhook_tokens
 from mm_pipelines.tokens.webhook_tokens import GrantedToken
 from mm_pipelines.warehouse.database import Database
@@ -104,7 +105,7 @@ def parse_consent_event(event: PageEvent) -> ConsentEvent:
 
 
 def apply_consent_events(
-    database: Database, page_id: str, run_id: str, suppression_key: bytes | None = None
+    database: Database, page_id: str, run_id: str, suppression_keys: SuppressionKeys | None = None
 ) -> ConsentSummary:
     """Apply a Page's pending consent events, each acknowledged with its effect.
 
@@ -112,7 +113,7 @@ def apply_consent_events(
         database: With the schema ``mm``.
         page_id: The Page.
         run_id: Recorded with the events.
-        suppression_key: ``MM_SUPPRESSION_KEY``; needed for Pages with erased people.
+        suppression_keys: ``MM_SUPPRESSION_KEY``; needed for Pages with erased people.
 
     Raises:
         SuppressionKeyError: The Page has erased people and another key is in use.
@@ -124,7 +125,7 @@ def apply_consent_events(
             events = page_event.pending(connection, page_id, CONSENT_FIELDS, _EVENTS_AT_ONCE)
             if not events:
                 return summary
-            erased = erased_contacts.load(connection, page_id, suppression_key)
+            erased = erased_contacts.load(connection, page_id, suppression_keys)
             named = {event.id: parse_consent_event(event) for event in events}
             ignored = later_events.ignore(connection, erased, _named(named)) if erased else set()
             parsed = [each for event_id, each in named.items() if event_id not in ignored]
@@ -138,7 +139,7 @@ def apply_consent_events(
 
 
 def apply_messages(
-    database: Database, page_id: str, run_id: str, suppression_key: bytes | None = None
+    database: Database, page_id: str, run_id: str, suppression_keys: SuppressionKeys | None = None
 ) -> int:
     """Record a Page's pending messages, which open their senders' windows.
 
@@ -146,7 +147,7 @@ def apply_messages(
         database: With the schema ``mm``.
         page_id: The Page.
         run_id: Recorded with the events.
-        suppression_key: ``MM_SUPPRESSION_KEY``; needed for Pages with erased people.
+        suppression_keys: ``MM_SUPPRESSION_KEY``; needed for Pages with erased people.
 
     Returns:
         The number of acknowledged events.
@@ -161,7 +162,7 @@ def apply_messages(
             if not events:
                 return acknowledged
             messages = dict(_messages(events))
-            erased = erased_contacts.load(connection, page_id, suppression_key)
+            erased = erased_contacts.load(connection, page_id, suppression_keys)
             if erased:
                 senders = [
                     NamedEvent(event_id, message.sent_at, is_opt_in=False, psid=message.psid)

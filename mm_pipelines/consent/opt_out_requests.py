@@ -41,6 +41,12 @@ from unnest(cast(:row_digest as bytea[])) as request (row_digest)
 on conflict (page_id, list_day, row_digest) do nothing
 """)
 
+# Returns the digests of the rows of a list that were recorded.
+_ROW_DIGESTS = text("""
+select row_digest from mm.unsubscribe_request
+where page_id = :page_id and list_day = :list_day and row_digest is not null
+""")
+
 # Returns the open requests of a Page, oldest first.
 _OPEN = text("""
 select id, phone, email, psid, subscriber_token
@@ -200,6 +206,12 @@ def record_rejected_rows(
             "why": why,
         },
     ).rowcount
+
+
+def row_digests(connection: Connection, page_id: str, list_day: date) -> set[bytes]:
+    """Return the digests of the rows of a list that were recorded."""
+    values = {"page_id": page_id, "list_day": list_day}
+    return {bytes(digest) for digest in connection.scalars(_ROW_DIGESTS, values)}
 
 
 def open_requests(connection: Connection, page_id: str) -> list[OpenRequest]:

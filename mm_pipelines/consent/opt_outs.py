@@ -19,11 +19,15 @@ from mm_pipelines.consent.unsubscribe_bisection import (
     chunks,
     unsubscribe_by_bisection,
 )
-from mm_pipelines.consent.unsubscribe_list import ListRead, read_unsubscribe_list
+from mm_pipelines.consent.unsubscribe_list import (
+    ListRead,
+    UnsubscribeList,
+    read_unsubscribe_list,
+)
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.lists.location import stat_list
 from mm_pipelines.suppression import suppression_list
-from mm_pipelines.suppression.digests import suppression_digest
+from mm_pipelines.suppression.keys import SuppressionKeys, check_keys
 from mm_pipelines.suppression.suppression_list import SuppressedValue
 from mm_pipelines.tokens import sender_file, webhook_tokens
 from mm_pipelines.warehouse.database import Database
@@ -42,13 +46,13 @@ class OptOutPlan:
 
     Attributes:
         page_id: The Page.
-        suppression_key: ``MM_SUPPRESSION_KEY``.
+        suppression_keys: ``MM_SUPPRESSION_KEY``.
         default_country: Alpha-2 code for phones without a country code.
         chunk: Rows per call, at most 1,000.
     """
 
     page_id: str
-    suppression_key: bytes = field(repr=False)
+    suppression_keys: SuppressionKeys = field(repr=False)
     default_country: str | None = None
     chunk: int = 1000
 
@@ -94,14 +98,15 @@ def receive_list(
     if stat is None:
         return
     with database.transaction() as connection:
-        suppression_list.check_key(connection, plan.suppression_key)
-    listed = read_unsubscribe_list(url, plan.suppression_key)
+        check_keys(connection, plan.suppression_keys)
+    listed = read_unsubscribe_list(url, plan.suppression_keys.current)
     with database.transaction() as connection:
+        new = _without_known_rows(connection, url, plan, day, listed)
         summary.received += opt_out_requests.receive(
-            connection, plan.page_id, listed.requests, "list", list_day=day
+            connection, plan.page_id, new.requests, "list", list_day=day
         )
         summary.rejected += opt_out_requests.record_rejected_rows(
-            connection, plan.page_id, listed.rejected, day, NO_IDENTIFIER
+            connection, plan.page_id, new.rejected, day, NO_IDENTIFIER
         )
         unsubscribe_list.record(
             connection,
@@ -110,6 +115,31 @@ def receive_list(
             ListRead(mark=stat.mark, fingerprint=listed.fingerprint, row_count=listed.rows),
         )
     summary.rows_in_list = listed.rows
+
+
+def _without_known_rows(
+    connection: Connection, url: str, plan: OptOutPlan, day: date, listed: UnsubscribeList
+) -> UnsubscribeList:
+    """The list without the rows that were read while the previous key was in use."""
+    if plan.suppression_keys.previous is None:
+        return listed
+    before = read_unsubscribe_list(url, plan.suppression_keys.previous)
+    if before.fingerprint != listed.fingerprint:
+        return listed  # it changed meanwhile; requests that are stored twice have no other effect
+    known = opt_out_requests.row_digests(connection, plan.page_id, day)
+    return UnsubscribeList(
+        listed.fingerprint,
+        [
+            request
+            for request, former in zip(listed.requests, before.requests, strict=True)
+            if former.row_digest not in known
+        ],
+        [
+            digest
+            for digest, former in zip(listed.rejected, before.rejected, strict=True)
+            if former not in known
+        ],
+    )
 
 
 def suppress(database: Database, plan: OptOutPlan, summary: OptOutSummary) -> list[OptOut]:
@@ -124,7 +154,7 @@ def suppress(database: Database, plan: OptOutPlan, summary: OptOutSummary) -> li
         SuppressionKeyError: Another key is in use.
     """
     with database.transaction() as connection:
-        suppression_list.check_key(connection, plan.suppression_key)
+        check_keys(connection, plan.suppression_keys)
         summary.overtaken += opt_out_requests.reject_overtaken(connection, plan.page_id)
         open_requests = opt_out_requests.open_requests(connection, plan.page_id)
         opt_outs, unusable = read_requests(open_requests, plan.default_country)
@@ -132,10 +162,9 @@ def suppress(database: Database, plan: OptOutPlan, summary: OptOutSummary) -> li
             summary.rejected += opt_out_requests.reject(connection, ids, why)
         added = suppression_list.add(
             connection,
+            plan.suppression_keys,
             [
-                SuppressedValue(
-                    key, suppression_digest(sha256, plan.suppression_key), opt_out.request_id
-                )
+                SuppressedValue(key, sha256, opt_out.request_id)
                 for opt_out in opt_outs
                 for key, sha256 in opt_out.hashes
             ],

@@ -94,13 +94,13 @@ class UnsubscribeList:
         return len(self.requests) + len(self.rejected)
 
 
-def read_unsubscribe_list(url: str, suppression_key: bytes) -> UnsubscribeList:
+def read_unsubscribe_list(url: str, key: bytes) -> UnsubscribeList:
     """Read an opt-out list.
 
     Args:
         url: A local path or any fsspec URL.
-        suppression_key: The key of the row digests. They recognize a row when the list is read
-            again, without revealing it.
+        key: Makes the row digests. They recognize a row when the list is read again, without
+            revealing it.
 
     Raises:
         ListMissingError: The file does not exist.
@@ -124,10 +124,10 @@ def read_unsubscribe_list(url: str, suppression_key: bytes) -> UnsubscribeList:
         }
         if named:
             content = "\0".join(named.get(name, "") for name in _FIELDS)
-            digest = hmac.digest(suppression_key, content.encode(), "sha256")
+            digest = hmac.digest(key, content.encode(), "sha256")
             requests.append(_request(named, digest))
         else:
-            rejected.append(hmac.digest(suppression_key, f"row {number}".encode(), "sha256"))
+            rejected.append(hmac.digest(key, f"row {number}".encode(), "sha256"))
     return UnsubscribeList(source.fingerprint, requests, rejected)
 
 

@@ -18,6 +18,7 @@ from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
 from mm_pipelines.local import secret_file
 from mm_pipelines.local.errors import LocalError
 from mm_pipelines.local.postgres import EmbeddedPostgres
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.warehouse.database import Database
 
 # The app of Meta's own example; the sandbox only compares it.
@@ -48,6 +49,7 @@ class Environment:
         graph_api_url: Address of the Graph API, or of a sandbox.
         graph_api_version: Such as `v26.0`.
         external_suppression_key: MM_SUPPRESSION_KEY, or None for the one kept in MM_HOME.
+        previous_suppression_key: MM_SUPPRESSION_KEY_PREVIOUS, while the key is being changed.
         sandbox: Whether the Graph API is the sandbox of this MM_HOME.
         sandbox_secrets: The sandbox's tokens and secrets, by the variables that mm.yaml names,
             without those that the user has set.
@@ -61,6 +63,7 @@ class Environment:
     graph_api_url: str
     graph_api_version: str
     external_suppression_key: str | None
+    previous_suppression_key: str | None
     sandbox: bool
     sandbox_secrets: Mapping[str, str]
 
@@ -127,6 +130,7 @@ class Environment:
             graph_api_url=sandbox_url or url,
             graph_api_version=variables.get("MM_GRAPH_API_VERSION") or DEFAULT_VERSION,
             external_suppression_key=variables.get("MM_SUPPRESSION_KEY") or None,
+            previous_suppression_key=variables.get("MM_SUPPRESSION_KEY_PREVIOUS") or None,
             sandbox=sandbox_url is not None,
             sandbox_secrets={
                 name: value for name, value in generated.items() if not variables.get(name)
@@ -181,6 +185,12 @@ class Environment:
         return secret_file.read_or_create(
             self.home / "suppression.key", lambda: secrets.token_hex(_SUPPRESSION_KEY_BYTES)
         )
+
+    def suppression_keys(self) -> SuppressionKeys:
+        """The keys of the suppression list: two while the key is being changed."""
+        previous = self.previous_suppression_key
+        current = self.suppression_key().encode()
+        return SuppressionKeys(current, previous.encode() if previous else None)
 
     def installation_id(self) -> str:
         """The id that distinguishes this MM_HOME from those of other hosts, created once."""

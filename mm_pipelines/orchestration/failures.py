@@ -16,7 +16,7 @@ from mm_pipelines.delivery.errors import DeliveryError, RowsNotReceivedError
 from mm_pipelines.graph_api.errors import GraphApiError, ThrottledError, TransientError
 from mm_pipelines.lists.errors import ListError
 from mm_pipelines.orchestration.passing_faults import is_passing_fault
-from mm_pipelines.suppression.suppression_list import SuppressionKeyError
+from mm_pipelines.suppression.keys import SuppressionKeyError
 from mm_pipelines.tokens.errors import LossesUnconfirmedError, TokenPullError
 from mm_pipelines.warehouse.database import LockTakenError
 

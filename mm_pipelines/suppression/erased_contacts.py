@@ -13,14 +13,14 @@ import polars as pl
 from sqlalchemy import Connection, text
 
 from mm_pipelines.suppression.digests import suppression_digest, suppression_digests
-from mm_pipelines.suppression.suppression_list import SuppressionKeyError, check_key
+from mm_pipelines.suppression.keys import SuppressionKeyError, SuppressionKeys, check_keys
 
 Kind = Literal["psid", "token"]
 
 # Adds digests; a later erasure of the same contact renews its time.
 _ADD = text("""
-insert into mm.erased_contact as known (page_id, digest)
-select distinct page_id, digest
+insert into mm.erased_contact as known (page_id, digest, fingerprint)
+select distinct page_id, digest, :fingerprint
 from unnest(cast(:page_id as text[]), cast(:digest as text[])) as contact (page_id, digest)
 on conflict (page_id, digest) do update set erased_at = now()
 """)
@@ -49,7 +49,7 @@ class ErasedContacts:
     """
 
     page_id: str
-    key: bytes = field(repr=False)
+    keys: SuppressionKeys = field(repr=False)
     erased_at: dict[str, datetime] = field(repr=False)
 
     def __bool__(self) -> bool:
@@ -59,7 +59,10 @@ class ErasedContacts:
         """When a contact was erased; None if it was not."""
         if not self.erased_at or not contact:
             return None
-        return self.erased_at.get(_digest(Contact(self.page_id, kind, contact), self.key))
+        digests = _digests(Contact(self.page_id, kind, contact), self.keys)
+        return max(
+            (self.erased_at[each] for each in digests if each in self.erased_at), default=None
+        )
 
     def tokens_of_erased_people(self, listed: pl.DataFrame) -> pl.Series:
         """The tokens that are erased, or whose recipient is.
@@ -77,44 +80,50 @@ class ErasedContacts:
             The number of contacts that were erased.
         """
         digests = [
-            _digest(Contact(self.page_id, kind, contact), self.key) for kind, contact in contacts
+            digest
+            for kind, contact in contacts
+            for digest in _digests(Contact(self.page_id, kind, contact), self.keys)
         ]
         values = {"page_id": self.page_id, "digests": digests}
         return connection.execute(_LIFT, values).rowcount
 
     def _is_erased(self, kind: Kind, column: str) -> pl.Expr:
         text = pl.lit(_prefix(self.page_id, kind)) + pl.col(column)
-        digests = pl.Series("digest", list(self.erased_at), dtype=pl.String)
-        return suppression_digests(text, self.key).is_in(digests.implode()).fill_null(value=False)
+        erased = pl.Series("digest", list(self.erased_at), dtype=pl.String).implode()
+        digests = [suppression_digests(text, key) for key in self.keys.all]
+        return pl.any_horizontal(each.is_in(erased).fill_null(value=False) for each in digests)
 
 
-def load(connection: Connection, page_id: str, key: bytes | None) -> ErasedContacts:
+def load(connection: Connection, page_id: str, keys: SuppressionKeys | None) -> ErasedContacts:
     """Return the erased contacts of a Page.
 
     Raises:
-        SuppressionKeyError: There are some, and ``key`` is not the key in use.
+        SuppressionKeyError: There are some, and ``keys`` do not recognize them.
     """
     erased_at = {
         row.digest: row.erased_at for row in connection.execute(_OF_PAGE, {"page_id": page_id})
     }
     if erased_at:
-        if key is None:
+        if keys is None:
             raise SuppressionKeyError
-        check_key(connection, key)
-    return ErasedContacts(page_id, key or b"", erased_at)
+        check_keys(connection, keys)
+    return ErasedContacts(page_id, keys or SuppressionKeys(b""), erased_at)
 
 
-def add(connection: Connection, contacts: Sequence[Contact], key: bytes) -> None:
-    """Record contacts as erased, in the caller's transaction."""
+def add(connection: Connection, contacts: Sequence[Contact], keys: SuppressionKeys) -> None:
+    """Record contacts as erased under the current key, in the caller's transaction."""
     values = {
         "page_id": [contact.page_id for contact in contacts],
-        "digest": [_digest(contact, key) for contact in contacts],
+        "digest": [_digests(contact, keys)[0] for contact in contacts],
+        "fingerprint": keys.fingerprints[0],
     }
     connection.execute(_ADD, values)
 
 
-def _digest(contact: Contact, key: bytes) -> str:
-    return suppression_digest(_prefix(contact.page_id, contact.kind) + contact.contact, key)
+def _digests(contact: Contact, keys: SuppressionKeys) -> list[str]:
+    """The contact's digests, that of the current key first."""
+    text = _prefix(contact.page_id, contact.kind) + contact.contact
+    return [suppression_digest(text, key) for key in keys.all]
 
 
 def _prefix(page_id: str, kind: Kind) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import GraphApiError, NotFoundError
 from mm_pipelines.graph_api.tokens import get_token
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.tokens.listing import as_listed
 from mm_pipelines.tokens.subscription_token import staging
 from mm_pipelines.warehouse.database import Database
@@ -85,7 +86,7 @@ def refresh_details(
     page_id: str,
     *,
     most: int,
-    suppression_key: bytes | None = None,
+    suppression_keys: SuppressionKeys | None = None,
 ) -> DetailsReport:
     """Ask about the tokens most worth it and merge the answers, which mark no token as gone.
 
@@ -94,7 +95,7 @@ def refresh_details(
         database: with the schema `mm`.
         page_id: of the Page.
         most: tokens asked about at most; one call each.
-        suppression_key: as for `subscription_token.staging`.
+        suppression_keys: as for `subscription_token.staging`.
 
     Raises:
         GraphApiError: as Meta answers; what was answered before is merged, and the next call
@@ -107,7 +108,7 @@ def refresh_details(
         changed = 0
         known = [answer for answer in answers.values() if answer is not None]
         if known:
-            with staging(database, suppression_key) as staged:
+            with staging(database, suppression_keys) as staged:
                 staged.append(as_listed(pl.concat(known)))
                 changed = staged.merge(page_id, staged.compare(page_id)).changed
         with database.transaction() as connection:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from mm_pipelines.delivery import custom_audience
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.tokens import DEDUPLICATED_CAP
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.tokens.errors import LossesNotAcceptedError, LossesUnconfirmedError
 from mm_pipelines.tokens.listing import Listing
 from mm_pipelines.tokens.pull_record import Pull, note_losses, start_pull
@@ -48,7 +49,7 @@ def pull_tokens(
     removal_share: float,
     accept_losses: bool = False,
     deduplicate_at_meta: bool = False,
-    suppression_key: bytes | None = None,
+    suppression_keys: SuppressionKeys | None = None,
 ) -> PullReport:
     """List every token of a Page and merge the listing into `mm.subscription_token`.
 
@@ -62,7 +63,7 @@ def pull_tokens(
         accept_losses: Let any number vanish.
         deduplicate_at_meta: Let Meta leave out recipients' further tokens. No token counts as
             gone then, and at 10,000 tokens, where such a listing ends, all are listed after all.
-        suppression_key: As for `subscription_token.staging`.
+        suppression_keys: As for `subscription_token.staging`.
 
     Raises:
         UnstableListingError: Cursors kept expiring.
@@ -73,7 +74,7 @@ def pull_tokens(
     """
     with (
         database.lock(f"tokens:{page_id}"),
-        staging(database, suppression_key) as staged,
+        staging(database, suppression_keys) as staged,
     ):
         with database.transaction() as connection:
             pull = start_pull(
@@ -99,7 +100,7 @@ def pull_tokens(
             _check_losses(database, pull, differences, removal_share)
         merged = staged.merge(page_id, differences, pull)
         told = (
-            attribute_sources(client, database, page_id, suppression_key) if merged.opted_in else 0
+            attribute_sources(client, database, page_id, suppression_keys) if merged.opted_in else 0
         )
         tidy(database)
     return PullReport(pull, listing.rows, listing.restarts, len(silent), told, merged)

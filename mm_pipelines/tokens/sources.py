@@ -13,6 +13,7 @@ import polars as pl
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.errors import PermanentError
 from mm_pipelines.graph_api.tokens import iter_token_pages
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.tokens.listing import frames
 from mm_pipelines.tokens.subscription_token import Source, staging
 from mm_pipelines.warehouse.database import Database
@@ -26,7 +27,10 @@ FILTERS: Final[dict[str, Source]] = {
 
 
 def attribute_sources(
-    client: GraphApiClient, database: Database, page_id: str, suppression_key: bytes | None = None
+    client: GraphApiClient,
+    database: Database,
+    page_id: str,
+    suppression_keys: SuppressionKeys | None = None,
 ) -> int:
     """Ask for the tokens of each source and merge what that tells; call it under the pull's lock.
 
@@ -42,7 +46,7 @@ def attribute_sources(
         if _ignored(page for page in first.values() if page is not None):
             return 0
         tokens = 0
-        with staging(database, suppression_key) as staged:
+        with staging(database, suppression_keys) as staged:
             for name, source in FILTERS.items():
                 page = first[name]
                 for frame in frames(chain([] if page is None else [page], listings[name])):

@@ -14,6 +14,7 @@ import polars as pl
 from sqlalchemy import text
 
 from mm_pipelines.suppression import erased_contacts
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.tokens.differences import DIFFERENCES, TABLES
 from mm_pipelines.tokens.pull_record import Pull
 from mm_pipelines.warehouse.database import Database
@@ -229,11 +230,14 @@ class Staging:
     """The frames of one pull on one session, until they are merged or the session ends."""
 
     def __init__(
-        self, connection: "BulkConnection", database: Database, suppression_key: bytes | None
+        self,
+        connection: "BulkConnection",
+        database: Database,
+        suppression_keys: SuppressionKeys | None,
     ) -> None:
         self._connection = connection
         self._database = database
-        self._suppression_key = suppression_key
+        self._suppression_key = suppression_keys
 
     def append(self, frame: pl.DataFrame) -> None:
         """Add listed tokens, a frame of `LISTED_TOKEN`; the same token may come again."""
@@ -390,12 +394,14 @@ def _id(pull: Pull | None) -> int:
 
 
 @contextmanager
-def staging(database: Database, suppression_key: bytes | None = None) -> Iterator[Staging]:
+def staging(
+    database: Database, suppression_keys: SuppressionKeys | None = None
+) -> Iterator[Staging]:
     """Open a session with empty staging tables; they are gone with it.
 
     Args:
         database: with the schema `mm`.
-        suppression_key: ``MM_SUPPRESSION_KEY``; needed for Pages with erased people, whose tokens
+        suppression_keys: ``MM_SUPPRESSION_KEY``; needed for Pages with erased people, whose tokens
             are excluded.
     """
     with database.bulk() as connection:
@@ -403,4 +409,4 @@ def staging(database: Database, suppression_key: bytes | None = None) -> Iterato
             for statement in TABLES:
                 cursor.execute(statement)
         connection.commit()
-        yield Staging(connection, database, suppression_key)
+        yield Staging(connection, database, suppression_keys)

@@ -30,12 +30,13 @@ from mm_pipelines.graph_api.retry import RetryPolicy
 from mm_pipelines.lists import FileSource
 from mm_pipelines.payload import build_hashed_payload, registry
 from mm_pipelines.storage import Storage
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.suppression.suppression_list import SuppressionList
 from mm_pipelines.tokens.pull import pull_tokens
 from mm_pipelines.warehouse.database import Database
 
 PAGE_ID = "134141414124123"
-KEY = b"suppression key of the tests"
+KEY = SuppressionKeys(b"suppression key of the tests")
 AUDIENCES = ("newsletter", "loyalty")
 SENDING = Sending(batch_size=500)
 

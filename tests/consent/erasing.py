@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mm_pipelines.consent.erasure.erase import ErasurePlan, erase
 from mm_pipelines.storage import Storage
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.warehouse.database import Database
 
 PAGE_ID = "134141414124123"
-KEY = b"suppression key of the tests"
+KEY = SuppressionKeys(b"suppression key of the tests")
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))

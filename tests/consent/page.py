@@ -16,6 +16,7 @@ from mm_pipelines.consent.opt_outs import OptOutPlan, OptOutSummary, suppress, u
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.graph_api.retry import RetryPolicy
 from mm_pipelines.storage import Storage
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.tokens.pull import pull_tokens
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.webhooks import webhook_event
@@ -23,7 +24,7 @@ from mm_pipelines.webhooks.webhook_event import WebhookEvent
 
 APP_SECRET = "test_app_secret"
 PAGE_ID = "134141414124123"
-KEY = b"suppression key of the tests"
+KEY = SuppressionKeys(b"suppression key of the tests")
 PLAN = OptOutPlan(PAGE_ID, KEY, default_country="US", chunk=1000)
 
 

@@ -56,7 +56,7 @@ def run(
             resources={
                 "mm_database": DatabaseResource(url=page.database.url),
                 "mm_storage": StorageResource(base_url=str(tmp_path / "storage")),
-                "mm_suppression": SuppressionResource(key=KEY.decode()),
+                "mm_suppression": SuppressionResource(key=KEY.current.decode()),
                 "mm_graph_api": GraphApiResource(base_url=page.url, version="v26.0"),
             },
         )
@@ -270,7 +270,7 @@ def test_messages_to_a_page_without_opt_in_requests_start_no_run(
     resources = {
         "mm_database": DatabaseResource(url=page.database.url),
         "mm_storage": StorageResource(base_url=str(tmp_path)),
-        "mm_suppression": SuppressionResource(key=KEY.decode()),
+        "mm_suppression": SuppressionResource(key=KEY.current.decode()),
     }
     assert retention.execute_in_process(resources=resources, instance=instance).success
     assert page.rows("select from mm.webhook_event where processed_at is null") == []

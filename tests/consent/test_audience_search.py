@@ -13,7 +13,7 @@ from mm_pipelines.consent.audience_cleanup import remove_opted_out_members
 from mm_pipelines.consent.audience_search import search
 from mm_pipelines.delivery import membership
 from mm_pipelines.delivery.upload import upload
-from mm_pipelines.suppression.suppression_list import SuppressionKeyError
+from mm_pipelines.suppression.keys import SuppressionKeyError, SuppressionKeys
 from tests.consent.day import context, hash_list, upload_plan
 from tests.consent.page import KEY, Page
 
@@ -182,7 +182,7 @@ def test_entries_of_removed_people_are_dropped(audiences: Audiences) -> None:
 def test_another_key_cannot_search(audiences: Audiences) -> None:
     audiences.opt_out(email="person1@example.com")
     with pytest.raises(SuppressionKeyError):
-        search(audiences.page.database, audiences.page.storage, b"another key")
+        search(audiences.page.database, audiences.page.storage, SuppressionKeys(b"another key"))
 
 
 def test_a_long_search_is_followed_by_a_pause(audiences: Audiences) -> None:

@@ -25,7 +25,7 @@ def installation(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MM_HOME", str(tmp_path))
     monkeypatch.setenv("MM_CONFIG", str(Path(__file__).parents[1] / "mm.yaml"))
     monkeypatch.setenv("MM_DATABASE_URL", page.database.url)
-    monkeypatch.setenv("MM_SUPPRESSION_KEY", KEY.decode())
+    monkeypatch.setenv("MM_SUPPRESSION_KEY", KEY.current.decode())
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_rows_of_the_table_are_requested_and_carried_out(
         resources={
             "mm_database": database,
             "mm_storage": StorageResource(base_url=str(tmp_path)),
-            "mm_suppression": SuppressionResource(key=KEY.decode()),
+            "mm_suppression": SuppressionResource(key=KEY.current.decode()),
         },
     )
     assert result.success

@@ -54,7 +54,7 @@ class Installation:
         self.resources = {
             "mm_database": DatabaseResource(url=page.database.url),
             "mm_storage": StorageResource(base_url=str(storage)),
-            "mm_suppression": SuppressionResource(key=KEY.decode()),
+            "mm_suppression": SuppressionResource(key=KEY.current.decode()),
             "mm_graph_api": GraphApiResource(base_url=page.url, version="v26.0"),
         }
 

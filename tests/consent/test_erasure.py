@@ -17,7 +17,7 @@ from mm_pipelines.consent.messenger_events import apply_consent_events, apply_me
 from mm_pipelines.consent.optin_requests import OptInPrompt, OptInSummary, send_optin_requests
 from mm_pipelines.delivery import audience_keys
 from mm_pipelines.delivery.upload import upload
-from mm_pipelines.suppression.suppression_list import SuppressionKeyError
+from mm_pipelines.suppression.keys import SuppressionKeyError
 from mm_pipelines.tokens.pull import pull_tokens
 from tests.consent import erasing
 from tests.consent.day import clean, context, hash_list, upload_plan
@@ -153,7 +153,7 @@ def test_a_pull_does_not_bring_an_erased_person_back(page: Page) -> None:
     ask(page, page_id=PAGE_ID, token=token)
     run(page)
     with page.client() as client:
-        pull_tokens(client, page.database, PAGE_ID, removal_share=1, suppression_key=KEY)
+        pull_tokens(client, page.database, PAGE_ID, removal_share=1, suppression_keys=KEY)
     assert page.rows("select from mm.subscription_token") == []
 
 

@@ -23,7 +23,7 @@ def installation(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MM_HOME", str(tmp_path))
     monkeypatch.setenv("MM_CONFIG", str(Path(__file__).parents[1] / "mm.yaml"))
     monkeypatch.setenv("MM_DATABASE_URL", page.database.url)
-    monkeypatch.setenv("MM_SUPPRESSION_KEY", KEY.decode())
+    monkeypatch.setenv("MM_SUPPRESSION_KEY", KEY.current.decode())
 
 
 def grant(*arguments: str, typed: str = "") -> Result:

@@ -11,7 +11,7 @@ from mm_pipelines.graph_api.errors import TokenError
 from mm_pipelines.graph_api.messages import OptInRequest, send_opt_in_request
 from mm_pipelines.lists.errors import ListRowError
 from mm_pipelines.suppression.digests import suppression_digest
-from mm_pipelines.suppression.suppression_list import SuppressionKeyError
+from mm_pipelines.suppression.keys import SuppressionKeyError, SuppressionKeys
 from tests.consent.page import KEY, PAGE_ID, PLAN, Page
 
 MARY = "f1904cf1a9d73a55fa5de0ac823c4403ded71afd4c3248d00bdcd0866552bb79"
@@ -63,8 +63,8 @@ def test_an_opt_out_is_stored_as_a_keyed_digest_only(page: Page) -> None:
     page.unsubscribe()
     digests = page.rows("select digest from mm.suppression")
     assert {row[0] for row in digests} == {
-        suppression_digest(MARY, KEY),
-        suppression_digest(PHONE, KEY),
+        suppression_digest(MARY, KEY.current),
+        suppression_digest(PHONE, KEY.current),
     }
 
 
@@ -143,7 +143,7 @@ def test_another_suppression_key_is_refused_and_the_message_names_the_setting(pa
     page.unsubscribe()
     page.request(email="john@example.com")
     with pytest.raises(SuppressionKeyError, match="MM_SUPPRESSION_KEY"):
-        page.unsubscribe(OptOutPlan(PAGE_ID, b"another key"))
+        page.unsubscribe(OptOutPlan(PAGE_ID, SuppressionKeys(b"another key")))
     assert states(page)[-1] == ("received", None)
 
 

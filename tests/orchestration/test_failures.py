@@ -32,7 +32,7 @@ from mm_pipelines.orchestration.failures import (
     translate_errors,
 )
 from mm_pipelines.resources.database import DatabaseResource
-from mm_pipelines.suppression.suppression_list import SuppressionKeyError
+from mm_pipelines.suppression.keys import SuppressionKeyError
 from mm_pipelines.warehouse.database import Database, LockLostError
 
 

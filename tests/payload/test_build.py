@@ -15,7 +15,12 @@ from mm_pipelines.payload import (
     build_hashed_payload,
 )
 from mm_pipelines.storage import Storage
-from mm_pipelines.suppression.digests import suppression_digest, suppression_digests
+from mm_pipelines.suppression.digests import (
+    key_fingerprint,
+    suppression_digest,
+    suppression_digests,
+)
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.suppression.suppression_list import SuppressionList
 
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -219,6 +224,10 @@ def test_raw_values_never_reach_the_scratch_disk(
 KEY = bytes(range(7, 39))
 
 
+def suppressing(digests: list[str], key: bytes = KEY) -> SuppressionList:
+    return SuppressionList(SuppressionKeys(key), {key_fingerprint(key): digests})
+
+
 @pytest.mark.parametrize("key", [b"", b"k", b"k" * 64, b"k" * 65, KEY, bytes(range(200))])
 def test_a_column_of_suppression_digests_is_hmac(key: bytes) -> None:
     hashes = [sha(f"{number}@example.com") for number in range(50)]
@@ -239,7 +248,7 @@ def test_a_suppressed_person_is_left_out_by_either_identifier(tmp_path: Path) ->
         f"{sha('a@b.co').upper()},+33 6 12 34 56 78\n"
         ",\n",
         default_country="US",
-        suppression=SuppressionList(KEY, digests),
+        suppression=suppressing(digests),
     )
     assert people_of(built)["row_number"].to_list() == [3]
     assert (built.suppressed, built.rejected, built.accepted) == (3, 1, 1)
@@ -252,7 +261,7 @@ def test_a_person_stays_suppressed_under_every_reading_of_the_phone(tmp_path: Pa
             tmp_path,
             "phone\n4915112345678\n+49 172 1234567\n",
             default_country="DE",
-            suppression=SuppressionList(KEY, [suppression_digest(sha(form), KEY)]),
+            suppression=suppressing([suppression_digest(sha(form), KEY)]),
         )
         assert people_of(built)["row_number"].to_list() == [2]
         assert built.suppressed == 1
@@ -273,10 +282,10 @@ def test_a_country_that_is_not_understood_gives_no_region(tmp_path: Path) -> Non
 
 
 def test_another_key_suppresses_nobody_and_shows_no_secret(tmp_path: Path) -> None:
-    suppression = SuppressionList(b"other", [suppression_digest(sha("a@b.co"), KEY)])
+    suppression = suppressing([suppression_digest(sha("a@b.co"), KEY)], b"other")
     assert build(tmp_path, "email\na@b.co\n", suppression=suppression).suppressed == 0
     assert "other" not in repr(suppression)
-    assert not SuppressionList(KEY, [])
+    assert not SuppressionList(SuppressionKeys(KEY), {})
 
 
 CELLS = st.sampled_from(["", "a@b.co", "A@B.CO ", "c@d.co", "nope", "-", "é@ü.de"])
@@ -295,9 +304,7 @@ def test_no_row_is_lost_and_nobody_is_there_twice(
 ) -> None:
     content = "email,phone,fn,ln\n" + "".join(",".join(row) + "\n" for row in rows)
     digests = [suppression_digest(sha("c@d.co"), KEY)] if suppressed else []
-    built = build(
-        tmp_path, content, default_country=country, suppression=SuppressionList(KEY, digests)
-    )
+    built = build(tmp_path, content, default_country=country, suppression=suppressing(digests))
     people = people_of(built)
 
     assert built.read == len(rows)

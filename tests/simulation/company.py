@@ -6,11 +6,13 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
 
+from mm_pipelines.suppression.keys import SuppressionKeys
+
 CANARY = "canary"
 """Part of every e-mail address. It must occur in no log line and in no exception."""
 
 FIRST_DAY = date(2026, 11, 2)
-SUPPRESSION_KEY = b"the simulation's suppression key"
+SUPPRESSION_KEY = SuppressionKeys(b"the simulation's suppression key")
 SYSTEM_USER_TOKEN = "EAAsystemuser"
 APP_ID = "1231312312312301"
 BATCH_SIZE = 5

@@ -25,6 +25,7 @@ from mm_pipelines.consent.opt_out_requests import OpenRequest
 from mm_pipelines.storage import Storage
 from mm_pipelines.suppression import erased_contacts, suppression_list
 from mm_pipelines.suppression.digests import suppression_digest
+from mm_pipelines.suppression.keys import SuppressionKeys, check_keys
 from mm_pipelines.suppression.suppression_list import SchemaKey, SuppressedValue
 from mm_pipelines.warehouse.database import Database
 
@@ -61,25 +62,25 @@ class ErasurePlan:
 
     Attributes:
         page_ids: The Pages of mm.yaml.
-        suppression_key: ``MM_SUPPRESSION_KEY``.
+        suppression_keys: ``MM_SUPPRESSION_KEY``.
         default_countries: Alpha-2 codes that phones without a country code may belong to; None
             reads them as international.
         people_at_once: The people that one search of all files is for.
     """
 
     page_ids: Sequence[str]
-    suppression_key: bytes = field(repr=False)
+    suppression_keys: SuppressionKeys = field(repr=False)
     default_countries: Sequence[str | None] = (None,)
     people_at_once: int = 500
 
     @classmethod
-    def of(cls, config: Config, suppression_key: bytes) -> Self:
+    def of(cls, config: Config, suppression_keys: SuppressionKeys) -> Self:
         """How to erase people, by mm.yaml: a phone is read under the country of every list."""
         countries = {audience.default_country for audience in config.audiences.values()}
         countries |= {page.unsubscribes.default_country for page in config.pages.values()}
         return cls(
             page_ids=[page.page_id for page in config.pages.values()],
-            suppression_key=suppression_key,
+            suppression_keys=suppression_keys,
             default_countries=[None, *sorted(country for country in countries if country)],
         )
 
@@ -170,7 +171,7 @@ def _erase(
 ) -> None:
     people, refused = _read(batch, plan.default_countries)
     with database.transaction() as connection:
-        suppression_list.check_key(connection, plan.suppression_key)
+        check_keys(connection, plan.suppression_keys)
         for why, ids in refused.items():
             requests.reject(connection, ids, why)
         _suppress(connection, people, plan)
@@ -182,7 +183,7 @@ def _erase(
         person_rows.lock_pages(connection, [contact.page_id for contact in contacts])
         # Again under the lock, because a webhook or a pull may have linked another contact.
         contacts = person_rows.linked_contacts(connection, named)
-        erased_contacts.add(connection, person_rows.as_contacts(contacts), plan.suppression_key)
+        erased_contacts.add(connection, person_rows.as_contacts(contacts), plan.suppression_keys)
         removed = person_rows.remove(connection, contacts)
         entries += [NewEntry(each.request_id, "table", each.table, each.found) for each in removed]
         receipts.record(connection, entries, searched_at)
@@ -229,10 +230,9 @@ def _suppress(connection: Connection, people: Sequence[_Person], plan: ErasurePl
     opt_outs = {row.erasure_id: row.id for row in connection.execute(_FIRST_OPT_OUT, {"ids": ids})}
     suppression_list.add(
         connection,
+        plan.suppression_keys,
         [
-            SuppressedValue(
-                key, suppression_digest(sha256, plan.suppression_key), opt_outs[person.request_id]
-            )
+            SuppressedValue(key, sha256, opt_outs[person.request_id])
             for person in people
             for key, sha256 in person.hashes
         ],
@@ -267,7 +267,9 @@ def _entries(kind: EntryKind, found: Found) -> Iterator[NewEntry]:
 def _digests(people: Sequence[_Person], plan: ErasurePlan) -> Mapping[int, list[str]]:
     return {
         person.request_id: sorted(
-            suppression_digest(sha256, plan.suppression_key) for _, sha256 in person.hashes
+            suppression_digest(sha256, key)
+            for _, sha256 in person.hashes
+            for key in plan.suppression_keys.all
         )
         for person in people
     }
@@ -280,7 +282,7 @@ def _search_again(
     waiting = set(audience.digests["request_id"])
     if audience.is_recorded:
         members = hashed_files.requests_among_members(
-            database, storage, audience.custom_audience_id, audience.digests, plan.suppression_key
+            database, storage, audience.custom_audience_id, audience.digests, plan.suppression_keys
         )
     else:
         members = set()

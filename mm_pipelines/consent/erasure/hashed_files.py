@@ -15,6 +15,7 @@ from mm_pipelines.delivery import custom_audience, membership
 from mm_pipelines.delivery.membership import Members
 from mm_pipelines.storage import Storage
 from mm_pipelines.suppression.digests import suppression_digests
+from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.warehouse.database import Database
 
 HASHED_FOLDERS = ("hashed_payload", "deltas", "members", "removals")
@@ -80,7 +81,11 @@ def search_audiences(database: Database, storage: Storage, wanted: pl.DataFrame)
 
 
 def requests_among_members(
-    database: Database, storage: Storage, custom_audience_id: str, digests: pl.DataFrame, key: bytes
+    database: Database,
+    storage: Storage,
+    custom_audience_id: str,
+    digests: pl.DataFrame,
+    keys: SuppressionKeys,
 ) -> set[int]:
     """Return the requests whose people are members of a Custom Audience, or may be.
 
@@ -89,16 +94,22 @@ def requests_among_members(
         storage: Holds the members.
         custom_audience_id: The Custom Audience.
         digests: The columns ``request_id`` and ``value``: keyed digests.
-        key: ``MM_SUPPRESSION_KEY``.
+        keys: The keys of the digests.
     """
     with database.transaction() as connection:
         members = _members(connection, custom_audience_id)
     if not members.rows_to_read:
         return set()
-    frame = members.frame(storage).select(
-        suppression_digests(pl.col(name), key).alias(name) for name in ("EMAIL", "PHONE")
-    )
-    return set(_matches(frame, digests))
+    return {
+        request
+        for key in keys.all
+        for request in _matches(
+            members.frame(storage).select(
+                suppression_digests(pl.col(name), key).alias(name) for name in ("EMAIL", "PHONE")
+            ),
+            digests,
+        )
+    }
 
 
 def _members(connection: Connection, custom_audience_id: str) -> Members:
