@@ -11,14 +11,21 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("assets", "resources", "mm_pipelines", "tests", "benchmarks", "examples", "deploy")
 SUFFIXES = {".py", ".sql", ".md", ".toml", ".yaml", ".yml", ".ini", ".sh"}
 
-#: `docs/graph-api.md#uploading-users` in a comment, a docstring or a message.
 MENTION = re.compile(r"\b(docs/[\w./-]+\.md)(?:#([\w-]+))?")
-#: `[text](page.md#heading)` in a document; addresses of the web are not followed.
+"""`docs/graph-api.md#uploading-users` in a comment, a docstring or a message."""
+
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([\w-]+))?\)")
-#: A path of this repository in code type: `mm_pipelines/graph_api/users.py`.
+"""`[text](page.md#heading)` in a document; addresses of the web are not followed."""
+
 PATH = re.compile(rf"`((?:{'|'.join(SOURCES)})/[\w./-]*)`")
-#: Notes that are not in this repository, and sections of them by number.
+"""A path of this repository in code type: `mm_pipelines/graph_api/users.py`."""
+
+NAME_IN_MODULE = re.compile(r"`(\w+)` (?:in|of) `([\w/]+\.py)`")
+"""A name and the module that defines it: `KEYS` in `mm_pipelines/identity/keys.py`."""
+
 PRIVATE = re.compile(r"graph-api-facts|\bdesign(?:\.md| [0-9§])", re.IGNORECASE)
+"""Notes that are not in this repository, and sections of them by number."""
+
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -93,6 +100,16 @@ def test_links_between_documents_lead_to_a_heading(document: Path) -> None:
 def test_paths_that_documents_name_exist(document: Path) -> None:
     named = PATH.findall(document.read_text(encoding="utf-8"))
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_that_documents_mention_are_in_their_module(document: Path) -> None:
+    wrong = [
+        f"{name} is not in {path}"
+        for name, path in NAME_IN_MODULE.findall(document.read_text(encoding="utf-8"))
+        if not re.search(rf"\b{name}\b", (ROOT / path).read_text(encoding="utf-8"))
+    ]
+    assert wrong == []
 
 
 def test_every_decision_is_listed_in_the_index() -> None:
