@@ -186,6 +186,8 @@ def _metadata(summary: UploadSummary, seconds: float) -> dict[str, dg.MetadataVa
         "seconds": dg.MetadataValue.float(round(seconds, 2)),
         "rows_per_second": dg.MetadataValue.float(round(summary.rows / max(seconds, 0.001), 1)),
     }
+    if summary.former_members:
+        metadata["former_members"] = dg.MetadataValue.int(summary.former_members)
     if summary.top_up:
         metadata["top_up"] = dg.MetadataValue.text(summary.top_up)
     if summary.skipped:

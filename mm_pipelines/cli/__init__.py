@@ -15,6 +15,7 @@ from mm_pipelines.cli import (
     erase,
     init,
     normalize,
+    pause,
     rejects,
     report,
     sandbox,
@@ -44,6 +45,8 @@ app.command("sandbox")(sandbox.sandbox)
 app.command("doctor")(doctor.doctor)
 app.command("status")(status.status)
 app.command("upload")(upload.upload)
+app.command("pause")(pause.pause)
+app.command("resume")(pause.resume)
 app.command("unsubscribe")(unsubscribe.unsubscribe)
 app.command("erase")(erase.erase)
 app.command("normalize")(normalize.normalize)

@@ -24,6 +24,7 @@ _MOST_PARTITIONS, _MOST_OTHERS = 10, 5
 _FAILING = ("failed", "overdue")
 _EMPTY = {
     "partitions": "No list was hashed yet.",
+    "paused": "No uploads are paused.",
     "deferred": "No work is deferred.",
     "pages": "No Page's tokens were pulled yet.",
     "webhooks": "No webhook was received yet.",
@@ -76,12 +77,18 @@ def _known(
     since: date | None,
 ) -> Report:
     """Everything of the selected audiences, and of the Pages by key and ID; None selects all."""
+    from mm_pipelines.delivery import pauses
     from mm_pipelines.report import overview
     from mm_pipelines.webhooks import webhook_event
 
     selected = {*(audiences or ()), *(pages or ())}
     return {
         "partitions": overview.partitions(connection, audiences, since),
+        "paused": [
+            asdict(pause)
+            for pause in pauses.find_all(connection)
+            if audiences is None or pause.audience in (*audiences, pauses.EVERY_AUDIENCE)
+        ],
         "deferred": [
             row
             for row in overview.deferrals(connection)

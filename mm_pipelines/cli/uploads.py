@@ -19,12 +19,17 @@ def uploads(
     """Show the deliveries that are open or refused, since when, and why."""
     if context.invoked_subcommand is not None:
         return
+    from mm_pipelines.delivery import pauses
     from mm_pipelines.delivery.open_uploads import not_delivered
     from mm_pipelines.local.environment import Environment
 
     with open_database(Environment.resolve()) as database, database.transaction() as connection:
         rows = [asdict(upload) for upload in not_delivered(connection)]
+        paused = pauses.find_all(connection)
     show(rows, as_json=as_json, empty="Every delivery reached everyone.")
+    if not as_json:
+        for pause in paused:
+            typer.echo(str(pause))
 
 
 @app.command()

@@ -119,6 +119,14 @@ anti join leaving_emails using ({EMAIL_KEY})
 anti join leaving_phones using ({PHONE_KEY})
 """
 
+# The members who do not leave, each once.
+_KEPT = f"""
+select max(position) as position from ({MEMBERS})
+anti join leaving_emails using ({EMAIL_KEY})
+anti join leaving_phones using ({PHONE_KEY})
+group by {PERSON_KEY}
+"""
+
 # The members whom the list does not name.
 _VANISHED = f"""
 select position, is_certain, {PERSON_KEY} from ({MEMBERS}) anti join listed using ({PERSON_KEY})
@@ -184,6 +192,19 @@ def new_people(
         tables={"candidates": listed, **members.tables(storage), **_identifiers(leaving.lazy())},
         chosen=_NEW,
         sent=lambda rows: rows.select(*candidates.keys, "row_number"),
+    )
+
+
+def former_people(storage: Storage, former: Members, leaving: pl.DataFrame) -> PeopleQuery:
+    """The members of a former Custom Audience, as rows to upload to its successor.
+
+    Everyone with one of the identifiers in ``leaving`` (EMAIL and PHONE) is excluded.
+    """
+    return PeopleQuery(
+        frame=former.added(storage).select(IDENTITY),
+        tables={**former.tables(storage), **_identifiers(leaving.lazy())},
+        chosen=_KEPT,
+        sent=lambda rows: rows.select(*IDENTITY, row_number=pl.lit(0, dtype=pl.Int64)),
     )
 
 

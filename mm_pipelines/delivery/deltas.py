@@ -65,6 +65,31 @@ select max(day) from mm.upload_delta
 where custom_audience_id = :custom_audience_id and origin = 'payload'
 """)
 
+# Returns whether a Custom Audience has an upload, an empty one included.
+_HAS_UPLOADS = text("""
+select exists (select from mm.upload_delta
+               where custom_audience_id = :custom_audience_id and operation = 'add')
+""")
+
+# Returns whether a payload was delivered to a former Custom Audience whose people were taken over.
+_TAKEN_OVER = text("""
+select exists (
+    select from mm.upload_delta as takeover
+    join mm.upload_delta as former
+      on takeover.source_sha256 = 'members of ' || former.custom_audience_id
+    where takeover.custom_audience_id = :custom_audience_id
+      and former.audience = takeover.audience and former.origin = 'payload'
+      and former.day = :day and former.source_sha256 = :source_sha256
+)
+""")
+
+# Returns the Custom Audience that a key was bound to before this one, or no row.
+_FORMER = text("""
+select custom_audience_id from mm.upload_delta
+where audience = :audience and custom_audience_id <> :custom_audience_id and operation = 'add'
+order by id desc limit 1
+""")
+
 _COMPLETE = text("update mm.upload_delta set completed_at = now() where id = :id")
 
 _NOTE_FAILURE = text("""
@@ -248,6 +273,38 @@ def newest_day(connection: Connection, custom_audience_id: str) -> date | None:
     """The newest day whose payload was delivered, or begun to be."""
     day: date | None = connection.scalar(_NEWEST_DAY, {"custom_audience_id": custom_audience_id})
     return day
+
+
+def has_uploads(connection: Connection, custom_audience_id: str) -> bool:
+    """Whether anything was ever to be uploaded to a Custom Audience."""
+    return bool(connection.scalar(_HAS_UPLOADS, {"custom_audience_id": custom_audience_id}))
+
+
+def former_custom_audience(
+    connection: Connection, audience: str, custom_audience_id: str
+) -> str | None:
+    """The Custom Audience that a key had before this one, if people were uploaded to it."""
+    found: str | None = connection.scalar(
+        _FORMER, {"audience": audience, "custom_audience_id": custom_audience_id}
+    )
+    return found
+
+
+def takeover_source(former_custom_audience_id: str) -> str:
+    """The ``source_sha256`` of the delta with the people of a former Custom Audience."""
+    return f"members of {former_custom_audience_id}"
+
+
+def was_taken_over(
+    connection: Connection, custom_audience_id: str, day: date, source_sha256: str
+) -> bool:
+    """Whether a payload's people came from a former Custom Audience of the key."""
+    values = {
+        "custom_audience_id": custom_audience_id,
+        "day": day,
+        "source_sha256": source_sha256,
+    }
+    return bool(connection.scalar(_TAKEN_OVER, values))
 
 
 def complete(connection: Connection, delta: Delta) -> None:

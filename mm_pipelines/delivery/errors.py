@@ -10,6 +10,7 @@
     ├── AudienceTooSmallError        Meta refuses a removal that would leave too few people
     ├── AudienceDeletedError         the Custom Audience does not exist at Meta
     ├── TooManyRemovalsError         a mirrored list would remove more people than allowed
+    ├── UploadsPausedError           a person paused the uploads of the audience
     ├── RowsNotReceivedError         Meta answered that it did not receive the whole batch
     └── UploadRefusedError           Meta refuses the request whatever the rows, or too many rows
 
@@ -55,6 +56,10 @@ class AudienceTooSmallError(DeliveryError):
 
 class TooManyRemovalsError(DeliveryError):
     """A mirrored list would remove more of the members than ``removal_share`` allows."""
+
+
+class UploadsPausedError(DeliveryError):
+    """A person paused the uploads of the audience; they continue after `mm resume`."""
 
 
 class RowsNotReceivedError(DeliveryError):

@@ -7,7 +7,7 @@ deltas, open ones included. The newest delta that delivered a person decides.
 import itertools
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
@@ -221,6 +221,22 @@ def members_of(
             count = sum(map(len, rows))
             since.append(Change(delta, rows, count, is_certain=False, is_final=is_final))
     return Members(custom_audience_id, file, tuple(since))
+
+
+def intended_members(connection: Connection, custom_audience_id: str) -> Members:
+    """Everyone who is in a Custom Audience or was to be: unfinished deltas count as delivered."""
+    members = members_of(connection, custom_audience_id)
+    through = members.file.through_delta_id if members.file else 0
+    acknowledged = {change.delta.id: change for change in members.since}
+    since = [
+        acknowledged.get(delta.id)
+        if is_final
+        else Change(
+            delta, (range(delta.row_count),), delta.row_count, is_certain=True, is_final=False
+        )
+        for delta, is_final in deltas.after(connection, custom_audience_id, through)
+    ]
+    return replace(members, since=tuple(change for change in since if change is not None))
 
 
 def removed_after(connection: Connection, storage: Storage, upload: Delta) -> pl.LazyFrame:

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mm_pipelines.delivery import delta_file, deltas, ledger, membership
+from sqlalchemy import Connection
+
+from mm_pipelines.delivery import delta_file, deltas, ledger, membership, pauses
 from mm_pipelines.delivery.anti_join import IDENTITY
 from mm_pipelines.delivery.audience_uploads import AudienceUploads
 from mm_pipelines.delivery.context import DeliveryContext
@@ -38,6 +40,7 @@ class UploadSummary:
         rows: In those batches, uploads and removals together.
         new_people: Of the payload, when its delta was frozen; 0 if there was nothing new.
         left_out: People excluded because they opted out or were removed meanwhile.
+        former_members: People of the key's former Custom Audience, delivered to the new one.
         removed_people: Members that a mirrored list no longer contains.
         replaced_people: Members removed under a hash that their phone had by earlier rules.
         members_sent_again: Rows of people who were members already, in small uploads.
@@ -54,6 +57,7 @@ class UploadSummary:
     rows: int = 0
     new_people: int = 0
     left_out: int = 0
+    former_members: int = 0
     removed_people: int = 0
     replaced_people: int = 0
     members_sent_again: int = 0
@@ -82,10 +86,13 @@ def upload(
         removal_sources: Where removals come from, apart from removal lists.
 
     Raises:
+        UploadsPausedError: A person paused the uploads of the audience.
         LockTakenError: Another run has the audience's lock, or may have: ``LockLostError``.
         DeliveryError: See `delivery.errors`.
         GraphApiError: See `graph_api.errors`; what was acknowledged stays so.
     """
+    with context.database.transaction() as connection:
+        pauses.raise_if_paused(connection, plan.spec.audience)
     with context.database.lock(f"audience:{plan.spec.audience}") as lock:
         payload = payload_of(context.database, plan)
         target, created = find_or_create(lock, context.database, context.client, plan.spec)
@@ -122,8 +129,9 @@ class _Delivery:
         self._target = target
         self._payload = payload
         self._suppressed_among = suppressed_among
+        self._removals = removals
         self._progress = ProgressLog(context.say)
-        self._sender = Sender(lock, context, self._progress, removals.check)
+        self._sender = Sender(lock, context, self._progress, self._before_batch)
         custom_audience_id = target.custom_audience_id
         self._top_up = TopUp(context, custom_audience_id, suppressed_among)
         self._uploads = AudienceUploads(
@@ -138,10 +146,11 @@ class _Delivery:
     def run(self) -> UploadSummary:
         """Do every step."""
         left_out = self._uploads.finish_open()
+        former_members = self._take_over_former_members() if self._plan.mode == "append" else 0
         skipped = reason_to_skip(
             self._database, self._plan, self._target.custom_audience_id, self._payload
         )
-        summary = UploadSummary(self._target)
+        summary = UploadSummary(self._target, former_members=former_members)
         if skipped is None:
             replaced = self._remove_replaced()
             removed = self._remove_vanished() if self._plan.mode == "mirror" else 0
@@ -173,6 +182,31 @@ class _Delivery:
             people_in_audience=people,
             skipped=None if self._progress.rows else skipped,
         )
+
+    def _before_batch(self, connection: Connection) -> None:
+        pauses.raise_if_paused(connection, self._target.audience)
+        self._removals.check(connection)
+
+    def _take_over_former_members(self) -> int:
+        """Deliver the people of all days to a Custom Audience that replaces a former one."""
+        current = self._target.custom_audience_id
+        with self._database.transaction() as connection:
+            if deltas.has_uploads(connection, current):
+                return 0
+            former_id = deltas.former_custom_audience(connection, self._target.audience, current)
+            if former_id is None:
+                return 0
+            former = membership.intended_members(connection, former_id)
+        leaving = self._suppressed_among(former.added(self._storage).select(IDENTITY), None)
+        people = delta_file.former_people(self._storage, former, leaving)
+        file = delta_file.publish(self._storage, current, people, IDENTITY)
+        new = replace(
+            self._new_delta("add", "payload", file), source_sha256=deltas.takeover_source(former_id)
+        )
+        with self._database.transaction() as connection:
+            delta = deltas.freeze(connection, new)
+        self._uploads.finish(delta)
+        return file.row_count
 
     def _add_new(self) -> NewDelta:
         """Add the people who are not members yet and did not opt out."""

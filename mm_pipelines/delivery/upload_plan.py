@@ -87,8 +87,11 @@ def reason_to_skip(
     with database.transaction() as connection:
         last = deltas.latest(connection, custom_audience_id, plan.day, "payload")
         newest_day = deltas.newest_day(connection, custom_audience_id)
+        taken_over = deltas.was_taken_over(connection, custom_audience_id, plan.day, payload.sha256)
     if last is not None and last.source_sha256 == payload.sha256 and last.closed_at is None:
         return "this payload was delivered already"
+    if last is None and taken_over:
+        return "this payload's people were delivered with the former Custom Audience's"
     if plan.mode == "mirror" and newest_day is not None and newest_day > plan.day:
         return f"the audience mirrors a newer list already, that of {newest_day}"
     return None

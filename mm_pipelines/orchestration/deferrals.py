@@ -35,6 +35,13 @@ _FINISH = text("""
 delete from mm.deferred_work where asset = :asset and partition_key = :partition_key
 """)
 
+# Makes deferrals due that wait for the end of a pause.
+_MAKE_PAUSED_WORK_DUE = text("""
+update mm.deferred_work set due_at = least(due_at, now())
+where asset = 'audience_upload' and reason like 'UploadsPausedError:%'
+  and (cast(:audience as text) is null or split_part(partition_key, '|', 1) = :audience)
+""")
+
 # Returns every deferral, the one that is due first at the top.
 _ALL = text("""
 select asset, partition_key, due_at, reason, waits_for_lock, attempts, deferred_at
@@ -106,6 +113,11 @@ def find(connection: Connection, asset: str, partition_key: str) -> Deferral | N
 def finish(connection: Connection, asset: str, partition_key: str) -> None:
     """Delete the deferral of work that is done."""
     connection.execute(_FINISH, {"asset": asset, "partition_key": partition_key})
+
+
+def make_paused_work_due(connection: Connection, audience: str | None) -> None:
+    """Request the uploads of an audience, or of all, that a pause has deferred."""
+    connection.execute(_MAKE_PAUSED_WORK_DUE, {"audience": audience})
 
 
 def pending(connection: Connection) -> list[Deferral]:

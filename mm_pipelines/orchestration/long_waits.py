@@ -11,6 +11,7 @@ from typing import Final
 
 import dagster as dg
 
+from mm_pipelines.delivery.errors import UploadsPausedError
 from mm_pipelines.graph_api.errors import ThrottledError
 from mm_pipelines.orchestration import deferrals
 from mm_pipelines.orchestration.deferrals import Deferral
@@ -24,6 +25,9 @@ from mm_pipelines.orchestration.passing_faults import loses_the_database
 from mm_pipelines.warehouse.database import Database, LockLostError, LockTakenError
 
 _LONGEST_WAIT_SECONDS: Final = 900.0
+
+# `mm resume` makes the work due at once.
+_PAUSED_SECONDS: Final = 86_400.0
 
 
 @dataclass
@@ -95,6 +99,8 @@ def deferral_metadata(deferral: Deferral | None) -> dict[str, dg.MetadataValue]:
 
 def is_long_wait(error: Exception, retry_number: int) -> bool:
     """Whether another attempt may help, but not within a minute."""
+    if isinstance(error, UploadsPausedError):
+        return True
     if isinstance(error, LockTakenError):
         # How long the other run needs is unknown. A lost lock is free when PostgreSQL is back.
         return not isinstance(error, LockLostError)
@@ -109,8 +115,9 @@ def _defer(
     lock = error.lock if isinstance(error, LockTakenError) else None
     with database.transaction() as connection:
         before = deferrals.find(connection, asset, partition_key)
-        wait = 0.0 if lock else seconds_to_wait(error, context.retry_number) or 0.0
-        if before and not isinstance(error, ThrottledError) and not made_progress:
+        wait = _seconds_deferred(error, context.retry_number)
+        has_stated_wait = isinstance(error, ThrottledError | UploadsPausedError)
+        if before and not has_stated_wait and not made_progress:
             wait = min(_LONGEST_WAIT_SECONDS, wait * 2.0**before.attempts)
         deferral = deferrals.defer(
             connection,
@@ -122,11 +129,20 @@ def _defer(
             made_progress=made_progress,
             run_id=context.run.run_id,
         )
-    # A lock is free when the other run ends, however long that takes.
-    if deferral.attempts >= MOST_RETRIES and lock is None:
+    # A lock is free when the other run ends, and a pause ends when a person ends it.
+    waits_for_others = lock is not None or isinstance(error, UploadsPausedError)
+    if deferral.attempts >= MOST_RETRIES and not waits_for_others:
         raise failure(error) from None
     context.log.warning(f"The rest of the work is {deferral}")
     return deferral
+
+
+def _seconds_deferred(error: Exception, retry_number: int) -> float:
+    if isinstance(error, LockTakenError):
+        return 0.0
+    if isinstance(error, UploadsPausedError):
+        return _PAUSED_SECONDS
+    return seconds_to_wait(error, retry_number) or 0.0
 
 
 def _work(context: dg.AssetExecutionContext) -> tuple[str, str]:

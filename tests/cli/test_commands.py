@@ -147,6 +147,8 @@ def test_the_status_of_a_new_installation_is_empty_and_available_as_json(home: P
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.stdout) == {
         "partitions": [],
+        "paused": [],
+        "deferred": [],
         "pages": [],
         "webhooks": [],
         "rejections": [],

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
 from mm_pipelines.delivery import audience_keys, deltas
@@ -16,7 +17,8 @@ from mm_pipelines.delivery.ledger import people_acknowledged
 from mm_pipelines.delivery.open_uploads import abandon, not_delivered
 from mm_pipelines.graph_api.errors import TokenError
 from mm_pipelines.warehouse.database import LockTakenError
-from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
+from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, hashed, keys, people
+from tests.delivery.test_removals import leaving, remove
 
 TOMORROW = DAY + timedelta(days=1)
 CROWD = people(5000)
@@ -127,3 +129,53 @@ def test_an_audience_of_another_page_is_not_adopted(desk: Desk) -> None:
     other = replace(RENAMED, page_id="245252525235234")
     with desk.client() as client, pytest.raises(AudienceMismatchError, match="245252525235234"):
         audience_keys.adopt(desk.database, client, other, desk.sandbox.audience_id())
+
+
+def delete_audience(desk: Desk) -> None:
+    """Delete the Custom Audience at Meta, and release the key."""
+    with desk.client() as client:
+        client.request("DELETE", desk.sandbox.audience_id(), lambda answer: answer.document())
+    audience_keys.forget(desk.database, SPEC.audience)
+
+
+def members_of_new_audience(desk: Desk) -> set[str]:
+    newest = [found for found in desk.sandbox.get("audiences") if not found["deleted"]][-1]
+    return set(desk.sandbox.get(f"audiences/{newest['audience_id']}/members")["keys"])
+
+
+def test_the_people_of_all_days_are_delivered_to_the_new_audience(desk: Desk) -> None:
+    for number in range(3):
+        desk.publish(people(100, start=100 * number), day=DAY + timedelta(days=number))
+        desk.upload(day=DAY + timedelta(days=number))
+    remove(desk, leaving(emails=[people(1)[0][0]]))
+    opted_out = pl.DataFrame({"EMAIL": [hashed(people(2)[1][0])], "PHONE": [""]})
+    delete_audience(desk)
+    desk.publish(people(10, start=300), day=DAY + timedelta(days=3))
+
+    summary = desk.upload(
+        day=DAY + timedelta(days=3), suppressed_among=lambda people, since: opted_out
+    )
+
+    assert (summary.former_members, summary.new_people) == (298, 10)
+    assert members_of_new_audience(desk) == keys(people(308, start=2))
+    assert summary.people_in_audience == 308
+    assert desk.upload(day=DAY).rows == 0
+
+
+def test_people_whom_the_former_audience_never_got_are_delivered_to_the_new_one(desk: Desk) -> None:
+    fail_on_third_batch(desk)
+    delete_audience(desk)
+    desk.publish(people(10, start=9000), day=TOMORROW)
+
+    desk.upload(day=TOMORROW)
+
+    assert members_of_new_audience(desk) == keys([*CROWD, *people(10, start=9000)])
+
+
+def test_a_mirrored_list_is_the_whole_new_audience(desk: Desk) -> None:
+    desk.publish(people(300))
+    desk.upload(mode="mirror")
+    delete_audience(desk)
+    desk.publish(people(200), day=TOMORROW)
+    assert desk.upload(mode="mirror", day=TOMORROW).rows == 200
+    assert members_of_new_audience(desk) == keys(people(200))
