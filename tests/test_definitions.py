@@ -132,3 +132,18 @@ def test_loading_without_the_environment_says_how_to_set_it() -> None:
     )
     assert "MM_DATABASE_URL, MM_STORAGE_URL, MM_SUPPRESSION_KEY not set" in loaded.stderr
     assert 'run eval "$(mm env)" in this shell' in loaded.stderr
+
+
+@pytest.mark.slow
+def test_dagsters_dg_command_works_in_the_checkout() -> None:
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [Path(sys.executable).parent / "dg", "check", "defs"],
+        env={**os.environ, "MM_CONFIG": str(root / "examples" / "mm.yaml")},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All definitions loaded successfully" in done.stdout + done.stderr
