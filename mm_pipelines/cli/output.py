@@ -34,6 +34,7 @@ class Commands(TyperGroup):
         from mm_pipelines.graph_api.errors import GraphApiError
         from mm_pipelines.local.errors import LocalError
         from mm_pipelines.warehouse.database import DatabaseUrlError, LockTakenError
+        from mm_pipelines.warehouse.pooler import PoolerError
 
         try:
             return super().invoke(ctx)
@@ -44,6 +45,7 @@ class Commands(TyperGroup):
             GraphApiError,
             LocalError,
             LockTakenError,
+            PoolerError,
         ) as error:
             fail(str(error))
         except OperationalError as error:

@@ -19,6 +19,7 @@ from mm_pipelines.orchestration.passing_faults import is_passing_fault
 from mm_pipelines.suppression.keys import SuppressionKeyError
 from mm_pipelines.tokens.errors import LossesUnconfirmedError, TokenPullError
 from mm_pipelines.warehouse.database import LockTakenError
+from mm_pipelines.warehouse.pooler import PoolerError
 
 MOST_RETRIES: Final = 10
 """Attempts in a row without progress, after which a run fails."""
@@ -33,6 +34,7 @@ _OWN_ERRORS: Final = (
     DeliveryError,
     ListError,
     LockTakenError,
+    PoolerError,
     SuppressionKeyError,
     TokenPullError,
 )

@@ -95,7 +95,9 @@ _INSERT_FIRST = _INSERT_APPEARED.format(differences=f"({DIFFERENCES}) as first",
 # comes waits; a merge that is killed leaves them as they were. Only one may ask for the whole
 # table, or two that have read it would wait for each other.
 _IS_ALONE = """
-select pg_try_advisory_xact_lock(hashtextextended('subscription_token', 0)) as alone
+select pg_has_role(relowner, 'usage')
+       and pg_try_advisory_xact_lock(hashtextextended('subscription_token', 0)) as alone
+from pg_class where oid = 'mm.subscription_token'::regclass
 """
 _LOCK_TABLE = "lock table mm.subscription_token in access exclusive mode"
 _IS_EMPTY = "select not exists (select from mm.subscription_token) as empty"

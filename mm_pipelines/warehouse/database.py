@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from mm_pipelines.warehouse.advisory_locks import lock_key
 from mm_pipelines.warehouse.answers import BoundedConnection, BoundedCursor
+from mm_pipelines.warehouse.pooler import require_own_session
 from mm_pipelines.warehouse.server_errors import without_values
 
 if TYPE_CHECKING:
@@ -257,6 +258,7 @@ class Database:
 
         Raises:
             LockTakenError: Another session holds it.
+            PoolerError: Locks do not hold through the pooler before PostgreSQL.
         """
         give_up = time.monotonic() + (LOCK_WAIT_SECONDS if wait else 0)
         with self._own_session() as connection:
@@ -278,9 +280,16 @@ class Database:
 
     @contextmanager
     def _own_session(self) -> Iterator[Connection]:
-        # Outside the pool, because a connection returned to the pool would keep its locks.
-        with self._create_engine(poolclass=NullPool).connect() as connection:
+        with self._lock_engine.connect() as connection:
             yield connection
+
+    @cached_property
+    def _lock_engine(self) -> Engine:
+        """Outside the pool, because a connection returned to the pool would keep its locks."""
+        engine = self._create_engine(poolclass=NullPool)
+        with without_values():
+            require_own_session(engine)
+        return engine
 
     def dispose(self) -> None:
         """Close the pool's connections."""

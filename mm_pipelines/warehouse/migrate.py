@@ -15,6 +15,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _STATEMENT_SECONDS = 6 * 3600.0
 """A migration may rewrite a large table or create its indexes."""
 
+_HAS_SCHEMA = text("select 1 from pg_namespace where nspname = :schema")
+
 
 def upgrade(database: Database) -> str:
     """Apply the missing migrations in one transaction and return the head revision.
@@ -26,9 +28,11 @@ def upgrade(database: Database) -> str:
         database.lock("migrations", wait=True),
         database.transaction(answer_seconds=_STATEMENT_SECONDS) as connection,
     ):
-        connection.execute(text("create schema if not exists mm"))
-        # Dagster keeps its storage in this schema and creates its own tables.
-        connection.execute(text("create schema if not exists dagster"))
+        # Dagster keeps its storage in the second one and creates its own tables.
+        for schema in ("mm", "dagster"):
+            # `if not exists` would need the right to create schemas where it exists too.
+            if connection.scalar(_HAS_SCHEMA, {"schema": schema}) is None:
+                connection.execute(text(f"create schema {schema}"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return head()
