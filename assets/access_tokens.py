@@ -95,6 +95,7 @@ def _check(states: list[AccessTokenState]) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=" ".join(faults)
         or "Every token is valid for two weeks and has its permissions.",
+        metadata={"tokens": len(states), "faults": len(faults)},
     )
 
 

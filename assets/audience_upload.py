@@ -242,6 +242,7 @@ def _delivered_in_full(database: Database, partition: AudienceDay) -> dg.AssetCh
             if deferral
             else "No part of the upload is deferred."
         ),
+        metadata={"attempts_without_progress": deferral.attempts if deferral else 0},
     )
 
 

@@ -157,6 +157,7 @@ def _consent_recorded(report: ListReport) -> dg.AssetCheckResult:
         passed=consent.recorded or consent.source == "ignored",
         severity=dg.AssetCheckSeverity.WARN,
         description=description,
+        metadata={"rows": report.rows, "rows_without_consent": report.rows_without_consent},
     )
 
 
@@ -170,6 +171,7 @@ def _names_readable(report: ListReport) -> dg.AssetCheckResult:
         "names show it. Save the list as UTF-8, or set source.encoding in mm.yaml."
         if unread
         else "All names are used.",
+        metadata={"unread_names": len(report.unread_names)},
     )
 
 

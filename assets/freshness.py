@@ -5,6 +5,7 @@ checks run with their asset; between runs the freshness sensor reports them.
 """
 
 import warnings
+from datetime import UTC, datetime
 from typing import Final
 
 import dagster as dg
@@ -46,6 +47,15 @@ def describe(freshness: Freshness) -> str:
     return f"{fact} mm.yaml expects one within {hours:g} hours. {step} the last run of {asset}."
 
 
+def hours(freshness: Freshness) -> dict[str, float]:
+    """The age of the data and its limit, for the plot of the check."""
+    age = datetime.now(UTC) - freshness.fresh_at
+    return {
+        "age_hours": round(age.total_seconds() / 3600, 1),
+        "limit_hours": freshness.fresh_within.total_seconds() / 3600,
+    }
+
+
 def _expected() -> list[ExpectedFreshness]:
     default = CONFIG.settings.fresh_within
     audiences = [
@@ -73,6 +83,7 @@ def _check(
         passed=not found.is_stale,
         severity=dg.AssetCheckSeverity.WARN,
         description=describe(found),
+        metadata=hours(found),
     )
 
 

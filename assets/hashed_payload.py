@@ -162,4 +162,5 @@ def _no_row_lost(payload: HashedPayload) -> dg.AssetCheckResult:
         if payload.no_row_lost
         else f"{payload.read:,} rows were read and {payload.accounted_for:,} are accounted for. "
         "This is a defect of the software. The payload is not uploaded. Report it.",
+        metadata={"rows_read": payload.read, "rows_accounted_for": payload.accounted_for},
     )

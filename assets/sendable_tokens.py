@@ -90,7 +90,10 @@ def opt_outs_published(mm_database: DatabaseResource) -> dg.AssetCheckResult:
     """Compare the newest file of every Page with the recorded opt-ins and opt-outs."""
     evaluation = opt_outs_are_published(mm_database.get())
     return dg.AssetCheckResult(
-        passed=evaluation.passed, severity=evaluation.severity, description=evaluation.description
+        passed=evaluation.passed,
+        severity=evaluation.severity,
+        description=evaluation.description,
+        metadata=evaluation.metadata,
     )
 
 
@@ -113,4 +116,5 @@ def opt_outs_are_published(database: Database) -> dg.AssetCheckEvaluation:
             if behind
             else "Every Page's file contains the opt-outs."
         ),
+        metadata={"pages_behind": len(behind)},
     )

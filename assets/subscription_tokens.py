@@ -258,6 +258,7 @@ def _one_token_per_recipient(database: DatabaseResource, page_id: str) -> dg.Ass
             if twice
             else "Each known recipient has one token."
         ),
+        metadata={"recipients_twice": twice},
     )
 
 

@@ -6,7 +6,7 @@ import dagster as dg
 
 from mm_pipelines import alerts
 from mm_pipelines.alerts import Alert
-from mm_pipelines.assets.freshness import ASSET_BY_KIND, CHECK, describe, read_freshness
+from mm_pipelines.assets.freshness import ASSET_BY_KIND, CHECK, describe, hours, read_freshness
 from mm_pipelines.health import Freshness
 from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
@@ -54,6 +54,7 @@ def _evaluation(freshness: Freshness) -> dg.AssetCheckEvaluation:
         passed=not freshness.is_stale,
         severity=dg.AssetCheckSeverity.WARN,
         description=describe(freshness),
+        metadata=hours(freshness),
     )
 
 

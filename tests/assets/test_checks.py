@@ -1,10 +1,14 @@
 """Checks keep their result for each partition."""
 
+import ast
+from pathlib import Path
+
 import dagster as dg
 
 from mm_pipelines.definitions import defs
 from mm_pipelines.orchestration.checks import partitioned_check
 
+ROOT = Path(__file__).parents[2]
 DAYS = dg.StaticPartitionsDefinition(["monday", "tuesday"])
 
 
@@ -38,3 +42,18 @@ def test_a_failed_check_of_one_partition_survives_the_success_of_another() -> No
             (evaluation,) = result.get_asset_check_evaluations()
             passed[evaluation.partition] = evaluation.passed
     assert passed == {"monday": False, "tuesday": True}
+
+
+def test_every_check_result_has_numbers_for_its_plot() -> None:
+    """Dagster plots the numbers in a check's metadata; without them the plot is empty."""
+    without = [
+        f"{module.relative_to(ROOT)}:{call.lineno}"
+        for folder in ("assets", "mm_pipelines/orchestration", "mm_pipelines/sensors")
+        for module in sorted((ROOT / folder).glob("*.py"))
+        for call in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("AssetCheckResult", "AssetCheckEvaluation")
+        and "metadata" not in {keyword.arg for keyword in call.keywords}
+    ]
+    assert without == []
