@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-_MEMORY_LIMIT = "400MB"
+_MEMORY_LIMIT = "300MB"
 _MOST_THREADS = 4  # each thread needs memory of its own
 _ROWS_PER_BATCH = 100_000
 
@@ -41,6 +41,7 @@ class LargeFrames:
             }
         )
         self._duckdb.execute("set enable_progress_bar = false")
+        self._tables: set[str] = set()
 
     def load(self, table: str, frame: pl.LazyFrame) -> None:
         """Create a table from a frame, which is read once, as a stream.
@@ -52,6 +53,7 @@ class LargeFrames:
         """
         self._duckdb.register("frame", _Stream(frame))
         self.execute(f"create table {table} as from frame")
+        self._tables.add(table)
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Add rows to a table, which the first call creates.
@@ -59,9 +61,11 @@ class LargeFrames:
         Raises:
             SpillError: It failed.
         """
-        self._duckdb.register("frame", _Stream(rows.lazy()))
-        self.execute(f"create table if not exists {table} as from frame limit 0")
-        self.execute(f"insert into {table} from frame")
+        if table in self._tables:
+            self._duckdb.register("frame", _Stream(rows.lazy()))
+            self.execute(f"insert into {table} from frame")
+        else:
+            self.load(table, rows.lazy())
 
     def execute(self, statement: str) -> None:
         """Run a statement.

@@ -1,8 +1,9 @@
 """Exact deduplication in bounded memory: one row per person, in the list's order.
 
-Rows with equal EMAIL and PHONE are one person. Hashed rows are written to scratch, each with a
-64-bit key of its person. DuckDB finds the keys that occur more than once and merges their rows,
-grouped by the identifiers themselves, so that two people with the same key stay two people.
+Rows with equal EMAIL and PHONE are one person. Hashed rows, each with a 64-bit key of its person,
+are kept in memory up to a limit and then written to scratch. DuckDB finds the keys that occur more
+than once and merges their rows, grouped by the identifiers themselves, so that two people with the
+same key stay two people.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from mm_pipelines.large_frames import LargeFrames
 from mm_pipelines.lists.rows import ROW_NUMBER
 
 _KEY = "person"
+BYTES_IN_MEMORY = 256 << 20
+"""Rows beyond these go to scratch: a list of some 700,000 people needs none."""
 
 # Returns the positions of the rows whose key occurs more than once.
 _SHARED_POSITIONS = """
@@ -76,7 +79,8 @@ class Deduplicator:
         self._keys = list(keys)
         self._values = [*keys, *further]
         self._scratch = scratch
-        self._files: list[Path] = []
+        self._kept: list[pl.DataFrame | Path] = []
+        self._free_bytes = BYTES_IN_MEMORY
         self._is_kept: pl.Series | None = None
         self.added = 0
         self.merged = 0
@@ -85,10 +89,15 @@ class Deduplicator:
         """Add rows with ``row_number``, the columns and that of `with_person_key`, in order."""
         if rows.is_empty():
             return
-        path = self._scratch / f"{len(self._files)}.arrow"
-        rows.select(*self._values, ROW_NUMBER, _KEY).write_ipc(path)
-        self._files.append(path)
         self.added += rows.height
+        chunk = rows.select(*self._values, ROW_NUMBER, _KEY)
+        self._free_bytes -= int(chunk.estimated_size())
+        if self._free_bytes >= 0:
+            self._kept.append(chunk)
+            return
+        path = self._scratch / f"{len(self._kept)}.arrow"
+        chunk.write_ipc(path)
+        self._kept.append(path)
 
     def merge(self) -> None:
         """Find people with several rows and merge these rows.
@@ -96,11 +105,15 @@ class Deduplicator:
         Raises:
             SpillError: The disk of the scratch folder is full, for example.
         """
-        if not self._files:
+        if not self._kept:
             return
-        keys = pl.scan_ipc(self._files).select(_KEY).with_row_index("position")
+        parts = [
+            rows.lazy() if isinstance(rows, pl.DataFrame) else pl.scan_ipc(rows)
+            for rows in self._kept
+        ]
+        keys = pl.concat(part.select(_KEY) for part in parts)
         with closing(LargeFrames(self._scratch)) as frames:
-            frames.load("keys", keys)
+            frames.load("keys", keys.with_row_index("position"))
             shared = frames.fetch(_SHARED_POSITIONS)["position"]
             if not shared.is_empty():
                 self._merge(frames, shared)
@@ -134,8 +147,8 @@ class Deduplicator:
     def _chunks(self) -> Iterator[tuple[int, pl.DataFrame]]:
         """Yield the rows as they were added, each time with the position of the first."""
         position = 0
-        for path in self._files:
-            rows = pl.read_ipc(path)
+        for kept in self._kept:
+            rows = pl.read_ipc(kept) if isinstance(kept, Path) else kept
             yield position, rows
             position += rows.height
 

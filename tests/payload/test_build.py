@@ -10,10 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mm_pipelines.lists import FileSource, ListChangedError, ListRowError, inspect_list
-from mm_pipelines.payload import (
-    HashedPayload,
-    build_hashed_payload,
-)
+from mm_pipelines.payload import HashedPayload, build_hashed_payload, deduplication
 from mm_pipelines.storage import Storage
 from mm_pipelines.suppression.digests import (
     key_fingerprint,
@@ -203,6 +200,7 @@ def test_raw_values_never_reach_the_scratch_disk(
     written: list[bytes] = []
     scratch = tmp_path / "scratch"
     monkeypatch.setenv("MM_HOME", str(scratch))
+    monkeypatch.setattr(deduplication, "BYTES_IN_MEMORY", 0)
 
     class Watching(Storage):
         def publish(self, folder, suffix, write):  # type: ignore[no-untyped-def]

@@ -281,7 +281,14 @@ def _by_shape(cells: pl.DataFrame, forms: tuple[str, ...]) -> tuple[pl.DataFrame
             longer = numbers.filter(asked).select(_shape(leading)).to_series()
             decisions = _put_rows(decisions, asked, _decisions(longer, leading, forms))
     numbers = numbers.select("digits").hstack(decisions)
-    return numbers.select(_written(form) for form in forms), decisions[forms[0]] == _UNDECIDED
+    written = numbers.select(_written(forms[0]))
+    for form in forms[1:]:
+        # In most lists no number has another form, and writing one costs as much as deciding it.
+        differs = decisions[form] != decisions[forms[0]]
+        others = numbers.filter(differs).select(_written(form)).to_series()
+        column = put(written[forms[0]], differs, others) if differs.any() else written[forms[0]]
+        written = written.with_columns(column.alias(form))
+    return written, decisions[forms[0]] == _UNDECIDED
 
 
 def _written(form: str) -> pl.Expr:
