@@ -6,7 +6,7 @@ import dagster as dg
 
 from mm_pipelines.assets.audience_upload import LEDGER_COLUMNS
 from mm_pipelines.assets.custom_audience import custom_audience
-from mm_pipelines.delivery.other_audiences import audiences_with
+from mm_pipelines.delivery.other_audiences import count_members
 from mm_pipelines.delivery.removal_lists import RemovalList, remove_listed
 from mm_pipelines.lists import ListMissingError, RowSource, inspect_list
 from mm_pipelines.naming import KEY_PREFIX
@@ -63,7 +63,12 @@ def audience_removals(
         summary = remove_listed(delivery, listed)
     if attempt.deferral is not None:
         return deferred_result(attempt.deferral)
-    elsewhere = audiences_with(mm_database.get(), mm_storage.get(), listed.people(mm_storage.get()))
+    elsewhere = count_members(
+        mm_database.get(),
+        mm_storage.get(),
+        listed.people(mm_storage.get()),
+        except_audience=partition.audience,
+    )
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": summary.removed_people,
@@ -74,9 +79,7 @@ def audience_removals(
             "parked_people": summary.parked_people,
             "people_in_audience": summary.people_in_audience,
             # If the list is for all audiences, the partition of each removes them there.
-            "still_in_other_audiences": {
-                other.audience: count for other, count in elsewhere.items() if count
-            },
+            "still_in_other_audiences": elsewhere,
             "seconds_waited_for_throttle": round(throttle.waiting.seconds_waited, 1),
         }
     )

@@ -1,12 +1,18 @@
 """People are taken out of the audiences in which they stand, and of no others."""
 
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import polars as pl
 
-from mm_pipelines.delivery.other_audiences import audiences_with
+from mm_pipelines.delivery import membership
+from mm_pipelines.delivery.other_audiences import count_members
 from mm_pipelines.delivery.removal_lists import RemovalList, RemovalSummary, remove_listed
+from mm_pipelines.storage import Storage
 from tests.delivery.desk import DAY, SPEC, Desk, hashed, keys, people
+
+OTHER = replace(SPEC, audience="loyalty", name="Loyalty")
 
 
 def leaving(*, emails: list[str] | None = None, phones: list[str] | None = None) -> pl.LazyFrame:
@@ -98,9 +104,55 @@ def test_a_later_list_that_names_them_brings_them_back_as_new_people(desk: Desk)
 def test_the_audiences_are_found_from_our_own_record(desk: Desk) -> None:
     desk.publish(people(200))
     desk.upload()
-    found = audiences_with(desk.database, desk.storage, leaving(phones=[people(1)[0][1]]))
-    assert {target.audience: count for target, count in found.items()} == {SPEC.audience: 1}
-    assert audiences_with(desk.database, desk.storage, leaving(phones=["1"])) == {}
+    desk.publish(people(100), audience=OTHER.audience)
+    desk.upload(spec=OTHER)
+    person, stranger = leaving(phones=[people(1)[0][1]]), leaving(phones=["1"])
+
+    def found(who: pl.LazyFrame, **options: str) -> dict[str, int]:
+        return count_members(desk.database, desk.storage, who, **options)
+
+    assert found(person) == {SPEC.audience: 1, OTHER.audience: 1}
+    assert found(person, except_audience=SPEC.audience) == {OTHER.audience: 1}
+    assert found(leaving(emails=[email for email, _ in people(300)])) == {
+        SPEC.audience: 200,
+        OTHER.audience: 100,
+    }
+    assert found(stranger) == {}
+    remove(desk, person)
+    assert found(person) == {OTHER.audience: 1}
+
+
+def test_a_membership_file_that_is_replaced_meanwhile_is_no_error(
+    desk: Desk, tmp_path: Path
+) -> None:
+    for number in range(3):
+        desk.publish(people(100 + number), day=DAY + timedelta(days=number))
+        desk.upload(day=DAY + timedelta(days=number))
+        if number == 1:
+            fold(desk)
+
+    class Folding(Storage):
+        """A storage on which another run folds the members just after their file was found."""
+
+        folded = False
+
+        def scan(self, path: str) -> pl.LazyFrame:
+            if path.startswith("members/") and not self.folded:
+                self.folded = True
+                fold(desk)
+            return super().scan(path)
+
+    storage = Folding(str(tmp_path / "storage"))
+    everyone = leaving(emails=[email for email, _ in people(102)])
+    assert count_members(desk.database, storage, everyone) == {SPEC.audience: 102}
+    assert storage.folded
+
+
+def fold(desk: Desk) -> None:
+    """Fold the members into one file, as retention does."""
+    with desk.database.transaction() as connection:
+        members = membership.members_of(connection, desk.sandbox.audience_id())
+    membership.fold(desk.database, desk.storage, members, few=0)
 
 
 def test_nobody_can_leave_an_audience_to_which_nothing_was_delivered(desk: Desk) -> None:
