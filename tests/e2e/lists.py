@@ -38,17 +38,19 @@ class Lists:
 
     Attributes:
         config: mm.yaml.
-        partitions: the keys, one for each list.
+        partitions: The keys, one for each list.
+        people: How many different people each audience has in the end.
     """
 
     config: Path
     partitions: list[str]
+    people: int
 
     @classmethod
-    def write(cls, folder: Path) -> "Lists":
+    def write(cls, folder: Path, *, of_days: int = DAYS) -> "Lists":
         """Write the lists of the last days, and a configuration that makes many batches of them."""
         today = datetime.now(UTC).date()
-        days = [today - timedelta(days=days) for days in reversed(range(DAYS))]
+        days = [today - timedelta(days=days) for days in reversed(range(of_days))]
         config = _CONFIG.format(start_date=days[0], page_id=PAGE_ID)
         partitions = []
         for audience in AUDIENCES:
@@ -62,9 +64,4 @@ class Lists:
                 partitions.append(f"{audience}|{day}")
         path = folder / "mm.yaml"
         path.write_text(config)
-        return cls(path, partitions)
-
-    @property
-    def people(self) -> int:
-        """How many different people each audience has in the end."""
-        return EVERY_DAY + DAYS * ONE_DAY
+        return cls(path, partitions, EVERY_DAY + of_days * ONE_DAY)
