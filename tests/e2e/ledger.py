@@ -38,23 +38,27 @@ _FAULTS = {
     "reports that were left over": """
         select count(*) from mm.webhook_event where left_over_at is not null
     """,
-    "batches that are not acknowledged": """
-        select count(*) from mm.upload_batch where status <> 'acknowledged'
+    # A refused batch was divided, and a rejected one is a single row that Meta refuses.
+    "batches that Meta did not answer": """
+        select count(*) from mm.upload_batch
+        where status not in ('acknowledged', 'refused', 'rejected')
     """,
     "batches without a report": """
-        select count(*) from mm.upload_batch where reported_event_id is null
+        select count(*) from mm.upload_batch
+        where status = 'acknowledged' and reported_event_id is null
     """,
     "deltas that were not delivered whole, or doubly": """
         select count(*) from mm.upload_delta as delta
         where completed_at is null or operation <> 'add' or row_count <> (
-            select coalesce(sum(row_count), 0) from mm.upload_batch where delta_id = delta.id
+            select coalesce(sum(coalesce(new_people, row_count)), 0) from mm.upload_batch
+            where delta_id = delta.id and status in ('acknowledged', 'rejected')
         )
     """,
     "partitions whose status is not its batches'": """
         select count(*) from mm.match_status full join (
             select audience, day, sum(row_count) as rows, count(*) as batches,
                    count(reported_event_id) as reported
-            from mm.upload_batch group by audience, day
+            from mm.upload_batch where status = 'acknowledged' group by audience, day
         ) as reported using (audience, day)
         where (status, rows_uploaded, rows_processed, rows_failed, batches_delivered,
                batches_reported)
