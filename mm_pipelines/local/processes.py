@@ -23,11 +23,11 @@ from typing import Self
 import psutil
 
 from mm_pipelines.local.errors import LocalError
+from mm_pipelines.local.logs import rotate
 
 _GROUP_VARIABLE = "MM_PROCESS_GROUP"
 _POLL_SECONDS = 0.05
 _LOG_TAIL_LINES = 15
-_LOG_BYTES = 10_000_000
 
 
 class ProcessError(LocalError):
@@ -159,8 +159,7 @@ class ProcessGroup:
         """
         log = self.log(name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        if log.exists() and log.stat().st_size > _LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
+        rotate(log)
         # A signal between the start and the record would leave a process that nothing knows.
         with log.open("ab") as output, _signals_deferred():
             child = subprocess.Popen(
@@ -204,12 +203,13 @@ class ProcessGroup:
             raise ChildEndedError(f"{name} failed ({_describe(status)}); {self._tail(name)}")
 
     def check(self) -> None:
-        """Make sure that every child is alive.
+        """Make sure that every child is alive, and rotate the logs.
 
         Raises:
             ChildEndedError: One has ended; the message has its last lines.
         """
         for name, child in self._children.items():
+            rotate(self.log(name))
             status = child.poll()
             if status is not None:
                 raise ChildEndedError(

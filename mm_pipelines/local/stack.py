@@ -16,6 +16,7 @@ from mm_pipelines.local import secret_file, socket_paths
 from mm_pipelines.local.accounts import Account
 from mm_pipelines.local.dagster_ui import DagsterUi, DagsterUiError
 from mm_pipelines.local.environment import Environment
+from mm_pipelines.local.logs import rotate
 from mm_pipelines.local.ports import Ports
 from mm_pipelines.local.postgres.control import RECOVERY_SECONDS
 from mm_pipelines.local.processes import ProcessError, ProcessGroup, signals_ignored
@@ -150,6 +151,8 @@ class Stack:
             ProcessError: One has ended.
         """
         self._group.check()
+        if self._postgres is not None:
+            rotate(self._postgres.log)
         self._check_database()
 
     def _check_database(self) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -38,6 +38,9 @@ class ReceiverSettings:
         header_seconds: The most time for a request's headers; the connection is then closed.
         body_seconds: The most time for a body; it is then answered with 408.
         answer_seconds: The most time for a commit, then 503; Meta waits five seconds.
+        unverified_bytes: The most memory for all bodies whose signature is not verified yet; a
+            body that does not fit is answered with 503. Small bodies are not counted.
+        most_connections: Further connections are closed at once.
     """
 
     app_secrets: tuple[str, ...] = field(repr=False)
@@ -46,6 +49,8 @@ class ReceiverSettings:
     header_seconds: float = 10.0
     body_seconds: float = 10.0
     answer_seconds: float = 4.5
+    unverified_bytes: int = 32 * 2**20
+    most_connections: int = 500
 
     def __post_init__(self) -> None:
         if not any(self.app_secrets):
@@ -62,11 +67,45 @@ class _RequestRefusedError(Exception):
         super().__init__(reason)
 
 
+_SMALL_BODY_BYTES = 64 * 1024
+"""So that Meta's usual POSTs are accepted while anonymous senders use up the memory."""
+
+
+class _UnverifiedBodies:
+    """The memory of all bodies that are not verified yet."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    @contextmanager
+    def body(self) -> Iterator[Callable[[bytes], bytearray]]:
+        """Yield a function that adds a chunk to one body; its memory is counted in the block."""
+        body = bytearray()
+        counted = 0
+
+        def add(chunk: bytes) -> bytearray:
+            nonlocal counted
+            body.extend(chunk)
+            if len(body) > _SMALL_BODY_BYTES:
+                more = len(body) - counted
+                if more > self._left:
+                    raise _RequestRefusedError(503, "too many large bodies at once")
+                self._left -= more
+                counted += more
+            return body
+
+        try:
+            yield add
+        finally:
+            self._left += counted
+
+
 class Receiver:
     """The endpoints of one receiver."""
 
     def __init__(self, settings: ReceiverSettings, database: Database) -> None:
         self._settings = settings
+        self._unverified = _UnverifiedBodies(settings.unverified_bytes)
         self._metrics = ReceiverMetrics()
         self._metrics.include(HealthMetrics(database))
         self._store = EventStore(database, self._metrics, answer_seconds=settings.answer_seconds)
@@ -93,12 +132,7 @@ class Receiver:
         begun = perf_counter()
         count = 0
         try:
-            body = await self._body(request)
-            if not signature.is_signed(
-                body, request.headers.get(signature.HEADER), self._settings.app_secrets
-            ):
-                raise _RequestRefusedError(403, "the signature does not match the app secret")  # noqa: TRY301
-            events = parse(body)
+            events = parse(await self._verified_body(request))
             count = len(events)
             await self._store.save(events)
             self._metrics.events_unreadable.inc(sum(event.field == UNREADABLE for event in events))
@@ -139,20 +173,29 @@ class Receiver:
         content = await asyncio.to_thread(self._metrics.exposition)
         return Response(content, headers={"content-type": CONTENT_TYPE})
 
-    async def _body(self, request: Request) -> bytes:
+    async def _verified_body(self, request: Request) -> bytes:
+        """Read the body and verify its signature."""
+        with self._unverified.body() as add:
+            body = await self._body(request, add)
+            given = request.headers.get(signature.HEADER)
+            if not signature.is_signed(body, given, self._settings.app_secrets):
+                raise _RequestRefusedError(403, "the signature does not match the app secret")
+            return body
+
+    async def _body(self, request: Request, add: Callable[[bytes], bytearray]) -> bytes:
         """Read the raw body; refuse it as soon as it is too large or too slow."""
         limit = self._settings.max_body_bytes
         too_large = _RequestRefusedError(413, f"the body is over the limit of {limit} bytes")
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             raise too_large
-        body = bytearray()
+        body = add(b"")
         try:
             async with asyncio.timeout(self._settings.body_seconds):
                 async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > limit:
+                    if len(body) + len(chunk) > limit:
                         raise too_large
+                    add(chunk)
         except TimeoutError:
             raise _RequestRefusedError(408, "the body took too long") from None
         return bytes(body)
@@ -176,6 +219,6 @@ def create_app(settings: ReceiverSettings, database: Database) -> Starlette:
 def _answer(status: int, content: str) -> Response:
     # The challenge is echoed, so browsers must not interpret it as HTML.
     headers = {"x-content-type-options": "nosniff"}
-    if status in (408, 413):
+    if status in (408, 413, 503):
         headers["connection"] = "close"  # the rest of the body is not read
     return PlainTextResponse(content, status_code=status, headers=headers)

@@ -1,4 +1,4 @@
-"""Closes a connection whose headers do not arrive in time.
+"""Closes connections whose headers do not arrive in time, and those beyond a limit.
 
 uvicorn limits the size of headers (in its h11 protocol, which is why that one is used) and the time
 between requests, but not the time for the headers: a thousand incomplete requests would hold a
@@ -13,14 +13,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class BoundedConnection(H11Protocol):
-    """uvicorn's HTTP/1.1 protocol with a time limit for the headers."""
+    """uvicorn's HTTP/1.1 protocol with a time limit for headers and a number of connections."""
 
     header_seconds: float
+    most_connections: int
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limit of the first request."""
         super().connection_made(transport)
+        if len(self.connections) > self.most_connections:
+            transport.close()
+            return
         self._start_limit()
 
     def data_received(self, data: bytes) -> None:
@@ -46,6 +50,7 @@ class BoundedConnection(H11Protocol):
             self._deadline = None
 
 
-def connections(header_seconds: float) -> type[BoundedConnection]:
-    """Return the protocol class with this time limit for headers."""
-    return type("BoundedConnection", (BoundedConnection,), {"header_seconds": header_seconds})
+def connections(*, header_seconds: float, most_connections: int) -> type[BoundedConnection]:
+    """Return the protocol class with these limits."""
+    limits = {"header_seconds": header_seconds, "most_connections": most_connections}
+    return type("BoundedConnection", (BoundedConnection,), limits)

@@ -42,7 +42,10 @@ def server(
             create_app(settings, database),
             host=host,
             port=port,
-            http=connections(settings.header_seconds),
+            http=connections(
+                header_seconds=settings.header_seconds,
+                most_connections=settings.most_connections,
+            ),
             ws="none",
             access_log=False,  # it would contain the verify token
             log_config=None,

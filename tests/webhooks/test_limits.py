@@ -2,6 +2,7 @@
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -79,3 +80,73 @@ def test_a_hanging_database_is_answered_with_503(database: Database) -> None:
         answer = client.post("/webhooks", content=content, headers=signed(content))
         assert answer.status_code == 503
         connection.rollback()
+
+
+def send_unfinished(client: httpx.Client, size: int) -> socket.socket:
+    """A POST that announces a byte more than it sends."""
+    line = socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
+    line.sendall(
+        b"POST /webhooks HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (size + 1)
+        + b"x" * size
+    )
+    return line
+
+
+def test_large_bodies_that_are_not_verified_share_a_limit(database: Database) -> None:
+    settings = ReceiverSettings(
+        app_secrets=(SECRET,), verify_token=VERIFY_TOKEN, unverified_bytes=2**20
+    )
+    usual = body(changes(upload_status(1)))
+    large = usual + b" " * 600_000
+    with receiving(settings, database) as client:
+        held = [send_unfinished(client, 600_000), send_unfinished(client, 600_000)]
+        # The second does not fit beside the first.
+        assert held[1].recv(4096).startswith(b"HTTP/1.1 503")
+        assert client.post("/webhooks", content=usual, headers=signed(usual)).status_code == 200
+        refused = client.post("/webhooks", content=large, headers=signed(large))
+        assert refused.status_code == 503
+        for line in held:
+            line.close()
+        give_up = time.monotonic() + 10
+        while client.post("/webhooks", content=large, headers=signed(large)).status_code != 200:
+            assert time.monotonic() < give_up
+
+
+def test_connections_beyond_the_limit_are_closed_and_others_go_on(database: Database) -> None:
+    settings = ReceiverSettings(
+        app_secrets=(SECRET,), verify_token=VERIFY_TOKEN, most_connections=5, header_seconds=30
+    )
+    content = body(changes(upload_status(1)))
+    with receiving(settings, database) as client:
+        assert client.get("/healthz").status_code == 200  # its connection stays open
+        address = (client.base_url.host, client.base_url.port)
+        lines = [socket.create_connection(address, timeout=20) for _ in range(8)]
+        closed = 0
+        for line in lines[4:]:
+            closed += line.recv(1) == b""
+        assert closed == 4
+        assert client.post("/webhooks", content=content, headers=signed(content)).status_code == 200
+        for line in lines:
+            line.close()
+
+
+def test_two_receivers_store_each_event_once(database: Database) -> None:
+    settings = ReceiverSettings(app_secrets=(SECRET,), verify_token=VERIFY_TOKEN)
+    bodies = [body(changes(upload_status(rows))) for rows in range(1, 201)]
+
+    def post(client: httpx.Client) -> set[int]:
+        return {
+            client.post("/webhooks", content=content, headers=signed(content)).status_code
+            for content in bodies
+        }
+
+    other = Database(database.url)
+    with (
+        receiving(settings, database) as one,
+        receiving(settings, other) as two,
+        ThreadPoolExecutor(2) as senders,
+    ):
+        assert set.union(*senders.map(post, (one, two))) == {200}
+    other.dispose()
+    with database.transaction() as connection:
+        assert connection.scalar(text("select count(*) from mm.webhook_event")) == 200
