@@ -144,6 +144,12 @@ class Settings(_Model):
         description="Days until processed events, conversations, opt-in requests, rejected rows, "
         "and tokens that are gone are removed.",
     )
+    run_retention_days: int = Field(
+        90,
+        ge=1,
+        description="Days until runs, their events and logs, and ticks are deleted from Dagster's "
+        "storage. The run of a partition's newest materialization stays.",
+    )
     payload_days: int = Field(
         2, ge=1, description="Days until delivered payloads and deltas are removed."
     )

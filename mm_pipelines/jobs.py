@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pkgutil import iter_modules
 from typing import Final
 
 import dagster as dg
 
+from mm_pipelines import assets
 from mm_pipelines.consent import member_digests
 from mm_pipelines.consent.erasure import receipts
 from mm_pipelines.consent.erasure.erase import note_removed_files
 from mm_pipelines.consent.messenger_events import CONSENT_FIELDS, MESSAGE_FIELDS, apply_messages
-from mm_pipelines.naming import prefixed, select
+from mm_pipelines.naming import asset_key, prefixed, select
 from mm_pipelines.orchestration.failures import translate_errors
 from mm_pipelines.orchestration.priorities import SHARED_SLOT
+from mm_pipelines.orchestration.run_pruning import OurRuns, location_of, prune_runs, purge_ticks
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.storage import StorageResource
@@ -63,6 +66,8 @@ daily_report = dg.define_asset_job(
 # Pages without `optin`, retention acknowledges messages.
 ACKNOWLEDGED_FIELDS = (UPLOAD_STATUS, *CONSENT_FIELDS, *MESSAGE_FIELDS)
 
+_SECONDS_TO_PRUNE: Final = 600.0
+
 
 @dg.op(name=prefixed("remove_expired_data"), out=dg.Out(dg.Nothing, is_required=False))
 @translate_errors
@@ -95,14 +100,35 @@ def remove_expired_data(
     context.log.info(f"Removed {removed.files:,} files; rows: {rows or 'none'}")
 
 
+@dg.op(name=prefixed("prune_dagster_storage"), out=dg.Out(dg.Nothing, is_required=False))
+@translate_errors
+def prune_dagster_storage(context: dg.OpExecutionContext, mm_database: DatabaseResource) -> None:
+    """Delete our runs, their logs and ticks that are older than settings.run_retention_days."""
+    before = datetime.now(UTC) - timedelta(days=CONFIG.settings.run_retention_days)
+    location = location_of(context.run)
+    ours = OurRuns(
+        location=location,
+        jobs={prefixed(name) for name in (*ASSETS_BY_JOB, "retention")},
+        # One module for each asset, of the same name.
+        assets={asset_key(module.name) for module in iter_modules(assets.__path__)},
+    )
+    pruned = prune_runs(
+        context.instance, mm_database.get(), ours, before, seconds=_SECONDS_TO_PRUNE
+    )
+    purge_ticks(context.instance, location, before)
+    context.log.info(f"Deleted {pruned.deleted:,} of {pruned.examined:,} runs that are old enough")
+
+
 @dg.job(
     name=prefixed("retention"),
     executor_def=dg.in_process_executor,
     description=(
         "Removes files of hashed people after settings.payload_days, and events and people's "
-        "history after settings.retention_days, unless something still needs them."
+        "history after settings.retention_days, unless something still needs them; deletes our "
+        "runs and ticks in Dagster's storage after settings.run_retention_days."
     ),
 )
 def retention() -> None:
     """Remove expired data that nothing depends on."""
     remove_expired_data()
+    prune_dagster_storage()

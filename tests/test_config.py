@@ -45,6 +45,7 @@ def test_the_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     assert settings.removal_share == 0.30
     assert settings.token_pull_minutes == 15
     assert (settings.retention_days, settings.payload_days) == (90, 2)
+    assert settings.run_retention_days == 90
 
 
 def test_a_freshness_limit_is_a_duration_that_an_audience_can_replace(tmp_path: Path) -> None:
