@@ -134,7 +134,17 @@ def _upload(database: Database, storage: Storage, audience: int) -> None:
     )
     name, page_id = f"audience{audience}", str(audience)
     file = storage.publish(f"members/{name}", ".parquet", rows.write_parquet)
-    new = NewDelta(name, _DAY, name, "add", "payload", file.sha256, file.path, MEMBERS, ("EMAIL",))
+    new = NewDelta(
+        audience=name,
+        day=_DAY,
+        custom_audience_id=name,
+        operation="add",
+        origin="payload",
+        source_sha256=file.sha256,
+        path=file.path,
+        row_count=MEMBERS,
+        keys=("EMAIL",),
+    )
     with database.transaction() as connection:
         custom_audience.record(connection, CustomAudience(name, name, page_id, page_id, name))
         delta = deltas.freeze(connection, new)

@@ -48,7 +48,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def template_url(server_url: str) -> Iterator[str]:
     """The migrated database that each test gets a copy of."""
-    with _own_database(server_url, template=None) as url:
+    with own_database(server_url, template=None) as url:
         database = Database(url)
         upgrade(database)
         database.dispose()
@@ -58,7 +58,7 @@ def template_url(server_url: str) -> Iterator[str]:
 @pytest.fixture
 def database_url(server_url: str, template_url: str) -> Iterator[str]:
     """The URL of a fresh, migrated database."""
-    with _own_database(server_url, template=make_url(template_url).database) as url:
+    with own_database(server_url, template=make_url(template_url).database) as url:
         yield url
 
 
@@ -103,7 +103,7 @@ def home() -> Iterator[Path]:
 
 
 @contextmanager
-def _own_database(server_url: str, *, template: str | None) -> Iterator[str]:
+def own_database(server_url: str, *, template: str | None) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
     server = create_engine(Database(server_url).driver_url, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:

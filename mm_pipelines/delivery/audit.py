@@ -1,4 +1,4 @@
-"""An ad account's Messenger audiences as Meta lists them, against those we know."""
+"""Compares an ad account's Messenger audiences, as Meta lists them, with our records."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,9 +29,9 @@ class ListedAudience:
     """One audience of the listing.
 
     Attributes:
-        audience: Our key; None for one that we never delivered to.
-        lower_bound: Of the people in it, by Meta; None where Meta does not tell.
-        differences: The kinds of what is not as we know it.
+        audience: Our key; None if we never uploaded to it.
+        lower_bound: Meta's lower bound of its people; None where Meta gives none.
+        differences: The kinds of differences from our records.
     """
 
     custom_audience_id: str
@@ -46,7 +46,7 @@ class ListedAudience:
 
 
 def replace(connection: Connection, ad_account_id: str, listed: Sequence[ListedAudience]) -> None:
-    """Let a new listing take the place of the ad account's former one."""
+    """Replace the ad account's stored listing."""
     connection.execute(_FORGET, {"ad_account_id": ad_account_id})
     rows = [
         {
@@ -63,21 +63,22 @@ def replace(connection: Connection, ad_account_id: str, listed: Sequence[ListedA
 Kind = Literal["missing", "foreign", "renamed", "other_page", "flagged", "too_many_people"]
 
 MEANING: Mapping[Kind, str] = {
-    "missing": "we deliver to it, but Meta does not list it: was it deleted, or is the token "
-    "another business's? To begin anew, delete its row in mm.custom_audience and upload again",
-    "foreign": "Meta lists it, but we never delivered to it: it was made by hand or by other "
-    "software",
-    "renamed": "its name at Meta is not the one in mm.yaml: make them the same on either side",
-    "other_page": "Meta says that it belongs to another Page than mm.yaml: its tokens would too",
+    "missing": "we upload to it, but Meta does not list it: was it deleted, or does the token "
+    "belong to another business? If it was deleted, run `mm audiences forget` with its key and "
+    "materialize audience_upload again",
+    "foreign": "Meta lists it, but we never uploaded to it: a person or other software made it. "
+    "`mm audiences adopt` binds it to a key",
+    "renamed": "its name at Meta differs from the name in mm.yaml: change one of them",
+    "other_page": "at Meta it belongs to another Page than in mm.yaml, and so do its tokens",
     "flagged": "Meta's integrity checks flagged it (471), so its members cannot be changed: "
     "appeal in Ads Manager",
-    "too_many_people": "Meta counts more people in it than we delivered: someone else adds to it",
+    "too_many_people": "Meta counts more people in it than we uploaded: other software adds people",
 }
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One way in which an audience at Meta is not as we know it."""
+    """A difference between an audience at Meta and our records."""
 
     kind: Kind
     custom_audience_id: str
@@ -85,17 +86,17 @@ class Difference:
     audience: str | None
 
     def __str__(self) -> str:
-        whose = self.audience or self.name or "without a name"
-        return f"{whose} ({self.custom_audience_id}): {MEANING[self.kind]}"
+        label = self.audience or self.name or "without a name"
+        return f"{label} ({self.custom_audience_id}): {MEANING[self.kind]}"
 
 
 def list_ad_account(
     database: Database, client: GraphApiClient, ad_account_id: str, names: Mapping[str, str]
 ) -> tuple[list[ListedAudience], list[Difference]]:
-    """List an ad account's audiences, keep the listing, and say where it differs from ours.
+    """List an ad account's audiences, store the listing, and return its differences from ours.
 
     Args:
-        database: The record that Meta is held against, and where the listing is kept.
+        database: Holds our records; the listing is stored in it.
         client: With the token of the ad account.
         ad_account_id: Without ``act_``.
         names: The name in mm.yaml of each audience of this ad account, by its key.
@@ -122,13 +123,13 @@ def compare(
     names: Mapping[str, str],
     people: Mapping[str, int],
 ) -> list[Difference]:
-    """Every difference, ours first, each audience's together.
+    """Every difference, those of our audiences first, grouped by audience.
 
     Args:
-        listed: What Meta says.
-        recorded: What we know.
+        listed: Meta's listing.
+        recorded: Our records.
         names: The name in mm.yaml of each audience, by its key.
-        people: How many we delivered, by Custom Audience id.
+        people: The number of people we uploaded, by Custom Audience id.
     """
     at_meta = {audience.id: audience for audience in listed}
     differences = []

@@ -25,7 +25,7 @@ the person already was one, or was none. Without the column, every row changes i
 
 _COLUMNS = """
 id, audience, day, custom_audience_id, operation, origin, source_sha256, path, row_count, keys,
-topped_up, created_at, completed_at, closed_at, outcome, close_reason
+left_out, topped_up, created_at, completed_at, closed_at, outcome, close_reason
 """
 
 # Returns the new delta.
@@ -39,17 +39,14 @@ values
 returning {_COLUMNS}
 """)
 
-# Returns the open delta of an operation, or no row.
+# Returns the open deltas of a Custom Audience or of a key, those of one operation or of both, the
+# oldest first.
 _OPEN = text(f"""
 select {_COLUMNS} from mm.upload_delta
-where custom_audience_id = :custom_audience_id and operation = :operation
-  and completed_at is null and closed_at is null
-""")
-
-# Returns every open delta, oldest first.
-_ALL_OPEN = text(f"""
-select {_COLUMNS} from mm.upload_delta
-where completed_at is null and closed_at is null order by id
+where completed_at is null and closed_at is null
+  and (custom_audience_id = :custom_audience_id or audience = :audience)
+  and operation = any(:operations)
+order by id
 """)
 
 # Returns the newest delta of a day and origin, or no row.
@@ -174,7 +171,7 @@ order by known.audience
 """)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NewDelta:
     """A published file, about to become a delta.
 
@@ -201,9 +198,9 @@ class NewDelta:
     topped_up: int = 0
 
 
-@dataclass(frozen=True)
-class Delta:
-    """One frozen delta; the attributes it shares with `NewDelta` mean the same.
+@dataclass(frozen=True, kw_only=True)
+class Delta(NewDelta):
+    """One frozen delta.
 
     Attributes:
         completed_at: When its last slice was acknowledged.
@@ -213,16 +210,6 @@ class Delta:
     """
 
     id: int
-    audience: str
-    day: date
-    custom_audience_id: str
-    operation: Operation
-    origin: Origin
-    source_sha256: str
-    path: str
-    row_count: int
-    keys: tuple[str, ...]
-    topped_up: int
     created_at: datetime
     completed_at: datetime | None = None
     closed_at: datetime | None = None
@@ -248,15 +235,23 @@ def find_open(
     connection: Connection, custom_audience_id: str, operation: Operation
 ) -> Delta | None:
     """The unfinished delta of an operation, whichever day it is of."""
-    found = connection.execute(
-        _OPEN, {"custom_audience_id": custom_audience_id, "operation": operation}
-    ).one_or_none()
+    values = {
+        "custom_audience_id": custom_audience_id,
+        "audience": None,
+        "operations": [operation],
+    }
+    found = connection.execute(_OPEN, values).one_or_none()
     return _delta(found) if found else None
 
 
-def all_open(connection: Connection) -> list[Delta]:
-    """The unfinished deltas of every Custom Audience, oldest first."""
-    return [_delta(row) for row in connection.execute(_ALL_OPEN)]
+def open_of_key(connection: Connection, audience: str) -> list[Delta]:
+    """The unfinished deltas of a key, those of a former Custom Audience included, oldest first."""
+    values = {
+        "custom_audience_id": None,
+        "audience": audience,
+        "operations": ["add", "remove"],
+    }
+    return [_delta(row) for row in connection.execute(_OPEN, values)]
 
 
 def latest(

@@ -68,11 +68,6 @@ set num_subscribers_received = :num_subscribers_received,
 where session_id = :session_id and batch_seq = :batch_seq
 """)
 
-_SUPERSEDE = _for_each_ledger("""
-update {table} set status = 'superseded'
-where session_id = :session_id and batch_seq = :batch_seq and status = 'sent'
-""")
-
 _UNACKNOWLEDGED = _for_each_ledger("""
 select batch.batch_seq, batch.first_row, batch.row_count, batch.content_sha256, batch.last_batch,
        session.session_id, session.estimated_num_total, session.opened_at,
@@ -113,9 +108,10 @@ where delta_id = :delta_id and status in ('acknowledged', 'rejected')
 order by first_row
 """)
 
-_REFUSE = _for_each_ledger("""
+# Ends a batch that Meta did not accept.
+_END = _for_each_ledger("""
 update {table} set status = :status
-where session_id = :session_id and batch_seq = :batch_seq and status in ('sent', 'refused')
+where session_id = :session_id and batch_seq = :batch_seq and status = any(:former)
 """)
 
 _ABANDON_SENT = _for_each_ledger("""
@@ -257,29 +253,27 @@ def acknowledge(connection: Connection, delta: Delta, batch: Batch, received: Re
 
 def supersede(connection: Connection, delta: Delta, batch: Batch) -> None:
     """Give up a batch whose outcome is unknown: its rows go into another session."""
-    connection.execute(
-        _SUPERSEDE[delta.operation],
-        {"session_id": batch.session.session_id, "batch_seq": batch.batch_seq},
-    )
+    _end(connection, delta, batch, "superseded", "sent")
 
 
 def refuse(connection: Connection, delta: Delta, batch: Batch) -> None:
     """Record that Meta refused a batch for good."""
-    _set_refused(connection, delta, batch, "refused")
+    _end(connection, delta, batch, "refused", "sent")
 
 
 def reject(connection: Connection, delta: Delta, batch: Batch) -> None:
     """Record that the single row of a refused batch is the cause: it is not sent again."""
-    _set_refused(connection, delta, batch, "rejected")
+    _end(connection, delta, batch, "rejected", "sent", "refused")
 
 
-def _set_refused(connection: Connection, delta: Delta, batch: Batch, status: str) -> None:
+def _end(connection: Connection, delta: Delta, batch: Batch, status: str, *former: str) -> None:
     connection.execute(
-        _REFUSE[delta.operation],
+        _END[delta.operation],
         {
             "session_id": batch.session.session_id,
             "batch_seq": batch.batch_seq,
             "status": status,
+            "former": list(former),
         },
     )
 

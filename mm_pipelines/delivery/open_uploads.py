@@ -15,10 +15,11 @@ from mm_pipelines.warehouse.database import Database
 _NOT_DELIVERED = text("""
 select delta.audience, delta.day, delta.operation, delta.custom_audience_id,
        case when delta.closed_at is null then 'open' else delta.outcome end as state,
-       delta.created_at as since, delta.row_count as people,
+       delta.created_at as since, delta.row_count - delta.topped_up as people,
        coalesce((
-           select sum(row_count) from (
-               select row_count, delta_id, status from mm.upload_batch
+           select sum(people) from (
+               select coalesce(new_people, row_count) as people, delta_id, status
+               from mm.upload_batch
                union all select row_count, delta_id, status from mm.removal_batch
            ) as batch
            where batch.delta_id = delta.id and batch.status = 'acknowledged'
@@ -41,13 +42,6 @@ where delta.audience = any(:audiences) and delta.operation = 'remove'
   and delta.parked_at is not null and delta.completed_at is null and delta.closed_at is null
 """)
 
-# Returns the open deltas of a key, those of a former Custom Audience included.
-_OPEN_IDS = text("""
-select id from mm.upload_delta
-where audience = :audience and completed_at is null and closed_at is null
-order by id
-""")
-
 _UNCOUNT = text("update mm.upload_batch set new_people = 0 where delta_id = :id")
 
 REASON = "abandoned with `mm uploads abandon`"
@@ -61,7 +55,7 @@ class OpenUpload:
         operation: ``add`` or ``remove``.
         state: ``open``, or how it was closed: ``refused``, ``abandoned``.
         since: When it began.
-        people: Rows of the delta.
+        people: People of the delta, without members that it is filled up with.
         acknowledged: How many of them Meta acknowledged.
         why: The last failure, or the reason why it was closed.
     """
@@ -100,8 +94,7 @@ def abandon(database: Database, storage: Storage, audience: str) -> list[Delta]:
         LockTakenError: A run is delivering to the audience.
     """
     with database.lock(f"audience:{audience}"), database.transaction() as connection:
-        ids = set(connection.scalars(_OPEN_IDS, {"audience": audience}))
-        closed = [delta for delta in deltas.all_open(connection) if delta.id in ids]
+        closed = deltas.open_of_key(connection, audience)
         for delta in closed:
             deltas.close(connection, delta, "abandoned", REASON)
             ledger.abandon_sent(connection, delta)

@@ -114,16 +114,7 @@ class Desk:
 
         The rows numbered in ``unhashed`` have something that is no hash in the column named there.
         """
-        frame = pl.DataFrame(
-            {
-                "EMAIL": [hashed(email) for email, _ in people],
-                "PHONE": [hashed(phone) for _, phone in people],
-                **{name: [hashed(value)] * len(people) for name, value in more.items()},
-                "row_number": range(1, len(people) + 1),
-            },
-            schema_overrides={"EMAIL": pl.String, "PHONE": pl.String, "row_number": pl.Int64},
-        )
-
+        frame = payload_frame(people, **more)
         if former_phones:
             former = [hashed(former_phones.get(place, "")) for place in range(len(people))]
             frame = frame.with_columns(former_phone=pl.Series(former))
@@ -184,6 +175,19 @@ class Desk:
         wanted = replace(UploadPlan(SPEC, day), **plan)
         with client or self.client() as used:
             return upload(self.context(used, sending), wanted, suppressed_among, removal_sources)
+
+
+def payload_frame(people: Sequence[tuple[str, str]], **more: str) -> pl.DataFrame:
+    """A payload of (e-mail, phone) with the same value of ``more`` keys in each row."""
+    return pl.DataFrame(
+        {
+            "EMAIL": [hashed(email) for email, _ in people],
+            "PHONE": [hashed(phone) for _, phone in people],
+            **{name: [hashed(value)] * len(people) for name, value in more.items()},
+            "row_number": range(1, len(people) + 1),
+        },
+        schema_overrides={"EMAIL": pl.String, "PHONE": pl.String, "row_number": pl.Int64},
+    )
 
 
 def people(count: int, start: int = 0) -> list[tuple[str, str]]:

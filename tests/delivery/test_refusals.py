@@ -17,7 +17,7 @@ from mm_pipelines.delivery.refusals import (
     RequestRefusedError,
 )
 from mm_pipelines.graph_api.errors import PermanentError
-from tests.delivery.desk import DAY, Desk, hashed, keys, people
+from tests.delivery.desk import DAY, SPEC, Desk, hashed, keys, people
 from tests.delivery.test_removals import leaving, remove
 
 import polars as pl  # isort: skip
@@ -95,7 +95,7 @@ def test_a_refused_key_is_named_and_the_next_upload_starts_at_once(desk: Desk) -
 
     assert calls(desk) <= 1 + 3 + 5
     with desk.database.transaction() as connection:
-        assert deltas.all_open(connection) == []
+        assert deltas.open_of_key(connection, SPEC.audience) == []
         assert interrupted_deltas.find(connection, idle_for=timedelta(0)) == []
     desk.publish(CROWD, FN="ann", CT="paris", ZIP="75001")
     desk.upload()
@@ -247,3 +247,19 @@ def test_a_run_stops_isolating_after_its_calls() -> None:
     with pytest.raises(CallsExhaustedError):
         search.isolate(part_of(10_000), PermanentError("refused", code=100))
     assert meta.calls == 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_one_refused_row_in_a_million_costs_at_most_thirty_calls(desk: Desk) -> None:
+    crowd = people(1_000_000)
+    desk.publish(crowd)
+    refuse(desk, crowd[567_891][0])
+
+    summary = desk.upload(batch_size=10_000, minimum_upload=1000)
+
+    (audience,) = desk.sandbox.get("audiences")
+    assert audience["members"] == summary.people_in_audience == 999_999
+    assert rejected_rows(desk) == [(567_892, ["refused_by_meta"])]
+    assert calls(desk) <= 100 + 30
+    assert desk.upload(batch_size=10_000, minimum_upload=1000).rows == 0

@@ -71,7 +71,7 @@ def test_a_lost_delta_file_names_the_command_and_the_next_upload_delivers_everyo
 ) -> None:
     fail_on_third_batch(desk)
     with desk.database.transaction() as connection:
-        (lost,) = deltas.all_open(connection)
+        (lost,) = deltas.open_of_key(connection, SPEC.audience)
     desk.storage.delete(lost.path)
     desk.publish([*CROWD, *people(1, start=9000)])
     with pytest.raises(DeltaFileMissingError, match="mm uploads abandon acme_newsletter"):
