@@ -71,7 +71,9 @@ def _payload(folder: Path) -> Path:
         LN=hashes("ln"),
         row_number=pl.int_range(1, PEOPLE + 1),
         # As `hashed_payload` publishes its files.
-    ).write_parquet(path, compression="uncompressed", statistics=False, row_group_size=100_000)
+    ).write_parquet(
+        path, compression="zstd", compression_level=1, statistics=False, row_group_size=100_000
+    )
     return path
 
 

@@ -54,7 +54,7 @@ _PLAIN_SCHEMA = {
 _PLAIN_COLUMNS = [field.name for field in _PLAIN_ROW.fields]
 _PLAIN_TYPES = ["text"] * 6 + ["bigint"] * 3 + ["text[]"]
 _PLAIN_DEFINITION = ", ".join(map(" ".join, zip(_PLAIN_COLUMNS, _PLAIN_TYPES, strict=True)))
-_PLAIN_TABLE = (
+PLAIN_TABLE = (
     f"create table plain_token ({_PLAIN_DEFINITION}, primary key (notification_messages_token))"
 )
 _PLAIN_MERGE = f"""
@@ -89,22 +89,22 @@ def run() -> list[Figure]:
         database = Database(server.start())
         try:
             upgrade(database)
-            return [*_against_the_plain_script(database), *_large_page(database)]
+            return [*_against_the_script(database), *_large_page(database)]
         finally:
             database.dispose()
             server.remove()
 
 
-def _against_the_plain_script(database: Database) -> Iterator[Figure]:
+def _against_the_script(database: Database) -> Iterator[Figure]:
     first: dict[str, list[float]] = {"ours": [], "plain": []}
     again: dict[str, list[float]] = {"ours": [], "plain": []}
     with _stub(MILLION) as url:
         for _ in range(RUNS):
             _empty(database)
             # In turns, so that both see the same machine.
-            first["plain"].append(_plain_script(database, url))
+            first["plain"].append(plain_pull(database, url))
             first["ours"].append(_our_pull(database, url)[0])
-            again["plain"].append(_plain_script(database, url))
+            again["plain"].append(plain_pull(database, url))
             again["ours"].append(_our_pull(database, url)[0])
     for name, seconds in (("a first", first), ("an unchanged", again)):
         yield Figure(
@@ -147,7 +147,7 @@ def _seconds_to_count(database: Database, view: str) -> float:
 def _empty(database: Database) -> None:
     with database.transaction() as connection:
         connection.execute(text("drop table if exists plain_token"))
-        connection.execute(text(_PLAIN_TABLE))
+        connection.execute(text(PLAIN_TABLE))
         connection.execute(text("truncate mm.subscription_token, mm.token_change, mm.token_pull"))
 
 
@@ -159,7 +159,7 @@ def _our_pull(database: Database, url: str) -> tuple[float, float]:
     return seconds, peak
 
 
-def _plain_script(database: Database, url: str) -> float:
+def plain_pull(database: Database, url: str) -> float:
     begun = perf_counter()
     with httpx.Client(base_url=url) as client, dbapi.connect(database.url) as connection:
         cursor = connection.cursor()
