@@ -64,6 +64,7 @@ _OTHER_ZEROS = (
 _OTHER_DIGIT = r"[\p{Nd}--0-9]"
 _OTHER_DIGITS = {chr(zero + digit): str(digit) for zero in _OTHER_ZEROS for digit in range(10)}
 _DECIMAL_ZEROS = r"^([^0-9]*[0-9]+)\.0+([\s\"']*)$"
+_PLUS = r"[+\x{FF0B}]"
 _SCIENTIFIC = r"^[\s='\"+]*[0-9]+(?:[.,][0-9]+)?[eE]\+?[0-9]{1,3}[\s\"']*$"
 
 # A form as one integer: -1 undecided, 0 rejected, else the known digits and the count that follows.
@@ -138,14 +139,17 @@ def count_phone_spellings(values: pl.Series, regions: pl.Series) -> PhoneSpellin
         values: Numbers as the list writes them; null is a blank cell.
         regions: Lower-case alpha-2 code for each, ``""`` where none is known.
     """
-    forms = phone_readings(values, regions)
-    disputed = regions.filter(forms["international"].ne_missing(forms["national"]))
     cells = pl.DataFrame({"value": values.fill_null(""), "region": regions})
-    cells = _without_decimal_zeros(cells.filter(pl.col("region") != ""))
+    # With a plus sign, or without a region, a number has one reading.
+    cells = cells.filter((pl.col("region") != "") & ~pl.col("value").str.contains(_PLUS))
+    cells = _without_decimal_zeros(cells)
+    regions = cells["region"]
+    forms = _forms(cells["value"], regions, ("international", "national"))
+    disputed = regions.filter(forms["international"].ne_missing(forms["national"]))
     spelling = _bare_spellings(cells)
     return PhoneSpellings(
-        international=_count(cells["region"].filter(spelling == _INTERNATIONAL)),
-        national=_count(cells["region"].filter(spelling == _NATIONAL)),
+        international=_count(regions.filter(spelling == _INTERNATIONAL)),
+        national=_count(regions.filter(spelling == _NATIONAL)),
         disputed=_count(disputed),
     )
 
