@@ -1,7 +1,7 @@
 """What several Dagster-facing modules share.
 
-`failures` translates errors of the subjects into Dagster's failures, retries and deferrals,
-`passing_faults` recognizes those of PostgreSQL and of the object store, `deferrals` keeps work that
-is postponed, and `priorities` orders queued runs. `orphaned_runs` reports the runs of a killed
-stack.
+`failures` translates the errors of assets into Dagster's failures and retries, `passing_faults`
+recognizes faults of PostgreSQL and of the object store that pass, `long_waits` defers what has to
+wait longer and `deferrals` stores it. `checks` makes partitioned checks, `priorities` orders queued
+runs, and `orphaned_runs` reports the runs of a killed stack.
 """
