@@ -17,14 +17,13 @@ from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, AudienceDay
 from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.sensors.rotation import in_turn
 from mm_pipelines.sensors.run_records import last_materialized
 from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests
 from mm_pipelines.warehouse.database import Database
 
 DAYS_WATCHED = 7
 """Days up to today whose lists are watched. Older lists are uploaded by a backfill."""
-
-_LISTS_PER_TICK = 100
 
 
 class SeenList(BaseModel):
@@ -118,16 +117,13 @@ def _evaluate(
     lists_of: Callable[[AudienceDay], Sequence[RowSource]],
 ) -> dg.SensorResult:
     seen = Seen.of(context.cursor)
-    watched = list(_watched(datetime.now(CONFIG.zone)))
-    keys = {str(partition.key) for partition in watched}
-    lists = {key: entry for key, entry in seen.lists.items() if key in keys}
-    examined = _from(watched, seen.last_examined)[:_LISTS_PER_TICK]
-    now = datetime.now(UTC)
-    for partition in examined:
-        mark = _mark(lists_of(partition), context.log)
-        key = str(partition.key)
-        if mark and (key not in lists or lists[key].mark != mark):
-            lists[key] = SeenList(mark=mark, seen_at=now)
+    watched = {str(partition.key): partition for partition in _watched(datetime.now(CONFIG.zone))}
+    lists = {key: entry for key, entry in seen.lists.items() if key in watched}
+    now, last_examined = datetime.now(UTC), ""
+    for last_examined in in_turn(list(watched), seen.last_examined):
+        mark = _mark(lists_of(watched[last_examined]), context.log)
+        if mark and (last_examined not in lists or lists[last_examined].mark != mark):
+            lists[last_examined] = SeenList(mark=mark, seen_at=now)
     undone = [key for key, entry in lists.items() if not entry.done]
     done_at = last_materialized(context.instance, asset, undone) if undone else {}
     for key in undone:
@@ -144,7 +140,6 @@ def _evaluate(
         for key, entry in lists.items()
         if not entry.done
     ]
-    last_examined = str(examined[-1].key) if examined else ""
     cursor = Seen(lists=lists, last_examined=last_examined).model_dump_json()
     return build_run_requests(context.instance, database, due).result(context, cursor=cursor)
 
@@ -154,13 +149,6 @@ def _watched(now: datetime) -> Iterator[AudienceDay]:
         day = (now - timedelta(days=days)).date()
         if day >= CONFIG.start_date:
             yield from (AudienceDay(audience, day) for audience in CONFIG.audiences)
-
-
-def _from(watched: list[AudienceDay], last_examined: str) -> list[AudienceDay]:
-    """The partitions in the order of examination, starting after the last one examined."""
-    keys = [str(partition.key) for partition in watched]
-    start = keys.index(last_examined) + 1 if last_examined in keys else 0
-    return watched[start:] + watched[:start]
 
 
 def _mark(sources: Sequence[RowSource], log: logging.Logger) -> str | None:

@@ -12,6 +12,7 @@ from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, PageDay
 from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.sensors.rotation import in_turn
 from mm_pipelines.sensors.run_records import last_materialized
 from mm_pipelines.sensors.run_requests import EVERY_LOOP_SECONDS, PendingWork, build_run_requests
 from mm_pipelines.webhooks import page_event
@@ -40,9 +41,11 @@ def optin_sensor(
 ) -> dg.SensorResult:
     """Request one run per asset and Page with something to do."""
     with mm_database.get().transaction() as connection:
-        due = [*_consent_events(connection), *_people_to_ask(connection)]
+        asked, last_examined = _people_to_ask(connection, context.cursor)
+        due = [*_consent_events(connection), *asked]
     work = [work for asset in _ASSETS for work in _pending(context.instance, asset, due)]
-    return build_run_requests(context.instance, mm_database.get(), work).result(context)
+    outcome = build_run_requests(context.instance, mm_database.get(), work)
+    return outcome.result(context, cursor=last_examined)
 
 
 def _pending(
@@ -62,15 +65,23 @@ def _consent_events(connection: Connection) -> Iterator[tuple[str, str, datetime
         yield "messaging_optins", _PAGE_KEYS[pending.page_id], pending.newest_at
 
 
-def _people_to_ask(connection: Connection) -> Iterator[tuple[str, str, datetime]]:
+def _people_to_ask(
+    connection: Connection, last_examined: str | None
+) -> tuple[list[tuple[str, str, datetime]], str | None]:
+    """The Pages with messages or people to ask, and the Page that was examined last."""
     today = datetime.now(CONFIG.zone).date()
     titles = {page.page_id: page.optin.title for page in CONFIG.pages.values() if page.optin}
     newest_at = {
         pending.page_id: pending.newest_at
         for pending in page_event.pages_pending(connection, list(titles), MESSAGE_FIELDS)
     }
-    for page_id, title in titles.items():
-        wrote_at = optin_request_ledger.newest_candidate(connection, page_id, title)
-        times = [at for at in (newest_at.get(page_id), wrote_at) if at]
-        if times:
-            yield "optin_requests", PageDay(_PAGE_KEYS[page_id], today).key, max(times)
+    for page_id in in_turn(list(titles), last_examined):
+        last_examined = page_id
+        wrote_at = optin_request_ledger.newest_candidate(connection, page_id, titles[page_id])
+        if wrote_at is not None:
+            newest_at[page_id] = max(wrote_at, newest_at.get(page_id, wrote_at))
+    due = [
+        ("optin_requests", str(PageDay(_PAGE_KEYS[page_id], today).key), at)
+        for page_id, at in newest_at.items()
+    ]
+    return due, last_examined

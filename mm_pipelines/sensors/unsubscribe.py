@@ -20,6 +20,7 @@ from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
 from mm_pipelines.partitions import CONFIG, FIRST_PAGE_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
+from mm_pipelines.sensors.rotation import in_turn
 from mm_pipelines.sensors.run_records import last_materialized
 from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests
 from mm_pipelines.storage import without_credentials
@@ -49,7 +50,10 @@ def unsubscribe_sensor(
     today = datetime.now(CONFIG.zone).date()
     notes: list[str] = []
     with mm_database.get().transaction() as connection:
-        steps = list(_open_steps(connection, today, notes, context.log))
+        steps = list(_open_steps(connection, today, notes))
+        last_examined = context.cursor
+        for last_examined in in_turn(list(CONFIG.pages), context.cursor):
+            steps += _changed_lists(connection, last_examined, today, context.log)
         lacking = follow_up_pulls.due(
             connection,
             list(_PAGE_KEYS),
@@ -67,7 +71,7 @@ def unsubscribe_sensor(
     ]
     outcome = build_run_requests(context.instance, mm_database.get(), [*opt_outs, *pulls])
     outcome.notes += notes
-    return outcome.result(context)
+    return outcome.result(context, cursor=last_examined)
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,7 @@ def _newest(*times: datetime | None) -> datetime | None:
     return max((at for at in times if at is not None), default=None)
 
 
-def _open_steps(
-    connection: Connection, today: date, notes: list[str], log: logging.Logger
-) -> Iterator[_OpenStep]:
+def _open_steps(connection: Connection, today: date, notes: list[str]) -> Iterator[_OpenStep]:
     for waiting in opt_out_requests.open_by_page(connection):
         if waiting.page_id in _PAGE_KEYS:
             partition = PageDay(_PAGE_KEYS[waiting.page_id], today)
@@ -138,8 +140,6 @@ def _open_steps(
         # The run of any Page searches the audiences of all, without a call to Meta.
         page = _PAGE_KEYS.get(page_id, next(iter(CONFIG.pages)))
         yield _OpenStep(PageDay(page, today), urgent_since=datetime.now(UTC))
-    for page in CONFIG.pages:
-        yield from _changed_lists(connection, page, today, log)
 
 
 def _changed_lists(

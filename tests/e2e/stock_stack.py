@@ -1,7 +1,6 @@
 """The parts of the stack under Dagster as it is installed: an empty dagster.yaml, SQLite."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -115,7 +114,7 @@ def stock_stack(home: Path, config: Path) -> Iterator[StockStack]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     try:
         process.wait(30)
     except subprocess.TimeoutExpired:
