@@ -17,6 +17,8 @@ _FILES_SHOWN = 100
 @dg.asset(
     key_prefix=KEY_PREFIX,
     partitions_def=AUDIENCE_BY_DAY,
+    # An asset has one set of dependencies, so it is the union over the audiences.
+    deps=[dg.AssetKey(list(key)) for key in CONFIG.upstream_assets()],
     group_name="lists",
     owners=["team:audience"],
     kinds={"file"},

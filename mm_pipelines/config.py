@@ -358,6 +358,11 @@ class Audience(_Model):
         None, description="Country of phone numbers without a country code."
     )
     source: Source = Field(description="The audience's daily customer lists.")
+    upstream: tuple[Text, ...] = Field(
+        (),
+        description="Key of another team's asset that the lists are made from, part by part, such "
+        "as [dbt, customers].",
+    )
     removals: ListSource | None = Field(
         None, description="Daily lists of people to remove from this audience only."
     )
@@ -442,6 +447,14 @@ class Config(_Model):
     def audiences_of(self, page: str) -> list[str]:
         """Return the keys of a Page's audiences, in the file's order."""
         return [key for key, audience in self.audiences.items() if audience.page == page]
+
+    def upstream_assets(self) -> dict[tuple[str, ...], list[str]]:
+        """Return the keys of other teams' assets, each with the audiences made from it."""
+        audiences: dict[tuple[str, ...], list[str]] = {}
+        for key, audience in self.audiences.items():
+            if audience.upstream:
+                audiences.setdefault(audience.upstream, []).append(key)
+        return audiences
 
     def connection_variables(self) -> list[str]:
         """Return the environment variables of the queries' databases, each once."""

@@ -35,6 +35,7 @@ from mm_pipelines.sensors import (
     sender_file_sensor,
     unsubscribe_sensor,
     upload_status_sensor,
+    upstream_sensor,
 )
 
 _NEEDED = ("MM_DATABASE_URL", "MM_STORAGE_URL", "MM_SUPPRESSION_KEY")
@@ -69,6 +70,7 @@ defs = dg.Definitions(
         erasure_sensor,
         optin_sensor,
         customer_list_sensor,
+        upstream_sensor,
         freshness_sensor,
         alert_sensor,
     ],

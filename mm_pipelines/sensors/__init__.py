@@ -10,6 +10,7 @@ from mm_pipelines.sensors.optin import optin_sensor
 from mm_pipelines.sensors.sender_file import sender_file_sensor
 from mm_pipelines.sensors.unsubscribe import unsubscribe_sensor
 from mm_pipelines.sensors.upload_status import upload_status_sensor
+from mm_pipelines.sensors.upstream import upstream_sensor
 
 __all__ = [
     "alert_sensor",
@@ -23,4 +24,5 @@ __all__ = [
     "sender_file_sensor",
     "unsubscribe_sensor",
     "upload_status_sensor",
+    "upstream_sensor",
 ]

@@ -71,6 +71,13 @@ def test_our_count_of_a_sample_list_is_the_independent_one(
     assert len(expected.people) > 3000
 
 
+def test_the_independent_count_of_all_sample_lists_is_that_of_the_changelog() -> None:
+    counts = [independent.count(sample, day) for sample, day in LISTS]
+    assert sum(count.read for count in counts) == 42_867
+    assert sum(count.rejected for count in counts) == 971
+    assert sum(count.merged for count in counts) == 1_593
+
+
 def test_the_generator_makes_the_committed_lists_again(tmp_path: Path) -> None:
     generator = _module(EXAMPLES / "make_lists.py")
     for sample in generator.LISTS:
