@@ -48,7 +48,7 @@ _COLUMNS = dg.TableSchema(
         dg.TableColumn("email", "text", "While open: raw or hashed"),
         dg.TableColumn("psid", "text", "While open: the Page-scoped ID"),
         dg.TableColumn("subscriber_token", "text", "While open: the subscription token"),
-        dg.TableColumn("source", "text", "list, table, command or stop"),
+        dg.TableColumn("source", "text", "list, table, command, stop, erasure or audience"),
         dg.TableColumn("requested_at", "timestamptz", "When the person asked"),
         dg.TableColumn("state", "text", "received, sent, confirmed or rejected"),
         dg.TableColumn("why", "text", "Why rejected or still open; ignored fields"),

@@ -3,6 +3,10 @@
 It compares the audience's members with the whole suppression list instead of following single
 requests. An interrupted run therefore loses nothing, and a person whose payload was hashed before
 the opt-out and uploaded after it is removed too.
+
+An opt-out by e-mail or phone holds for every Page, and removing a person from an audience does not
+end their subscription (docs/graph-api.md#removing-users). So a person who opted out of another Page
+is also unsubscribed at the audience's Page.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +22,7 @@ from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.removals import RemovalRequest, remove_members
 from mm_pipelines.delivery.sender import Sender
 from mm_pipelines.storage import Storage
+from mm_pipelines.suppression.digests import suppression_digests
 from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.suppression.suppression_list import SuppressionList
 from mm_pipelines.warehouse.database import Database
@@ -46,6 +51,26 @@ update mm.suppression_sweep
 set removed = removed + :removed, swept_at = now(),
     found_at = nullif(found_at, :found_at)
 where custom_audience_id = :custom_audience_id
+""")
+
+
+# Requests that the Page unsubscribes people who opted out of another one, once per opt-out. An
+# erasure asks every Page itself.
+_UNSUBSCRIBE = text("""
+insert into mm.unsubscribe_request (page_id, email, phone, source, row_digest)
+select distinct :page_id, nullif(member.email, ''), nullif(member.phone, ''), 'audience',
+       decode(known.digest, 'hex')
+from unnest(cast(:email as text[]), cast(:phone as text[]), cast(:digest as text[]))
+    as member (email, phone, digest)
+join mm.suppression as known using (digest)
+join mm.unsubscribe_request as opt_out on opt_out.id = known.request_id
+where opt_out.page_id <> :page_id and opt_out.source <> 'erasure'
+  and not exists (
+      select from mm.unsubscribe_request as asked
+      where asked.page_id = :page_id and asked.list_day is null
+        and asked.row_digest = decode(known.digest, 'hex')
+        and asked.received_at >= known.suppressed_at
+  )
 """)
 
 
@@ -112,7 +137,18 @@ class OptedOutMembers:
         candidates = member_digests.keep_hashes(members, matches["hash"])
         leaving = suppression.match(candidates)
         suppression.move_to_current_key(self.database)
+        # Before the removal, after which the people are no longer found.
+        with self.database.transaction() as connection:
+            self._unsubscribe(connection, leaving)
         return RemovalRequest(leaving.lazy(), self.day, "leavers")
+
+    def _unsubscribe(self, connection: Connection, leaving: pl.DataFrame) -> None:
+        """Request that the audience's Page unsubscribes them; ``leaving`` has EMAIL and PHONE."""
+        known = pl.when(pl.col("EMAIL") != "").then("EMAIL").otherwise("PHONE")
+        digest = suppression_digests(known, self.suppression_keys.current)
+        members = leaving.select(email="EMAIL", phone="PHONE", digest=digest)
+        values = {name: members[name].to_list() for name in members.columns}
+        connection.execute(_UNSUBSCRIBE, {**values, "page_id": self.cleanup.page_id})
 
     def done(self, connection: Connection, removed: int) -> None:
         """Record the cleanup."""

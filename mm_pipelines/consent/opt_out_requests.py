@@ -13,8 +13,9 @@ from typing import Literal
 
 from sqlalchemy import Connection, text
 
-RequestSource = Literal["list", "table", "command", "stop", "erasure"]
-"""Where a request came from; ``table`` is the default for rows that a business inserts itself."""
+RequestSource = Literal["list", "table", "command", "stop", "erasure", "audience"]
+"""Where a request came from. ``table`` is the default for rows that a business inserts itself;
+``audience``: an audience of the Page contained a person who opted out of another Page."""
 
 State = Literal["received", "sent", "confirmed", "rejected"]
 

@@ -1,9 +1,11 @@
 """Finding the audiences that contain opted-out people by kept digests."""
 
 import hashlib
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import httpx
 import polars as pl
 import pytest
 from sqlalchemy import text
@@ -13,9 +15,10 @@ from mm_pipelines.consent.audience_cleanup import remove_opted_out_members
 from mm_pipelines.consent.audience_search import search
 from mm_pipelines.delivery import membership
 from mm_pipelines.delivery.upload import upload
+from mm_pipelines.graph_api.errors import GraphApiError
 from mm_pipelines.suppression.keys import SuppressionKeyError, SuppressionKeys
 from tests.consent.day import context, hash_list, upload_plan
-from tests.consent.page import KEY, Page
+from tests.consent.page import KEY, PAGE_ID, PLAN, Page
 
 FIRST_DAY, SECOND_DAY = date(2026, 11, 20), date(2026, 11, 21)
 
@@ -27,13 +30,16 @@ class Audiences:
         self.page = page
         self._list = folder / "customers.csv"
 
-    def upload(self, audience: str, people: range, day: date = FIRST_DAY) -> None:
+    def upload(
+        self, audience: str, people: range, day: date = FIRST_DAY, page_id: str = PAGE_ID
+    ) -> None:
         rows = [f"person{number}@example.com,+1212555{number:04}" for number in people]
         self._list.write_text("email,phone\n" + "\n".join(rows) + "\n")
         hash_list(self.page.database, self.page.storage, str(self._list), audience, day)
         with self.page.client() as client:
             resources = context(self.page.database, self.page.storage, client)
-            upload(resources, upload_plan(audience, day))
+            plan = upload_plan(audience, day)
+            upload(resources, replace(plan, spec=replace(plan.spec, page_id=page_id)))
 
     def opt_out(self, **named: str) -> None:
         self.page.request("table", **named)
@@ -177,6 +183,33 @@ def test_entries_of_removed_people_are_dropped(audiences: Audiences) -> None:
     audiences.upload("newsletter", range(25), SECOND_DAY)
     audiences.search()
     assert audiences.entries().height == 2 * (20 - 1 + 5)
+
+
+def test_a_person_in_an_audience_of_another_page_is_unsubscribed_there_once(
+    audiences: Audiences,
+) -> None:
+    page, other = audiences.page, "134141414124124"
+    audiences.upload("newsletter", range(20))
+    audiences.upload("loyalty", range(20), page_id=other)
+    page.sandbox("settle")
+    audiences.opt_out(email="person7@example.com", phone="+12125550007")
+    assert audiences.search() == {"newsletter", "loyalty"}
+    page.sandbox("faults", path="*/users", method="DELETE", error={"code": 190}, times=1)
+    with pytest.raises(GraphApiError):
+        audiences.clean_up()
+    audiences.clean_up()
+    assert {len(audiences.emails(name)) for name in ("newsletter", "loyalty")} == {19}
+    of_others = "select page_id, source from mm.unsubscribe_request where source = 'audience'"
+    assert page.rows(of_others) == [(other, "audience")]
+    assert page.unsubscribe(replace(PLAN, page_id=other)).confirmed == 1
+    assert unsubscribed(page, other) == 1
+
+
+def unsubscribed(page: Page, page_id: str) -> int:
+    """The number of tokens of a Page that were unsubscribed at Meta."""
+    counts = httpx.get(f"{page.url}/_sandbox/tokens").raise_for_status().json()
+    (of_page,) = (each for each in counts if each["page_id"] == page_id)
+    return int(of_page["unsubscribed"])
 
 
 def test_another_key_cannot_search(audiences: Audiences) -> None:
