@@ -42,6 +42,20 @@ def test_the_match_rate_is_of_the_people_in_the_audience_and_not_of_the_day(
     assert (tuesday.match_rate_lower, tuesday.match_rate_upper) == (0.25, 0.3)
 
 
+def test_members_who_fill_up_a_small_upload_are_rows_and_not_people(ledger: Ledger) -> None:
+    ledger.delivers(2000, MONDAY)
+    session_id = ledger.delivers(1000, TUESDAY)
+    ledger.execute(
+        "update mm.upload_batch set new_people = 60 where session_id = :session_id",
+        session_id=session_id,
+    )
+    ledger.hears(2000)
+    ledger.hears(1000, lower=1030, upper=1030)
+    row = ledger.status(TUESDAY)
+    assert (row.rows_uploaded, row.rows_processed, row.people_acknowledged) == (1000, 1000, 2060)
+    assert (row.status, row.match_rate_lower) == ("complete", 0.5)
+
+
 def test_computed_again_the_row_is_the_same_also_after_later_days(ledger: Ledger) -> None:
     ledger.delivers(1000, MONDAY)
     ledger.hears(1000, lower=400, upper=500)
