@@ -1,7 +1,8 @@
 """How fast a list becomes a payload file: against the official SDK, plain digits and openssl.
 
-``python -m benchmarks.hashed_payload`` prints the figures; ``--large`` adds the memory trial at 20
-million rows. Each memory trial is a process of its own, so that its peak is its own.
+``python -m benchmarks.hashed_payload`` prints the figures; with ``--large`` those of memory and
+growth at 5 and 20 million rows instead. Each memory trial is a process of its own, so that its
+peak is its own.
 """
 
 import csv
@@ -58,7 +59,7 @@ def run() -> list[Figure]:
                 peer="openssl speed",
                 target="at least 0.55",
             ),
-            _peak(5_000_000, "under 1,000 MB"),
+            _peak_figure(5_000_000, _peak(5_000_000)[0], "under 1,000 MB"),
         ]
 
 
@@ -146,12 +147,34 @@ def _openssl_hashes_per_second() -> float:
     return bytes_per_second / 24
 
 
-def _peak(rows: int, target: str) -> Figure:
+def large() -> list[Figure]:
+    """Peak memory at 5 and 20 million rows, and how the time per row grows between them."""
+    small_peak, small_rate = _peak(5_000_000)
+    large_peak, large_rate = _peak(20_000_000)
+    return [
+        _peak_figure(5_000_000, small_peak, "under 1,000 MB"),
+        _peak_figure(20_000_000, large_peak, "under 1,500 MB"),
+        Figure(
+            "time per row at 20 M rows",
+            1 / large_rate,
+            "s/row",
+            against=1 / small_rate,
+            peer="at 5 M rows",
+            target="at most 1.3 times",
+        ),
+    ]
+
+
+def _peak_figure(rows: int, megabytes: float, target: str) -> Figure:
+    return Figure(f"peak memory, {rows:,} rows", megabytes, "MB", target=target)
+
+
+def _peak(rows: int) -> tuple[float, float]:
+    """Peak memory (MB) and rows per second of a process that makes one payload."""
     command = [sys.executable, "-m", "benchmarks.hashed_payload", "--peak", str(rows)]
     answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     megabytes, rows_per_second = (float(word) for word in answer.split()[-2:])
-    name = f"peak memory, {rows:,} rows at {rows_per_second:,.0f} rows/s"
-    return Figure(name, megabytes, "MB", target=target)
+    return megabytes, rows_per_second
 
 
 def _measure_peak(rows: int) -> None:
@@ -173,9 +196,7 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--peak"]:
         _measure_peak(int(arguments[1]))
         return
-    figures = run()
-    if "--large" in arguments:
-        figures.append(_peak(20_000_000, "under 1,500 MB"))
+    figures = large() if "--large" in arguments else run()
     for figure in figures:
         ratio = "" if figure.ratio is None else f"  ratio {figure.ratio:.2f} to {figure.peer}"
         print(f"{figure.name}: {figure.value:,.3g} {figure.unit}{ratio}  ({figure.target})")

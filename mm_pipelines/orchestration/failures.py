@@ -14,6 +14,7 @@ import dagster as dg
 
 from mm_pipelines.delivery.errors import DeliveryError, RowsNotReceivedError
 from mm_pipelines.graph_api.errors import GraphApiError, ThrottledError, TransientError
+from mm_pipelines.large_frames import SpillError
 from mm_pipelines.lists.errors import ListError
 from mm_pipelines.orchestration.passing_faults import is_passing_fault
 from mm_pipelines.suppression.keys import SuppressionKeyError
@@ -35,6 +36,7 @@ _OWN_ERRORS: Final = (
     ListError,
     LockTakenError,
     PoolerError,
+    SpillError,
     SuppressionKeyError,
     TokenPullError,
 )
