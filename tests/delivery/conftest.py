@@ -1,4 +1,4 @@
-"""A sandbox over real HTTP, and a desk to upload from."""
+"""A sandbox over real HTTP, and uploads to it."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from mm_pipelines.sandbox import Settings
 from mm_pipelines.sandbox.server import server
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
-from tests.delivery.desk import Desk, Sandbox
+from tests.delivery.sandbox_delivery import Sandbox, SandboxDelivery
 from tests.servers import serving
 
 
@@ -28,6 +28,6 @@ def sandbox(sandbox_server: str) -> Sandbox:
 
 
 @pytest.fixture
-def desk(database: Database, storage: Storage, sandbox: Sandbox) -> Desk:
-    """A desk with an empty database, storage and sandbox."""
-    return Desk(database, storage, sandbox)
+def delivery(database: Database, storage: Storage, sandbox: Sandbox) -> SandboxDelivery:
+    """Uploads with an empty database, storage and sandbox."""
+    return SandboxDelivery(database, storage, sandbox)

@@ -17,19 +17,21 @@ from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
 from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
-from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
+from tests.delivery.sandbox_delivery import DAY, SPEC, TOKEN, SandboxDelivery, keys, people
 
 Run = Callable[..., dg.ExecuteInProcessResult]
 PARTITION = dg.MultiPartitionKey({"audience": SPEC.audience, "day": DAY.isoformat()})
 
 
 @pytest.fixture
-def run(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Materialise one asset; the storage is the desk's."""
+def run(
+    delivery: SandboxDelivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Run]:
+    """Materialize one asset with the storage of the test."""
     monkeypatch.setenv("MM_SYSTEM_USER_TOKEN", TOKEN)
     instance = dg.DagsterInstance.ephemeral(tempdir=str(tmp_path))
 
-    def materialise(
+    def materialize(
         asset: dg.AssetsDefinition,
         partition: str | None = PARTITION,
         config: Mapping[str, Any] | None = None,
@@ -40,16 +42,16 @@ def run(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
             instance=instance,
             raise_on_error=False,
             resources={
-                "mm_database": DatabaseResource(url=desk.database.url),
+                "mm_database": DatabaseResource(url=delivery.database.url),
                 "mm_storage": StorageResource(base_url=str(tmp_path / "storage")),
-                "mm_graph_api": GraphApiResource(base_url=desk.sandbox.url, version="v26.0"),
+                "mm_graph_api": GraphApiResource(base_url=delivery.sandbox.url, version="v26.0"),
                 "mm_suppression": SuppressionResource(key="the suppression key"),
             },
             run_config={"ops": {asset.key.path[-1]: {"config": dict(config)}}} if config else None,
         )
 
     with instance:
-        yield materialise
+        yield materialize
 
 
 def said(result: dg.ExecuteInProcessResult) -> str:
@@ -57,40 +59,42 @@ def said(result: dg.ExecuteInProcessResult) -> str:
     return "\n".join(str(event) for event in result.all_events)
 
 
-def test_the_custom_audience_is_created_once(desk: Desk, run: Run) -> None:
+def test_the_custom_audience_is_created_once(delivery: SandboxDelivery, run: Run) -> None:
     for _ in range(2):
         assert run(custom_audience, SPEC.audience).success
-    assert len(desk.sandbox.get("audiences")) == 1
+    assert len(delivery.sandbox.get("audiences")) == 1
 
 
 def test_an_audience_created_by_a_run_that_died_before_recording_it_is_found_again(
-    desk: Desk, run: Run
+    delivery: SandboxDelivery, run: Run
 ) -> None:
     run(custom_audience, SPEC.audience)
-    with desk.database.transaction() as connection:
+    with delivery.database.transaction() as connection:
         connection.execute(text("delete from mm.custom_audience"))
     assert run(custom_audience, SPEC.audience).success
-    assert len(desk.sandbox.get("audiences")) == 1
+    assert len(delivery.sandbox.get("audiences")) == 1
 
 
 @pytest.mark.parametrize("shape", ["wrapped", "top_level"])
-def test_both_shapes_of_the_answer_to_a_creation_are_read(desk: Desk, run: Run, shape: str) -> None:
-    desk.sandbox.post("variants", create_shape=shape)
+def test_both_shapes_of_the_answer_to_a_creation_are_read(
+    delivery: SandboxDelivery, run: Run, shape: str
+) -> None:
+    delivery.sandbox.post("variants", create_shape=shape)
     run(custom_audience, SPEC.audience)
-    with desk.database.transaction() as connection:
+    with delivery.database.transaction() as connection:
         recorded = connection.scalars(text("select custom_audience_id from mm.custom_audience"))
-        assert recorded.all() == [desk.sandbox.audience_id()]
+        assert recorded.all() == [delivery.sandbox.audience_id()]
 
 
 def test_an_upload_that_creates_the_audience_says_so_for_that_asset_too(
-    desk: Desk, run: Run
+    delivery: SandboxDelivery, run: Run
 ) -> None:
-    desk.publish(people(150))
+    delivery.publish(people(150))
 
     result = run(audience_upload)
 
     assert result.success
-    assert desk.sandbox.members() == keys(people(150))
+    assert delivery.sandbox.members() == keys(people(150))
     materialised = {
         event.step_materialization_data.materialization.asset_key.to_user_string(): event.partition
         for event in result.all_events
@@ -99,8 +103,8 @@ def test_an_upload_that_creates_the_audience_says_so_for_that_asset_too(
     assert materialised == {"custom_audience": SPEC.audience, "audience_upload": PARTITION}
 
 
-def test_the_metadata_says_what_was_delivered(desk: Desk, run: Run) -> None:
-    desk.publish(people(150))
+def test_the_metadata_says_what_was_delivered(delivery: SandboxDelivery, run: Run) -> None:
+    delivery.publish(people(150))
     *_, materialised = run(audience_upload).asset_materializations_for_node("audience_upload")
     told = {name: value.value for name, value in materialised.metadata.items()}
     assert told["dagster/row_count"] == 150
@@ -109,9 +113,9 @@ def test_the_metadata_says_what_was_delivered(desk: Desk, run: Run) -> None:
 
 
 def test_rows_that_meta_cannot_decode_are_shown_by_number_and_fail_the_check(
-    desk: Desk, run: Run
+    delivery: SandboxDelivery, run: Run
 ) -> None:
-    desk.publish(people(150), unhashed={7: "EMAIL"})
+    delivery.publish(people(150), unhashed={7: "EMAIL"})
     result = run(audience_upload)
     assert not valid_at_meta(result).passed
     *_, materialized = result.asset_materializations_for_node("audience_upload")
@@ -122,9 +126,9 @@ def test_rows_that_meta_cannot_decode_are_shown_by_number_and_fail_the_check(
     assert "plain7" not in said(result)
 
 
-def test_an_upload_without_subscribers_fails_the_check(desk: Desk, run: Run) -> None:
-    desk.publish(people(150))
-    desk.sandbox.post("variants", subscribers="none")
+def test_an_upload_without_subscribers_fails_the_check(delivery: SandboxDelivery, run: Run) -> None:
+    delivery.publish(people(150))
+    delivery.sandbox.post("variants", subscribers="none")
     result = run(audience_upload)
     assert result.success
     check = valid_at_meta(result)
@@ -144,8 +148,10 @@ def valid_at_meta(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     return found
 
 
-def test_a_dry_run_observes_by_counts_and_sends_nothing(desk: Desk, run: Run) -> None:
-    desk.publish(people(150))
+def test_a_dry_run_observes_by_counts_and_sends_nothing(
+    delivery: SandboxDelivery, run: Run
+) -> None:
+    delivery.publish(people(150))
 
     result = run(audience_upload, config={"dry_run": True})
 
@@ -153,12 +159,12 @@ def test_a_dry_run_observes_by_counts_and_sends_nothing(desk: Desk, run: Run) ->
     assert result.asset_materializations_for_node("audience_upload") == []
     (observed,) = result.asset_observations_for_node("audience_upload")
     assert observed.metadata["would_add_people"].value == 150
-    assert desk.sandbox.get("audiences") == []
+    assert delivery.sandbox.get("audiences") == []
 
 
-def test_a_refused_token_fails_at_once_with_what_to_do(desk: Desk, run: Run) -> None:
-    desk.publish(people(150))
-    desk.sandbox.post(
+def test_a_refused_token_fails_at_once_with_what_to_do(delivery: SandboxDelivery, run: Run) -> None:
+    delivery.publish(people(150))
+    delivery.sandbox.post(
         "faults",
         error={"code": 190, "subcode": 463, "message": "expired", "status": 401},
         times=None,
@@ -191,9 +197,9 @@ def removal_lists() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("removal_lists")
-def test_the_lists_of_removals_take_people_out(desk: Desk, run: Run) -> None:
+def test_the_lists_of_removals_take_people_out(delivery: SandboxDelivery, run: Run) -> None:
     crowd = people(300)
-    desk.publish(crowd)
+    delivery.publish(crowd)
     run(audience_upload)
     write_list(f"{DAY}.csv", [f"{crowd[0][0]},"])
     write_list(f"{SPEC.audience}/{DAY}.csv", [f"{crowd[1][0].upper()},", "stranger@example.com,"])
@@ -201,7 +207,7 @@ def test_the_lists_of_removals_take_people_out(desk: Desk, run: Run) -> None:
     result = run(audience_removals)
 
     assert result.success
-    assert desk.sandbox.members() == keys(crowd[2:])
+    assert delivery.sandbox.members() == keys(crowd[2:])
     (materialised,) = result.asset_materializations_for_node("audience_removals")
     told = {name: value.value for name, value in materialised.metadata.items()}
     assert (told["people_listed"], told["removed_people"], told["people_in_audience"]) == (
@@ -215,11 +221,11 @@ def test_the_lists_of_removals_take_people_out(desk: Desk, run: Run) -> None:
 
 @pytest.mark.usefixtures("removal_lists")
 def test_a_removal_list_reads_bare_phone_numbers_by_its_own_convention(
-    desk: Desk, run: Run
+    delivery: SandboxDelivery, run: Run
 ) -> None:
     crowd = people(300)
     # Read without the country code that the list's other numbers lack, too.
-    desk.publish([*crowd, ("", "494915112345678")])
+    delivery.publish([*crowd, ("", "494915112345678")])
     run(audience_upload)
     with fsspec.open(f"memory://removals/{DAY}.csv", "wt") as file:
         file.write("phone,country\n4915112345678,DE\n15112345670,DE\n15112345671,DE\n")
@@ -227,17 +233,19 @@ def test_a_removal_list_reads_bare_phone_numbers_by_its_own_convention(
     result = run(audience_removals)
 
     assert result.success
-    assert desk.sandbox.members() == keys(crowd)
+    assert delivery.sandbox.members() == keys(crowd)
 
 
-def test_a_day_without_a_list_of_removals_removes_nobody(desk: Desk, run: Run) -> None:
+def test_a_day_without_a_list_of_removals_removes_no_one(
+    delivery: SandboxDelivery, run: Run
+) -> None:
     result = run(audience_removals)
     assert result.success
-    assert desk.sandbox.get("calls")["calls"] == []
+    assert delivery.sandbox.get("calls")["calls"] == []
 
 
-def test_meta_listing_what_we_know_passes_the_check(desk: Desk, run: Run) -> None:
-    desk.publish(people(150))
+def test_meta_listing_what_we_know_passes_the_check(delivery: SandboxDelivery, run: Run) -> None:
+    delivery.publish(people(150))
     run(audience_upload)
 
     result = run(audiences_at_meta, None)
@@ -249,12 +257,12 @@ def test_meta_listing_what_we_know_passes_the_check(desk: Desk, run: Run) -> Non
 
 
 def test_a_deleted_audience_fails_the_check_and_the_sentence_says_what_to_do(
-    desk: Desk, run: Run
+    delivery: SandboxDelivery, run: Run
 ) -> None:
-    desk.publish(people(150))
+    delivery.publish(people(150))
     run(audience_upload)
-    with desk.client() as client:
-        client.request("DELETE", desk.sandbox.audience_id(), lambda answer: answer.status)
+    with delivery.client() as client:
+        client.request("DELETE", delivery.sandbox.audience_id(), lambda answer: answer.status)
 
     (check,) = run(audiences_at_meta, None).get_asset_check_evaluations()
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from mm_pipelines.delivery import ledger
 from mm_pipelines.payload import quarantine
 from tests.delivery import uploading
-from tests.delivery.desk import DAY, Desk, hashed, keys, people
+from tests.delivery.sandbox_delivery import DAY, SandboxDelivery, hashed, keys, people
 
 BATCH_SIZE = 1000
 TRIALS = int(os.environ.get("MM_CRASH_TRIALS", "100"))
@@ -30,7 +30,7 @@ THROTTLE = {
 class Kills:
     """Uploads in processes of their own, killed after a while."""
 
-    desk: Desk
+    delivery: SandboxDelivery
     storage_url: str
     processes: ForkServerContext
 
@@ -39,9 +39,9 @@ class Kills:
         process = self.processes.Process(
             target=uploading.run,
             args=(
-                self.desk.database.url,
+                self.delivery.database.url,
                 self.storage_url,
-                self.desk.sandbox.url,
+                self.delivery.sandbox.url,
                 audience,
                 BATCH_SIZE,
                 side_by_side,
@@ -59,13 +59,13 @@ class Kills:
 
     def throttle_ends(self) -> None:
         """Meta accepts calls again, and the time to wait for that is over."""
-        self.desk.sandbox.clear_faults()
-        with self.desk.database.transaction() as connection:
+        self.delivery.sandbox.clear_faults()
+        with self.delivery.database.transaction() as connection:
             connection.execute(text("delete from mm.throttle"))
 
     def acknowledged(self, audience: str) -> set[tuple[str, int]]:
         """The batches that the ledger calls acknowledged."""
-        with self.desk.database.transaction() as connection:
+        with self.delivery.database.transaction() as connection:
             rows = connection.execute(
                 text(
                     "select session_id, batch_seq from mm.upload_batch "
@@ -79,15 +79,15 @@ class Kills:
         """How often each batch came in."""
         return {
             (batch["session_id"], batch["batch_seq"]): batch["times_received"]
-            for batch in self.desk.sandbox.batches()
+            for batch in self.delivery.sandbox.batches()
         }
 
 
 @pytest.fixture
-def kills(desk: Desk, tmp_path: Path) -> Kills:
+def kills(delivery: SandboxDelivery, tmp_path: Path) -> Kills:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.delivery.uploading"])
-    return Kills(desk, str(tmp_path / "storage"), processes)
+    return Kills(delivery, str(tmp_path / "storage"), processes)
 
 
 def trial(
@@ -105,10 +105,10 @@ def trial(
     side_by_side = rng.choice([1, 1, 3])
     crowd = people(count)
     refused = rng.randrange(count) if with_refusals else None
-    kills.desk.publish(crowd, audience=audience)
+    kills.delivery.publish(crowd, audience=audience)
     if refused is not None:
-        kills.desk.sandbox.post("refusals", hashes=[hashed(crowd[refused][0])])
-        kills.desk.sandbox.post("faults", **THROTTLE, nth=rng.randint(2, 12))
+        kills.delivery.sandbox.post("refusals", hashes=[hashed(crowd[refused][0])])
+        kills.delivery.sandbox.post("faults", **THROTTLE, nth=rng.randint(2, 12))
     for _ in range(rng.choice([1, 1, 2])):
         finished = kills.upload(audience, side_by_side, kill_after=rng.uniform(0.02, 0.8))
         before = kills.acknowledged(audience)
@@ -121,7 +121,7 @@ def trial(
     after = kills.times_received()
     assert {batch: after[batch] for batch in before} == received, "acknowledged, and sent again"
     delivered = crowd if refused is None else [*crowd[:refused], *crowd[refused + 1 :]]
-    with kills.desk.database.transaction() as connection:
+    with kills.delivery.database.transaction() as connection:
         assert ledger.people_acknowledged(connection, audience) == len(delivered)
         if refused is None:
             assert ledger.delivered(connection, audience, DAY).rows == count
@@ -130,9 +130,9 @@ def trial(
         assert [(row.row_number, row.reasons) for row in rejected] == [
             (refused + 1, ["refused_by_meta"])
         ]
-    found = [a for a in kills.desk.sandbox.get("audiences") if a["name"] == audience]
+    found = [a for a in kills.delivery.sandbox.get("audiences") if a["name"] == audience]
     assert len(found) == 1, "created twice"
-    members = kills.desk.sandbox.get(f"audiences/{found[0]['audience_id']}/members")["keys"]
+    members = kills.delivery.sandbox.get(f"audiences/{found[0]['audience_id']}/members")["keys"]
     assert set(members) == keys(delivered)
 
 

@@ -19,7 +19,7 @@ from mm_pipelines.resources.storage import StorageResource
 from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.sensors import deferred_work_sensor
 from mm_pipelines.sensors.run_requests import MAX_ATTEMPTS
-from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
+from tests.delivery.sandbox_delivery import DAY, SPEC, TOKEN, SandboxDelivery, keys, people
 from tests.runs import changed_earlier, failed_until_paused
 
 KEY = f"{SPEC.audience}|{DAY}"
@@ -41,7 +41,10 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def run(
-    desk: Desk, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    delivery: SandboxDelivery,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
     """Materialize one asset for the audience's day."""
     monkeypatch.setenv("MM_SYSTEM_USER_TOKEN", TOKEN)
@@ -53,9 +56,9 @@ def run(
             instance=instance,
             raise_on_error=False,
             resources={
-                "mm_database": DatabaseResource(url=desk.database.url),
+                "mm_database": DatabaseResource(url=delivery.database.url),
                 "mm_storage": StorageResource(base_url=str(tmp_path / "storage")),
-                "mm_graph_api": GraphApiResource(base_url=desk.sandbox.url, version="v26.0"),
+                "mm_graph_api": GraphApiResource(base_url=delivery.sandbox.url, version="v26.0"),
                 "mm_suppression": SuppressionResource(key="the suppression key"),
             },
         )
@@ -64,11 +67,11 @@ def run(
 
 
 @pytest.fixture
-def tick(desk: Desk, instance: dg.DagsterInstance) -> Callable[[], dg.SensorResult]:
+def tick(delivery: SandboxDelivery, instance: dg.DagsterInstance) -> Callable[[], dg.SensorResult]:
     """Evaluate the sensor."""
 
     def evaluate() -> dg.SensorResult:
-        resources = {"mm_database": DatabaseResource(url=desk.database.url)}
+        resources = {"mm_database": DatabaseResource(url=delivery.database.url)}
         with dg.build_sensor_context(instance=instance, resources=resources) as context:
             result = deferred_work_sensor(context)
         assert isinstance(result, dg.SensorResult)
@@ -87,9 +90,9 @@ def requested(tick: Tick) -> list[tuple[str, str | None]]:
     ]
 
 
-def is_due(desk: Desk) -> None:
+def is_due(delivery: SandboxDelivery) -> None:
     """The time of every deferral has come."""
-    with desk.database.transaction() as connection:
+    with delivery.database.transaction() as connection:
         connection.execute(text("update mm.deferred_work set due_at = now()"))
         connection.execute(
             text(
@@ -99,14 +102,14 @@ def is_due(desk: Desk) -> None:
         )
 
 
-def attempts(desk: Desk) -> list[int]:
-    with desk.database.transaction() as connection:
+def attempts(delivery: SandboxDelivery) -> list[int]:
+    with delivery.database.transaction() as connection:
         return list(connection.scalars(text("select attempts from mm.deferred_work")))
 
 
-def throttle(desk: Desk, *, nth: int = 1) -> None:
+def throttle(delivery: SandboxDelivery, *, nth: int = 1) -> None:
     """Meta refuses uploads from the nth on, for an hour."""
-    desk.sandbox.post(
+    delivery.sandbox.post(
         "faults",
         method="POST",
         path="*/users",
@@ -118,10 +121,10 @@ def throttle(desk: Desk, *, nth: int = 1) -> None:
 
 
 def test_a_throttled_upload_ends_at_once_and_is_finished_when_it_is_due(
-    desk: Desk, run: Run, tick: Tick
+    delivery: SandboxDelivery, run: Run, tick: Tick
 ) -> None:
-    desk.publish(people(150))
-    throttle(desk)
+    delivery.publish(people(150))
+    throttle(delivery)
 
     result = run()
 
@@ -133,70 +136,72 @@ def test_a_throttled_upload_ends_at_once_and_is_finished_when_it_is_due(
     assert requested(tick) == []
     assert "is deferred until" in str(tick().skip_reason)
 
-    desk.sandbox.clear_faults()
-    is_due(desk)
+    delivery.sandbox.clear_faults()
+    is_due(delivery)
     assert requested(tick) == [("audience_upload", KEY)]
     result = run()
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert checks["delivered_in_full"] is True
-    assert desk.sandbox.members() == keys(people(150))
+    assert delivery.sandbox.members() == keys(people(150))
     assert requested(tick) == []
 
 
-def test_attempts_without_progress_are_counted_until_the_run_fails(desk: Desk, run: Run) -> None:
-    desk.publish(people(150))
-    throttle(desk)
+def test_attempts_without_progress_are_counted_until_the_run_fails(
+    delivery: SandboxDelivery, run: Run
+) -> None:
+    delivery.publish(people(150))
+    throttle(delivery)
     for number in range(1, MOST_RETRIES):
         assert run().success
-        assert attempts(desk) == [number]
-        is_due(desk)
+        assert attempts(delivery) == [number]
+        is_due(delivery)
     assert not run().success
 
 
-def test_progress_resets_the_attempts(desk: Desk, run: Run) -> None:
-    desk.publish(people(10_050))  # two batches
-    throttle(desk)
+def test_progress_resets_the_attempts(delivery: SandboxDelivery, run: Run) -> None:
+    delivery.publish(people(10_050))  # two batches
+    throttle(delivery)
     for number in (1, 2):
         run()
-        assert attempts(desk) == [number]
-        is_due(desk)
-    desk.sandbox.clear_faults()
-    throttle(desk, nth=2)
+        assert attempts(delivery) == [number]
+        is_due(delivery)
+    delivery.sandbox.clear_faults()
+    throttle(delivery, nth=2)
     run()
-    assert desk.acknowledged_rows() == 10_000
-    assert attempts(desk) == [1]
+    assert delivery.acknowledged_rows() == 10_000
+    assert attempts(delivery) == [1]
 
 
 def test_every_deferral_is_requested_under_a_run_key_of_its_own(
-    desk: Desk, run: Run, tick: Tick
+    delivery: SandboxDelivery, run: Run, tick: Tick
 ) -> None:
-    desk.publish(people(150))
-    throttle(desk)
+    delivery.publish(people(150))
+    throttle(delivery)
     run_keys = set()
     for _ in range(3):
         run()
-        is_due(desk)
+        is_due(delivery)
         (request,) = tick().run_requests or []
         run_keys.add(request.run_key)
     assert len(run_keys) == 3
 
 
 def test_deferred_work_whose_runs_keep_failing_is_paused_and_shown(
-    desk: Desk, run: Run, tick: Tick, instance: dg.DagsterInstance
+    delivery: SandboxDelivery, run: Run, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
-    desk.publish(people(150))
-    throttle(desk)
+    delivery.publish(people(150))
+    throttle(delivery)
     run()
-    is_due(desk)
+    is_due(delivery)
     failed_until_paused(instance, "audience_upload", KEY)
     changed_earlier(instance, timedelta(hours=1))
     assert f"is paused after {MAX_ATTEMPTS} failed runs" in str(tick().skip_reason)
 
 
 def test_an_open_delta_whose_run_was_killed_is_requested(
-    desk: Desk, tick: Tick, instance: dg.DagsterInstance
+    delivery: SandboxDelivery, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
-    with desk.database.transaction() as connection:
+    with delivery.database.transaction() as connection:
         connection.execute(
             text(
                 "insert into mm.upload_delta (audience, day, custom_audience_id, operation, "
@@ -206,13 +211,13 @@ def test_an_open_delta_whose_run_was_killed_is_requested(
             {"audience": SPEC.audience, "day": DAY},
         )
     assert requested(tick) == []
-    with desk.database.transaction() as connection:
+    with delivery.database.transaction() as connection:
         connection.execute(
             text("update mm.upload_delta set created_at = now() - interval '16 min'")
         )
     assert requested(tick) == [("audience_upload", KEY)]
     # A run of any partition may work on it:
-    with desk.database.lock(f"audience:{SPEC.audience}"):
+    with delivery.database.lock(f"audience:{SPEC.audience}"):
         assert requested(tick) == []
     create_run_for_test(
         instance,
@@ -224,25 +229,25 @@ def test_an_open_delta_whose_run_was_killed_is_requested(
 
 
 def test_an_upload_beside_another_run_waits_for_its_lock_and_never_fails(
-    desk: Desk, run: Run, tick: Tick
+    delivery: SandboxDelivery, run: Run, tick: Tick
 ) -> None:
-    desk.publish(people(150))
-    with desk.database.lock(f"audience:{SPEC.audience}"):
+    delivery.publish(people(150))
+    with delivery.database.lock(f"audience:{SPEC.audience}"):
         for number in range(1, MOST_RETRIES + 2):
             assert run().success
-            assert attempts(desk) == [number]
+            assert attempts(delivery) == [number]
         assert requested(tick) == []
         assert "until the lock on audience:acme_newsletter is free" in str(tick().skip_reason)
     assert requested(tick) == [("audience_upload", KEY)]
     run()
-    assert attempts(desk) == []
+    assert attempts(delivery) == []
 
 
 def test_work_that_waits_for_the_same_lock_is_requested_one_at_a_time(
-    desk: Desk, tick: Tick, instance: dg.DagsterInstance
+    delivery: SandboxDelivery, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
     for asset in ("audience_upload", "audience_removals"):
-        with desk.database.transaction() as connection:
+        with delivery.database.transaction() as connection:
             deferrals.defer(
                 connection,
                 asset,

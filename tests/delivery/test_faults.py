@@ -1,4 +1,4 @@
-"""Whatever goes wrong on the way, nobody is lost or doubled, and the error is the right one."""
+"""After any fault no person is lost or doubled, and the error is the right one."""
 
 from typing import Any
 
@@ -16,17 +16,17 @@ from mm_pipelines.graph_api.errors import (
     TransientError,
     VersionDeadError,
 )
-from tests.delivery.desk import TOKEN, Desk, keys, people
+from tests.delivery.sandbox_delivery import TOKEN, SandboxDelivery, keys, people
 
 CROWD = people(5000)
 USERS = "*/users"
 
 
-def uploaded_after(desk: Desk, **fault: Any) -> Desk:
+def uploaded_after(delivery: SandboxDelivery, **fault: Any) -> SandboxDelivery:
     """Upload while the third batch meets a fault, once or as often as it says."""
-    desk.publish(CROWD)
-    desk.sandbox.post("faults", path=USERS, nth=3, **fault)
-    return desk
+    delivery.publish(CROWD)
+    delivery.sandbox.post("faults", path=USERS, nth=3, **fault)
+    return delivery
 
 
 PASSING: dict[str, dict[str, Any]] = {
@@ -43,11 +43,13 @@ PASSING: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
-def test_a_fault_that_passes_is_survived_within_the_run(desk: Desk, fault: dict[str, Any]) -> None:
-    uploaded_after(desk, **fault).upload()
+def test_a_fault_that_passes_is_survived_within_the_run(
+    delivery: SandboxDelivery, fault: dict[str, Any]
+) -> None:
+    uploaded_after(delivery, **fault).upload()
 
-    assert desk.sandbox.members() == keys(CROWD)
-    batches = desk.sandbox.batches()
+    assert delivery.sandbox.members() == keys(CROWD)
+    batches = delivery.sandbox.batches()
     assert [batch["num_rows"] for batch in batches] == [1000] * 5
     assert len({batch["session_id"] for batch in batches}) == 1
 
@@ -69,89 +71,95 @@ LASTING: dict[str, tuple[dict[str, Any], type[Exception]]] = {
 
 @pytest.mark.parametrize(("error", "kind"), LASTING.values(), ids=LASTING.keys())
 def test_a_fault_that_lasts_stops_the_run_and_the_next_sends_only_the_rest(
-    desk: Desk, error: dict[str, Any], kind: type[Exception]
+    delivery: SandboxDelivery, error: dict[str, Any], kind: type[Exception]
 ) -> None:
-    uploaded_after(desk, error=error, times=None)
+    uploaded_after(delivery, error=error, times=None)
     with pytest.raises(kind) as stopped:
-        desk.upload()
+        delivery.upload()
     assert TOKEN not in str(stopped.value)
-    desk.sandbox.clear_faults()
+    delivery.sandbox.clear_faults()
 
-    summary = desk.upload()
+    summary = delivery.upload()
 
     assert summary.rows == 3000
-    assert desk.sandbox.members() == keys(CROWD)
-    assert [batch["times_received"] for batch in desk.sandbox.batches()] == [1] * 5
+    assert delivery.sandbox.members() == keys(CROWD)
+    assert [batch["times_received"] for batch in delivery.sandbox.batches()] == [1] * 5
 
 
-def test_a_reset_that_lasts_leaves_a_batch_that_is_sent_again_unchanged(desk: Desk) -> None:
-    uploaded_after(desk, reset="after", times=None)
+def test_a_reset_that_lasts_leaves_a_batch_that_is_sent_again_unchanged(
+    delivery: SandboxDelivery,
+) -> None:
+    uploaded_after(delivery, reset="after", times=None)
     with pytest.raises(AmbiguousOutcomeError):
-        desk.upload()
-    desk.sandbox.clear_faults()
+        delivery.upload()
+    delivery.sandbox.clear_faults()
 
-    desk.upload()
+    delivery.upload()
 
-    assert desk.sandbox.members() == keys(CROWD)
-    batches = desk.sandbox.batches()
+    assert delivery.sandbox.members() == keys(CROWD)
+    batches = delivery.sandbox.batches()
     assert len(batches) == 5
     assert len({batch["session_id"] for batch in batches}) == 1
-    assert desk.acknowledged_rows() == 5000
+    assert delivery.acknowledged_rows() == 5000
 
 
-def test_a_200_that_hides_a_failed_subscription_is_a_failure(desk: Desk) -> None:
-    uploaded_after(desk, variants={"messenger_error": True}, times=None)
+def test_a_200_that_hides_a_failed_subscription_is_a_failure(delivery: SandboxDelivery) -> None:
+    uploaded_after(delivery, variants={"messenger_error": True}, times=None)
     with pytest.raises(AmbiguousOutcomeError, match="Subscribers could not be created"):
-        desk.upload()
-    assert desk.acknowledged_rows() == 2000
-    desk.sandbox.clear_faults()
+        delivery.upload()
+    assert delivery.acknowledged_rows() == 2000
+    delivery.sandbox.clear_faults()
 
-    desk.upload()
+    delivery.upload()
 
-    assert desk.sandbox.members() == keys(CROWD)
+    assert delivery.sandbox.members() == keys(CROWD)
 
 
-def test_a_lost_batch_is_noticed_by_the_sessions_count_and_sent_again(desk: Desk) -> None:
-    uploaded_after(desk, variants={"batch_lost": True})
+def test_a_lost_batch_is_noticed_by_the_sessions_count_and_sent_again(
+    delivery: SandboxDelivery,
+) -> None:
+    uploaded_after(delivery, variants={"batch_lost": True})
     with pytest.raises(RowsNotReceivedError, match=r"2,000 of the 3,000 rows"):
-        desk.upload()
+        delivery.upload()
 
-    desk.upload()
+    delivery.upload()
 
-    assert desk.sandbox.members() == keys(CROWD)
-    assert desk.acknowledged_rows() == 5000
-
-
-def test_a_session_that_ended_at_meta_is_followed_by_a_new_one(desk: Desk) -> None:
-    uploaded_after(desk, error={"code": 2650, "subcode": 1870158})
-
-    desk.upload()
-
-    assert desk.sandbox.members() == keys(CROWD)
-    assert len({batch["session_id"] for batch in desk.sandbox.batches()}) == 2
-    assert desk.acknowledged_rows() == 5000
+    assert delivery.sandbox.members() == keys(CROWD)
+    assert delivery.acknowledged_rows() == 5000
 
 
-def test_a_rerun_after_the_sessions_window_continues_in_a_new_session(desk: Desk) -> None:
-    uploaded_after(desk, error={"code": 190, "status": 401}, times=None)
+def test_a_session_that_ended_at_meta_is_followed_by_a_new_one(delivery: SandboxDelivery) -> None:
+    uploaded_after(delivery, error={"code": 2650, "subcode": 1870158})
+
+    delivery.upload()
+
+    assert delivery.sandbox.members() == keys(CROWD)
+    assert len({batch["session_id"] for batch in delivery.sandbox.batches()}) == 2
+    assert delivery.acknowledged_rows() == 5000
+
+
+def test_a_rerun_after_the_sessions_window_continues_in_a_new_session(
+    delivery: SandboxDelivery,
+) -> None:
+    uploaded_after(delivery, error={"code": 190, "status": 401}, times=None)
     with pytest.raises(TokenError):
-        desk.upload()
-    desk.sandbox.clear_faults()
-    with desk.database.transaction() as connection:
+        delivery.upload()
+    delivery.sandbox.clear_faults()
+    with delivery.database.transaction() as connection:
         connection.execute(
             text("update mm.upload_session set opened_at = opened_at - interval '2 hours'")
         )
 
-    desk.upload()
+    delivery.upload()
 
-    assert desk.sandbox.members() == keys(CROWD)
-    sessions = [batch["session_id"] for batch in desk.sandbox.batches()]
+    assert delivery.sandbox.members() == keys(CROWD)
+    sessions = [batch["session_id"] for batch in delivery.sandbox.batches()]
     assert [sessions.count(session) for session in dict.fromkeys(sessions)] == [2, 3]
 
 
-def test_a_throttle_stops_the_run_with_the_wait_that_meta_tells(desk: Desk) -> None:
-    desk.publish(CROWD)
-    desk.sandbox.post(
+def test_a_throttle_stops_the_run_with_the_wait_that_meta_states(delivery: SandboxDelivery) -> None:
+    delivery.publish(CROWD)
+    delivery.sandbox.post(
         "quotas",
         subject="act_12348141984909088",
         calls=4,
@@ -159,20 +167,22 @@ def test_a_throttle_stops_the_run_with_the_wait_that_meta_tells(desk: Desk) -> N
         block_seconds=600,
     )
     with pytest.raises(ThrottledError) as stopped:
-        desk.upload()
+        delivery.upload()
     assert stopped.value.wait_seconds >= 60
-    assert 0 < desk.acknowledged_rows() < 5000
+    assert 0 < delivery.acknowledged_rows() < 5000
 
 
-def test_nothing_personal_is_said_on_the_way(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_log_line_or_error_contains_personal_data(
+    delivery: SandboxDelivery, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("DEBUG")
-    desk.publish(CROWD, unhashed={17: "EMAIL"})
-    desk.sandbox.post("faults", path=USERS, nth=2, reset="after")
-    desk.sandbox.post("faults", path=USERS, nth=4, error={"code": 100}, times=None)
+    delivery.publish(CROWD, unhashed={17: "EMAIL"})
+    delivery.sandbox.post("faults", path=USERS, nth=2, reset="after")
+    delivery.sandbox.post("faults", path=USERS, nth=4, error={"code": 100}, times=None)
 
     with pytest.raises(UploadRefusedError) as stopped:
-        desk.upload()
+        delivery.upload()
 
-    said = "\n".join([*desk.lines, caplog.text, str(stopped.value), repr(stopped.value)])
+    shown = "\n".join([*delivery.lines, caplog.text, str(stopped.value), repr(stopped.value)])
     values = {value for key in keys(CROWD) for value in key.split("|")}
-    assert not [value for value in (*values, TOKEN, "plain17") if value in said]
+    assert not [value for value in (*values, TOKEN, "plain17") if value in shown]

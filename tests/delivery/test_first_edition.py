@@ -15,7 +15,15 @@ from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
 from mm_pipelines.warehouse.migrate import MIGRATIONS, upgrade
 from tests.conftest import own_database
-from tests.delivery.desk import DAY, SPEC, Desk, Sandbox, keys, payload_frame, people
+from tests.delivery.sandbox_delivery import (
+    DAY,
+    SPEC,
+    Sandbox,
+    SandboxDelivery,
+    keys,
+    payload_frame,
+    people,
+)
 from tests.delivery.test_removals import leaving, remove
 
 CROWD = people(3000)
@@ -46,7 +54,7 @@ from mm.upload_delta
 
 
 @pytest.fixture
-def first_edition(server_url: str, storage: Storage, sandbox: Sandbox) -> Iterator[Desk]:
+def first_edition(server_url: str, storage: Storage, sandbox: Sandbox) -> Iterator[SandboxDelivery]:
     """A database at the last migration of the first edition."""
     with own_database(server_url, template=None) as url:
         database = Database(url)
@@ -56,15 +64,15 @@ def first_edition(server_url: str, storage: Storage, sandbox: Sandbox) -> Iterat
             connection.execute(text("create schema mm"))
             config.attributes["connection"] = connection
             command.upgrade(config, "0005")
-        yield Desk(database, storage, sandbox)
+        yield SandboxDelivery(database, storage, sandbox)
         database.dispose()
 
 
-def leave_open_delta(desk: Desk, opened_at: datetime) -> None:
+def leave_open_delta(delivery: SandboxDelivery, opened_at: datetime) -> None:
     """Write the state of a killed upload: one batch acknowledged, one without an answer."""
     rows = payload_frame(CROWD)
-    published = desk.storage.publish("payloads", ".parquet", rows.write_parquet)
-    with desk.client() as client:
+    published = delivery.storage.publish("payloads", ".parquet", rows.write_parquet)
+    with delivery.client() as client:
         custom_audience_id, _ = find_or_create_custom_audience(
             client,
             SPEC.ad_account_id,
@@ -84,7 +92,7 @@ def leave_open_delta(desk: Desk, opened_at: datetime) -> None:
         "first_content": content_of(rows[:1000]),
         "second_content": content_of(rows[1000:2000]),
     }
-    with desk.database.transaction() as connection:
+    with delivery.database.transaction() as connection:
         for statement in STATE.split(";"):
             connection.execute(text(statement), values)
 
@@ -98,7 +106,7 @@ def content_of(rows: object) -> str:
 
 @pytest.mark.parametrize("age", [timedelta(minutes=5), timedelta(hours=5)])
 def test_an_open_delta_of_the_first_edition_is_finished(
-    first_edition: Desk, age: timedelta
+    first_edition: SandboxDelivery, age: timedelta
 ) -> None:
     leave_open_delta(first_edition, datetime.now(UTC) - age)
 

@@ -8,7 +8,7 @@ import pytest
 from mm_pipelines.delivery.removal_lists import remove_listed
 from mm_pipelines.graph_api.client import GraphApiClient
 from mm_pipelines.warehouse.database import LockLostError
-from tests.delivery.desk import TOKEN, Desk, keys, people
+from tests.delivery.sandbox_delivery import TOKEN, SandboxDelivery, keys, people
 from tests.delivery.test_removals import leaving, listed
 from tests.sessions import end_the_locks_session
 
@@ -30,44 +30,46 @@ class Interrupted(httpx.HTTPTransport):
         return answer
 
 
-def losing_the_lock(desk: Desk) -> GraphApiClient:
+def losing_the_lock(delivery: SandboxDelivery) -> GraphApiClient:
     """A client of a run whose lock PostgreSQL takes away after its first batch."""
     return GraphApiClient(
         TOKEN,
-        base_url=desk.sandbox.url,
-        transport=Interrupted(lambda: end_the_locks_session(desk.database)),
+        base_url=delivery.sandbox.url,
+        transport=Interrupted(lambda: end_the_locks_session(delivery.database)),
     )
 
 
 @pytest.mark.parametrize("side_by_side", [1, 2])
 def test_an_upload_that_lost_its_lock_stops_and_is_finished_by_the_next(
-    desk: Desk, side_by_side: int
+    delivery: SandboxDelivery, side_by_side: int
 ) -> None:
     crowd = people(1000)
-    desk.publish(crowd)
+    delivery.publish(crowd)
 
     with pytest.raises(LockLostError):
-        desk.upload(batch_size=100, side_by_side=side_by_side, client=losing_the_lock(desk))
+        delivery.upload(batch_size=100, side_by_side=side_by_side, client=losing_the_lock(delivery))
 
-    assert len(desk.sandbox.batches()) <= side_by_side
-    desk.upload(batch_size=100)
-    assert desk.sandbox.members() == keys(crowd)
-    assert desk.acknowledged_rows() == len(crowd)
+    assert len(delivery.sandbox.batches()) <= side_by_side
+    delivery.upload(batch_size=100)
+    assert delivery.sandbox.members() == keys(crowd)
+    assert delivery.acknowledged_rows() == len(crowd)
 
 
-def test_a_removal_that_lost_its_lock_stops_and_is_finished_by_the_next(desk: Desk) -> None:
+def test_a_removal_that_lost_its_lock_stops_and_is_finished_by_the_next(
+    delivery: SandboxDelivery,
+) -> None:
     crowd = people(600)
-    desk.publish(crowd)
-    desk.upload()
-    people_to_remove = listed(desk, leaving(emails=[email for email, _ in crowd[:300]]))
+    delivery.publish(crowd)
+    delivery.upload()
+    people_to_remove = listed(delivery, leaving(emails=[email for email, _ in crowd[:300]]))
 
     def remove(client: GraphApiClient) -> None:
         with client:
-            remove_listed(desk.context(client), people_to_remove)
+            remove_listed(delivery.context(client), people_to_remove)
 
     with pytest.raises(LockLostError):
-        remove(losing_the_lock(desk))
+        remove(losing_the_lock(delivery))
 
-    assert len(desk.sandbox.batches("remove")) == 1
-    remove(desk.client())
-    assert desk.sandbox.members() == keys(crowd[300:])
+    assert len(delivery.sandbox.batches("remove")) == 1
+    remove(delivery.client())
+    assert delivery.sandbox.members() == keys(crowd[300:])

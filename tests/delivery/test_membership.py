@@ -1,4 +1,4 @@
-"""Who stands in an audience is what was added less what was removed, however it is stored."""
+"""The members of an audience are what was added less what was removed, however it is stored."""
 
 import tempfile
 from collections.abc import Iterable
@@ -16,43 +16,45 @@ from mm_pipelines.delivery.anti_join import IDENTITY, PeopleQuery, keyed, slices
 from mm_pipelines.delivery.delta_file import Candidates
 from mm_pipelines.delivery.deltas import Delta, Operation
 from mm_pipelines.storage import Storage
-from tests.delivery.desk import DAY, Desk, keys, people
+from tests.delivery.sandbox_delivery import DAY, SandboxDelivery, keys, people
 
 Person = tuple[str, str]
 
 
-def standing(desk: Desk) -> set[str]:
+def standing(delivery: SandboxDelivery) -> set[str]:
     """The members by our own record."""
-    custom_audience_id = desk.sandbox.audience_id()
-    with desk.database.transaction() as connection:
+    custom_audience_id = delivery.sandbox.audience_id()
+    with delivery.database.transaction() as connection:
         found = membership.members_of(connection, custom_audience_id)
-    frame = found.frame(desk.storage).collect()
+    frame = found.frame(delivery.storage).collect()
     assert frame.height == found.count
     return {f"{email}|{phone}" for email, phone in frame.iter_rows()}
 
 
-def test_after_many_days_of_coming_and_going_our_record_is_what_meta_has(desk: Desk) -> None:
+def test_after_many_days_of_coming_and_going_our_record_is_what_meta_has(
+    delivery: SandboxDelivery,
+) -> None:
     for day in range(12):
-        desk.publish(people(120, start=day * 10), day=DAY + timedelta(days=day))
-        desk.upload(mode="mirror", day=DAY + timedelta(days=day))
-        assert standing(desk) == desk.sandbox.members() == keys(people(120, start=day * 10))
+        delivery.publish(people(120, start=day * 10), day=DAY + timedelta(days=day))
+        delivery.upload(mode="mirror", day=DAY + timedelta(days=day))
+        assert standing(delivery) == delivery.sandbox.members() == keys(people(120, start=day * 10))
 
 
-def test_many_days_of_newcomers_are_folded_into_one_file(desk: Desk) -> None:
+def test_many_days_of_newcomers_are_folded_into_one_file(delivery: SandboxDelivery) -> None:
     for day in range(20):
-        desk.publish(people(10, start=day * 10), day=DAY + timedelta(days=day))
-        desk.upload(day=DAY + timedelta(days=day))
-    with desk.database.transaction() as connection:
-        file = membership.find(connection, desk.sandbox.audience_id())
+        delivery.publish(people(10, start=day * 10), day=DAY + timedelta(days=day))
+        delivery.upload(day=DAY + timedelta(days=day))
+    with delivery.database.transaction() as connection:
+        file = membership.find(connection, delivery.sandbox.audience_id())
     assert file is not None
     assert file.people >= 90
-    assert standing(desk) == keys(people(200))
+    assert standing(delivery) == keys(people(200))
 
 
-def test_a_new_custom_audience_begins_without_members(desk: Desk) -> None:
-    desk.publish(people(150))
-    desk.upload()
-    with desk.database.transaction() as connection:
+def test_a_new_custom_audience_begins_without_members(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(150))
+    delivery.upload()
+    with delivery.database.transaction() as connection:
         (known,) = custom_audience.all_recorded(connection)
         custom_audience.record(
             connection,
@@ -61,26 +63,26 @@ def test_a_new_custom_audience_begins_without_members(desk: Desk) -> None:
         assert membership.members_of(connection, "9").count == 0
 
 
-def test_a_removal_does_not_rewrite_the_members(desk: Desk) -> None:
-    desk.publish(people(300))
-    desk.upload(mode="mirror")
+def test_a_removal_does_not_rewrite_the_members(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(300))
+    delivery.upload(mode="mirror")
     for day in range(1, 5):
-        desk.publish(people(300 - day), day=DAY + timedelta(days=day))
-        desk.upload(mode="mirror", day=DAY + timedelta(days=day))
-    with desk.database.transaction() as connection:
-        assert membership.find(connection, desk.sandbox.audience_id()) is None
-    assert standing(desk) == desk.sandbox.members() == keys(people(296))
+        delivery.publish(people(300 - day), day=DAY + timedelta(days=day))
+        delivery.upload(mode="mirror", day=DAY + timedelta(days=day))
+    with delivery.database.transaction() as connection:
+        assert membership.find(connection, delivery.sandbox.audience_id()) is None
+    assert standing(delivery) == delivery.sandbox.members() == keys(people(296))
 
 
-def test_people_without_an_email_or_a_phone_are_found_again(desk: Desk) -> None:
-    desk.publish([*people(500), ("", "15550001111"), ("mail@example.com", "")])
-    desk.upload(mode="mirror")
-    desk.publish([*people(500, start=100), ("", "15550001111")])
+def test_people_without_an_email_or_a_phone_are_found_again(delivery: SandboxDelivery) -> None:
+    delivery.publish([*people(500), ("", "15550001111"), ("mail@example.com", "")])
+    delivery.upload(mode="mirror")
+    delivery.publish([*people(500, start=100), ("", "15550001111")])
 
-    summary = desk.upload(mode="mirror")
+    summary = delivery.upload(mode="mirror")
 
     assert (summary.new_people, summary.removed_people) == (100, 101)
-    assert desk.sandbox.members() == keys([*people(500, start=100), ("", "15550001111")])
+    assert delivery.sandbox.members() == keys([*people(500, start=100), ("", "15550001111")])
 
 
 @settings(max_examples=50, deadline=None)

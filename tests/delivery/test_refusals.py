@@ -17,7 +17,7 @@ from mm_pipelines.delivery.refusals import (
     RequestRefusedError,
 )
 from mm_pipelines.graph_api.errors import PermanentError
-from tests.delivery.desk import DAY, SPEC, Desk, hashed, keys, people
+from tests.delivery.sandbox_delivery import DAY, SPEC, SandboxDelivery, hashed, keys, people
 from tests.delivery.test_removals import leaving, remove
 
 import polars as pl  # isort: skip
@@ -26,168 +26,176 @@ TOMORROW = DAY + timedelta(days=1)
 CROWD = people(5000)
 
 
-def refuse(desk: Desk, *emails: str, schema_keys: tuple[str, ...] = ()) -> None:
+def refuse(delivery: SandboxDelivery, *emails: str, schema_keys: tuple[str, ...] = ()) -> None:
     """Let the sandbox refuse requests with these people or schema keys."""
-    desk.sandbox.post(
+    delivery.sandbox.post(
         "refusals", hashes=[hashed(email) for email in emails], schema_keys=list(schema_keys)
     )
 
 
-def rejected_rows(desk: Desk) -> list[tuple[int, list[str]]]:
-    with desk.database.transaction() as connection:
+def rejected_rows(delivery: SandboxDelivery) -> list[tuple[int, list[str]]]:
+    with delivery.database.transaction() as connection:
         found = connection.execute(
             text("select row_number, reasons from mm.rejected_row order by row_number")
         )
         return [(row.row_number, row.reasons) for row in found]
 
 
-def calls(desk: Desk) -> int:
+def calls(delivery: SandboxDelivery) -> int:
     """How many calls to the users edge came in, the refused ones included."""
-    counted = desk.sandbox.get("calls")["calls"]
+    counted = delivery.sandbox.get("calls")["calls"]
     return sum(call["calls"] for call in counted if call["path"].endswith("/users"))
 
 
 @pytest.mark.parametrize("position", [0, 1, 499, 2345, 4999])
 def test_a_refused_row_is_isolated_and_everyone_else_is_delivered(
-    desk: Desk, position: int
+    delivery: SandboxDelivery, position: int
 ) -> None:
-    desk.publish(CROWD)
-    refuse(desk, CROWD[position][0])
+    delivery.publish(CROWD)
+    refuse(delivery, CROWD[position][0])
 
-    summary = desk.upload()
+    summary = delivery.upload()
 
-    assert desk.sandbox.members() == keys([*CROWD[:position], *CROWD[position + 1 :]])
-    assert rejected_rows(desk) == [(position + 1, ["refused_by_meta"])]
+    assert delivery.sandbox.members() == keys([*CROWD[:position], *CROWD[position + 1 :]])
+    assert rejected_rows(delivery) == [(position + 1, ["refused_by_meta"])]
     assert (summary.rows, summary.refused_rows, summary.people_in_audience) == (4999, 1, 4999)
 
 
-def test_a_refused_row_is_not_sent_again_unchanged(desk: Desk) -> None:
-    desk.publish(CROWD)
-    refuse(desk, CROWD[7][0])
-    desk.upload()
-    before = calls(desk)
-    assert desk.upload().rows == 0
-    desk.publish(people(5001), day=TOMORROW)
+def test_a_refused_row_is_not_sent_again_unchanged(delivery: SandboxDelivery) -> None:
+    delivery.publish(CROWD)
+    refuse(delivery, CROWD[7][0])
+    delivery.upload()
+    before = calls(delivery)
+    assert delivery.upload().rows == 0
+    delivery.publish(people(5001), day=TOMORROW)
 
-    assert desk.upload(day=TOMORROW).rows == 1
+    assert delivery.upload(day=TOMORROW).rows == 1
 
-    assert calls(desk) == before + 1
-    assert rejected_rows(desk) == [(8, ["refused_by_meta"])]
-
-
-def test_a_refused_row_that_was_corrected_is_delivered(desk: Desk) -> None:
-    desk.publish(people(300), FN="ann")
-    refuse(desk, people(1)[0][0])
-    desk.upload()
-    refuse(desk)
-    desk.publish(people(300), FN="anne", day=TOMORROW)
-
-    assert desk.upload(day=TOMORROW).rows == 1
-    assert desk.sandbox.members() == keys(people(300))
+    assert calls(delivery) == before + 1
+    assert rejected_rows(delivery) == [(8, ["refused_by_meta"])]
 
 
-def test_a_refused_key_is_named_and_the_next_upload_starts_at_once(desk: Desk) -> None:
-    desk.publish(CROWD, FN="ann", GEN="f", CT="paris", ZIP="75001")
-    refuse(desk, schema_keys=("GEN",))
+def test_a_refused_row_that_was_corrected_is_delivered(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(300), FN="ann")
+    refuse(delivery, people(1)[0][0])
+    delivery.upload()
+    refuse(delivery)
+    delivery.publish(people(300), FN="anne", day=TOMORROW)
+
+    assert delivery.upload(day=TOMORROW).rows == 1
+    assert delivery.sandbox.members() == keys(people(300))
+
+
+def test_a_refused_key_is_named_and_the_next_upload_starts_at_once(
+    delivery: SandboxDelivery,
+) -> None:
+    delivery.publish(CROWD, FN="ann", GEN="f", CT="paris", ZIP="75001")
+    refuse(delivery, schema_keys=("GEN",))
 
     with pytest.raises(UploadRefusedError, match="the schema key GEN"):
-        desk.upload()
+        delivery.upload()
 
-    assert calls(desk) <= 1 + 3 + 5
-    with desk.database.transaction() as connection:
+    assert calls(delivery) <= 1 + 3 + 5
+    with delivery.database.transaction() as connection:
         assert deltas.open_of_key(connection, SPEC.audience) == []
         assert interrupted_deltas.find(connection, idle_for=timedelta(0)) == []
-    desk.publish(CROWD, FN="ann", CT="paris", ZIP="75001")
-    desk.upload()
-    assert desk.sandbox.members() == keys(CROWD)
+    delivery.publish(CROWD, FN="ann", CT="paris", ZIP="75001")
+    delivery.upload()
+    assert delivery.sandbox.members() == keys(CROWD)
 
 
-def test_people_of_a_refused_upload_are_part_of_the_next_days(desk: Desk) -> None:
-    desk.publish(people(300), GEN="f")
-    refuse(desk, schema_keys=("GEN",))
+def test_people_of_a_refused_upload_are_part_of_the_next_days(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(300), GEN="f")
+    refuse(delivery, schema_keys=("GEN",))
     with pytest.raises(UploadRefusedError):
-        desk.upload()
-    desk.publish(people(20, start=1000), day=TOMORROW)
+        delivery.upload()
+    delivery.publish(people(20, start=1000), day=TOMORROW)
 
-    summary = desk.upload(day=TOMORROW)
+    summary = delivery.upload(day=TOMORROW)
 
-    assert desk.sandbox.members() == keys([*people(300), *people(20, start=1000)])
+    assert delivery.sandbox.members() == keys([*people(300), *people(20, start=1000)])
     assert summary.people_in_audience == 320
 
 
-def test_a_request_refused_whatever_its_rows_leaves_what_was_acknowledged(desk: Desk) -> None:
-    desk.publish(CROWD)
-    desk.sandbox.post("faults", path="*/users", nth=3, times=None, error={"code": 100})
+def test_a_request_refused_whatever_its_rows_leaves_what_was_acknowledged(
+    delivery: SandboxDelivery,
+) -> None:
+    delivery.publish(CROWD)
+    delivery.sandbox.post("faults", path="*/users", nth=3, times=None, error={"code": 100})
     with pytest.raises(UploadRefusedError, match=r"2,000 of 5,000 people were acknowledged"):
-        desk.upload()
-    desk.sandbox.clear_faults()
+        delivery.upload()
+    delivery.sandbox.clear_faults()
 
-    assert desk.upload().rows == 3000
-    assert desk.sandbox.members() == keys(CROWD)
+    assert delivery.upload().rows == 3000
+    assert delivery.sandbox.members() == keys(CROWD)
 
 
-def test_a_removal_does_not_wait_for_a_stuck_upload(desk: Desk) -> None:
-    desk.publish(CROWD)
-    desk.sandbox.post(
+def test_a_removal_does_not_wait_for_a_stuck_upload(delivery: SandboxDelivery) -> None:
+    delivery.publish(CROWD)
+    delivery.sandbox.post(
         "faults", path="*/users", nth=3, times=None, error={"code": 190, "status": 401}
     )
     with pytest.raises(Exception, match="190"):
-        desk.upload()
-    desk.sandbox.clear_faults()
+        delivery.upload()
+    delivery.sandbox.clear_faults()
     # One person was delivered by the unfinished upload, another is not sent yet.
     gone = [CROWD[3], CROWD[4321]]
 
-    summary = remove(desk, leaving(emails=[gone[0][0]]))
+    summary = remove(delivery, leaving(emails=[gone[0][0]]))
 
     assert summary.removed_people == 1
-    assert desk.sandbox.members() == keys([*CROWD[:3], *CROWD[4:2000]])
-    assert desk.upload().rows == 3000
-    assert gone[0][0] not in desk.sandbox.members()
-    assert desk.sandbox.members() == keys([*CROWD[:3], *CROWD[4:]])
+    assert delivery.sandbox.members() == keys([*CROWD[:3], *CROWD[4:2000]])
+    assert delivery.upload().rows == 3000
+    assert gone[0][0] not in delivery.sandbox.members()
+    assert delivery.sandbox.members() == keys([*CROWD[:3], *CROWD[4:]])
 
 
-def test_a_removal_list_with_a_refused_person_removes_the_others(desk: Desk) -> None:
-    desk.publish(people(300))
-    desk.upload()
-    desk.sandbox.post(
+def test_a_removal_list_with_a_refused_person_removes_the_others(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(300))
+    delivery.upload()
+    delivery.sandbox.post(
         "refusals", hashes=[hashed(people(60)[50][0])], schema_keys=[], operations=["remove"]
     )
 
-    remove(desk, leaving(emails=[email for email, _ in people(150)]))
+    remove(delivery, leaving(emails=[email for email, _ in people(150)]))
 
-    assert desk.sandbox.members() == keys([people(60)[50], *people(150, start=150)])
+    assert delivery.sandbox.members() == keys([people(60)[50], *people(150, start=150)])
 
 
-def test_an_unanswered_batch_leaves_out_a_person_removed_meanwhile(desk: Desk) -> None:
-    desk.publish(CROWD)
-    desk.sandbox.post("faults", path="*/users", nth=3, times=None, reset="after")
+def test_an_unanswered_batch_leaves_out_a_person_removed_meanwhile(
+    delivery: SandboxDelivery,
+) -> None:
+    delivery.publish(CROWD)
+    delivery.sandbox.post("faults", path="*/users", nth=3, times=None, reset="after")
     with pytest.raises(Exception, match="may have been"):
-        desk.upload()
-    desk.sandbox.clear_faults()
-    assert keys([CROWD[2500]]) <= desk.sandbox.members()
+        delivery.upload()
+    delivery.sandbox.clear_faults()
+    assert keys([CROWD[2500]]) <= delivery.sandbox.members()
 
-    remove(desk, leaving(emails=[CROWD[2500][0], CROWD[10][0]]))
-    summary = desk.upload()
+    remove(delivery, leaving(emails=[CROWD[2500][0], CROWD[10][0]]))
+    summary = delivery.upload()
 
     rest = [person for person in CROWD if person not in (CROWD[2500], CROWD[10])]
-    assert desk.sandbox.members() == keys(rest)
+    assert delivery.sandbox.members() == keys(rest)
     assert summary.left_out == 1
     assert summary.people_in_audience == len(rest)
 
 
-def test_an_opted_out_person_is_left_out_of_the_rest_of_an_upload(desk: Desk) -> None:
-    desk.publish(CROWD)
-    desk.sandbox.post(
+def test_an_opted_out_person_is_left_out_of_the_rest_of_an_upload(
+    delivery: SandboxDelivery,
+) -> None:
+    delivery.publish(CROWD)
+    delivery.sandbox.post(
         "faults", path="*/users", nth=3, times=None, error={"code": 190, "status": 401}
     )
     with pytest.raises(Exception, match="190"):
-        desk.upload()
-    desk.sandbox.clear_faults()
+        delivery.upload()
+    delivery.sandbox.clear_faults()
     suppressed = pl.DataFrame({"EMAIL": [hashed(CROWD[4000][0])], "PHONE": [""]})
 
-    summary = desk.upload(suppressed_among=lambda people, since: suppressed)
+    summary = delivery.upload(suppressed_among=lambda people, since: suppressed)
 
-    assert desk.sandbox.members() == keys([*CROWD[:4000], *CROWD[4001:]])
+    assert delivery.sandbox.members() == keys([*CROWD[:4000], *CROWD[4001:]])
     assert summary.left_out == 1
 
 
@@ -251,15 +259,15 @@ def test_a_run_stops_isolating_after_its_calls() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_one_refused_row_in_a_million_costs_at_most_thirty_calls(desk: Desk) -> None:
+def test_one_refused_row_in_a_million_costs_at_most_thirty_calls(delivery: SandboxDelivery) -> None:
     crowd = people(1_000_000)
-    desk.publish(crowd)
-    refuse(desk, crowd[567_891][0])
+    delivery.publish(crowd)
+    refuse(delivery, crowd[567_891][0])
 
-    summary = desk.upload(batch_size=10_000, minimum_upload=1000)
+    summary = delivery.upload(batch_size=10_000, minimum_upload=1000)
 
-    (audience,) = desk.sandbox.get("audiences")
+    (audience,) = delivery.sandbox.get("audiences")
     assert audience["members"] == summary.people_in_audience == 999_999
-    assert rejected_rows(desk) == [(567_892, ["refused_by_meta"])]
-    assert calls(desk) <= 100 + 30
-    assert desk.upload(batch_size=10_000, minimum_upload=1000).rows == 0
+    assert rejected_rows(delivery) == [(567_892, ["refused_by_meta"])]
+    assert calls(delivery) <= 100 + 30
+    assert delivery.upload(batch_size=10_000, minimum_upload=1000).rows == 0

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.delivery.desk import DAY, Desk, keys, people
+from tests.delivery.sandbox_delivery import DAY, SandboxDelivery, keys, people
 
 TOMORROW = DAY + timedelta(days=1)
 
@@ -18,44 +18,46 @@ def german(count: int, prefix: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("mode", ["append", "mirror"])
-def test_people_whose_hash_changes_are_replaced_once(desk: Desk, mode: str) -> None:
-    desk.publish([*people(400), *german(300, "4949")])
-    desk.upload(mode=mode)
+def test_people_whose_hash_changes_are_replaced_once(delivery: SandboxDelivery, mode: str) -> None:
+    delivery.publish([*people(400), *german(300, "4949")])
+    delivery.upload(mode=mode)
     now = [*people(400), *german(300, "49")]
     former = {400 + number: phone for number, (_, phone) in enumerate(german(300, "4949"))}
-    desk.publish(now, day=TOMORROW, former_phones=former)
+    delivery.publish(now, day=TOMORROW, former_phones=former)
 
     # 43 % of the members change, which is more than removal_share allows.
-    summary = desk.upload(mode=mode, day=TOMORROW)
+    summary = delivery.upload(mode=mode, day=TOMORROW)
 
     assert (summary.replaced_people, summary.removed_people, summary.new_people) == (300, 0, 300)
-    assert desk.sandbox.members() == keys(now)
-    again = desk.publish([*now, ("one@example.com", "")], day=TOMORROW, former_phones=former)
+    assert delivery.sandbox.members() == keys(now)
+    again = delivery.publish([*now, ("one@example.com", "")], day=TOMORROW, former_phones=former)
     assert again.rows == 701
-    summary = desk.upload(mode=mode, day=TOMORROW)
+    summary = delivery.upload(mode=mode, day=TOMORROW)
     assert (summary.replaced_people, summary.removed_people, summary.new_people) == (0, 0, 1)
 
 
-def test_a_person_who_has_the_other_number_is_not_replaced(desk: Desk) -> None:
+def test_a_person_who_has_the_other_number_is_not_replaced(delivery: SandboxDelivery) -> None:
     owner = ("", "494915112000000")
-    desk.publish([*people(200), owner])
-    desk.upload()
+    delivery.publish([*people(200), owner])
+    delivery.upload()
     now = [*people(200), owner, ("", "4915112000000")]
-    desk.publish(now, day=TOMORROW, former_phones={201: "494915112000000"})
+    delivery.publish(now, day=TOMORROW, former_phones={201: "494915112000000"})
 
-    summary = desk.upload(day=TOMORROW)
+    summary = delivery.upload(day=TOMORROW)
 
     assert (summary.replaced_people, summary.new_people) == (0, 1)
-    assert desk.sandbox.members() == keys(now)
+    assert delivery.sandbox.members() == keys(now)
 
 
-def test_a_small_audience_gets_the_new_hashes_before_the_old_ones_are_removed(desk: Desk) -> None:
-    desk.publish(german(120, "4949"))
-    desk.upload()
+def test_a_small_audience_gets_the_new_hashes_before_the_old_ones_are_removed(
+    delivery: SandboxDelivery,
+) -> None:
+    delivery.publish(german(120, "4949"))
+    delivery.upload()
     former = {number: phone for number, (_, phone) in enumerate(german(120, "4949"))}
-    desk.publish(german(120, "49"), day=TOMORROW, former_phones=former)
+    delivery.publish(german(120, "49"), day=TOMORROW, former_phones=former)
 
-    summary = desk.upload(day=TOMORROW)
+    summary = delivery.upload(day=TOMORROW)
 
     assert (summary.replaced_people, summary.new_people) == (120, 120)
-    assert desk.sandbox.members() == keys(german(120, "49"))
+    assert delivery.sandbox.members() == keys(german(120, "49"))

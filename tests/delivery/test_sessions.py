@@ -12,7 +12,7 @@ from mm_pipelines.delivery.deltas import NewDelta
 from mm_pipelines.delivery.progress import ProgressLog
 from mm_pipelines.delivery.sender import Sender
 from mm_pipelines.graph_api.client import GraphApiClient
-from tests.delivery.desk import DAY, SPEC, TOKEN, Desk, keys, people
+from tests.delivery.sandbox_delivery import DAY, SPEC, TOKEN, SandboxDelivery, keys, people
 
 
 class Slow(httpx.HTTPTransport):
@@ -29,15 +29,15 @@ class Slow(httpx.HTTPTransport):
         return answer
 
 
-def test_a_session_gets_its_last_batch_before_its_window_ends(desk: Desk) -> None:
-    payload = desk.publish(people(800))
+def test_a_session_gets_its_last_batch_before_its_window_ends(delivery: SandboxDelivery) -> None:
+    payload = delivery.publish(people(800))
     slow = Slow()
     lines: list[str] = []
     with (
-        GraphApiClient(TOKEN, base_url=desk.sandbox.url, transport=slow) as client,
-        desk.database.lock(f"audience:{SPEC.audience}") as lock,
+        GraphApiClient(TOKEN, base_url=delivery.sandbox.url, transport=slow) as client,
+        delivery.database.lock(f"audience:{SPEC.audience}") as lock,
     ):
-        target, _ = find_or_create(lock, desk.database, client, SPEC)
+        target, _ = find_or_create(lock, delivery.database, client, SPEC)
         new = NewDelta(
             audience=SPEC.audience,
             day=DAY,
@@ -49,14 +49,14 @@ def test_a_session_gets_its_last_batch_before_its_window_ends(desk: Desk) -> Non
             row_count=payload.rows,
             keys=("EMAIL", "PHONE"),
         )
-        with desk.database.transaction() as connection:
+        with delivery.database.transaction() as connection:
             delta = deltas.freeze(connection, new)
-        context = replace(desk.context(client), now=lambda: slow.now)
+        context = replace(delivery.context(client), now=lambda: slow.now)
         sender = Sender(lock, context, ProgressLog(lines.append))
         sender.finish(delta)
 
-    assert desk.sandbox.members() == keys(people(800))
-    with desk.database.transaction() as connection:
+    assert delivery.sandbox.members() == keys(people(800))
+    with delivery.database.transaction() as connection:
         rows = connection.execute(
             text("select batch_seq, last_batch from mm.upload_batch order by first_row")
         )

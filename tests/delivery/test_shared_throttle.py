@@ -17,7 +17,7 @@ from mm_pipelines.graph_api.throttle import Quota, Usage
 from mm_pipelines.shared_throttle import SharedThrottle
 from mm_pipelines.warehouse.database import Database
 from tests.delivery import uploading
-from tests.delivery.desk import SPEC, TOKEN, Desk, people
+from tests.delivery.sandbox_delivery import SPEC, TOKEN, SandboxDelivery, people
 
 ACCOUNT = f"ad_account:{SPEC.ad_account_id}"
 NOON = 1_795_262_400.0
@@ -226,22 +226,22 @@ def test_the_token_itself_is_written_nowhere(database: Database) -> None:
     assert TOKEN not in str(row)
 
 
-def test_a_refused_token_stops_an_upload_before_it_calls(desk: Desk) -> None:
-    desk.publish(people(200))
-    refuse(SharedThrottle(desk.database, ACCOUNT, TOKEN))
-    shared = SharedThrottle(desk.database, ACCOUNT, TOKEN)
+def test_a_refused_token_stops_an_upload_before_it_calls(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(200))
+    refuse(SharedThrottle(delivery.database, ACCOUNT, TOKEN))
+    shared = SharedThrottle(delivery.database, ACCOUNT, TOKEN)
     with pytest.raises(TokenError):
-        desk.upload(client=desk.client(throttle=shared))
-    assert desk.sandbox.get("calls")["calls"] == []
+        delivery.upload(client=delivery.client(throttle=shared))
+    assert delivery.sandbox.get("calls")["calls"] == []
 
 
-def run_together(desk: Desk, storage_url: str, people_each: int) -> None:
+def run_together(delivery: SandboxDelivery, storage_url: str, people_each: int) -> None:
     """Upload two audiences of one ad account at once; no call may be throttled."""
     for audience in ("left", "right"):
-        desk.publish(people(people_each), audience=audience)
+        delivery.publish(people(people_each), audience=audience)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.delivery.uploading"])
-    arguments = (desk.database.url, storage_url, desk.sandbox.url)
+    arguments = (delivery.database.url, storage_url, delivery.sandbox.url)
     runs = [
         processes.Process(target=uploading.run, args=(*arguments, audience, 1000, 1))
         for audience in ("left", "right")
@@ -251,14 +251,14 @@ def run_together(desk: Desk, storage_url: str, people_each: int) -> None:
     for run in runs:
         run.join()
     assert [run.exitcode for run in runs] == [0, 0]
-    calls = desk.sandbox.get("calls")["calls"]
+    calls = delivery.sandbox.get("calls")["calls"]
     assert {call["status"] for call in calls} == {200}, "a call was throttled"
-    assert desk.acknowledged_rows() == 2 * people_each
+    assert delivery.acknowledged_rows() == 2 * people_each
 
 
-def limit(desk: Desk, calls: int, window_seconds: float) -> None:
+def limit(delivery: SandboxDelivery, calls: int, window_seconds: float) -> None:
     """Let the sandbox enforce a quota on the ad account."""
-    desk.sandbox.post(
+    delivery.sandbox.post(
         "quotas",
         subject=f"act_{SPEC.ad_account_id}",
         calls=calls,
@@ -267,11 +267,13 @@ def limit(desk: Desk, calls: int, window_seconds: float) -> None:
     )
 
 
-def test_two_runs_on_one_ad_account_slow_down_together(desk: Desk, tmp_path: Path) -> None:
+def test_two_runs_on_one_ad_account_slow_down_together(
+    delivery: SandboxDelivery, tmp_path: Path
+) -> None:
     # Together they make 32 calls, which is four fifths of what is allowed.
-    limit(desk, calls=40, window_seconds=3600)
-    run_together(desk, str(tmp_path / "storage"), 14_000)
-    with desk.database.transaction() as connection:
+    limit(delivery, calls=40, window_seconds=3600)
+    run_together(delivery, str(tmp_path / "storage"), 14_000)
+    with delivery.database.transaction() as connection:
         spacing = "select spacing_seconds from mm.throttle where account like 'custom_audience:%'"
         assert connection.scalar(text(spacing)) > 0
 
@@ -279,7 +281,7 @@ def test_two_runs_on_one_ad_account_slow_down_together(desk: Desk, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_runs_that_need_more_than_the_quota_stay_below_it_together(
-    desk: Desk, tmp_path: Path
+    delivery: SandboxDelivery, tmp_path: Path
 ) -> None:
-    limit(desk, calls=100, window_seconds=60)
-    run_together(desk, str(tmp_path / "storage"), 60_000)
+    limit(delivery, calls=100, window_seconds=60)
+    run_together(delivery, str(tmp_path / "storage"), 60_000)

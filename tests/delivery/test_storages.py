@@ -8,7 +8,7 @@ import pytest
 from mm_pipelines.lists import FileSource
 from mm_pipelines.payload import build_hashed_payload
 from mm_pipelines.storage import Storage
-from tests.delivery.desk import DAY, Desk, keys, people
+from tests.delivery.sandbox_delivery import DAY, SandboxDelivery, keys, people
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -19,12 +19,14 @@ def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return Storage(request.getfixturevalue("s3_url"))
 
 
-def test_an_audience_is_mirrored_from_any_storage(desk: Desk, remote: Storage) -> None:
-    desk.storage = remote
+def test_an_audience_is_mirrored_from_any_storage(
+    delivery: SandboxDelivery, remote: Storage
+) -> None:
+    delivery.storage = remote
     for day in range(3):
-        desk.publish(people(120, start=day * 10), day=DAY + timedelta(days=day))
-        desk.upload(mode="mirror", day=DAY + timedelta(days=day))
-        assert desk.sandbox.members() == keys(people(120, start=day * 10))
+        delivery.publish(people(120, start=day * 10), day=DAY + timedelta(days=day))
+        delivery.upload(mode="mirror", day=DAY + timedelta(days=day))
+        assert delivery.sandbox.members() == keys(people(120, start=day * 10))
 
 
 def test_a_list_on_s3_becomes_a_payload_on_s3(s3_url: str, tmp_path: Path) -> None:

@@ -18,7 +18,15 @@ from mm_pipelines.sandbox.members import identifier
 from mm_pipelines.sandbox.server import server
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database
-from tests.delivery.desk import DAY, SPEC, Desk, Sandbox, hashed, keys, people
+from tests.delivery.sandbox_delivery import (
+    DAY,
+    SPEC,
+    Sandbox,
+    SandboxDelivery,
+    hashed,
+    keys,
+    people,
+)
 from tests.delivery.test_membership import standing
 from tests.delivery.test_refusals import refuse, rejected_rows
 from tests.delivery.test_removals import leaving, remove
@@ -28,157 +36,165 @@ TOMORROW = DAY + timedelta(days=1)
 MATCHING = Settings(match_delay_seconds=3600, optin_people_per_page=0, match_rate=0.4)
 
 
-def upload(desk: Desk, minimum: int = 1000, **more: object) -> UploadSummary:
-    return desk.upload(minimum_upload=minimum, **more)  # type: ignore[arg-type]
+def upload(delivery: SandboxDelivery, minimum: int = 1000, **more: object) -> UploadSummary:
+    return delivery.upload(minimum_upload=minimum, **more)  # type: ignore[arg-type]
 
 
-def sizes(desk: Desk) -> list[int]:
+def sizes(delivery: SandboxDelivery) -> list[int]:
     """The rows of each session at Meta, in the order of their first batches."""
     rows: dict[str, int] = {}
-    for batch in desk.sandbox.batches():
+    for batch in delivery.sandbox.batches():
         rows[batch["session_id"]] = rows.get(batch["session_id"], 0) + batch["num_rows"]
     return list(rows.values())
 
 
-def test_a_small_day_is_filled_up_to_the_minimum_with_members(desk: Desk) -> None:
-    desk.publish(people(1500))
-    upload(desk)
-    desk.publish(people(20, start=1490), day=TOMORROW)
+def test_a_small_day_is_filled_up_to_the_minimum_with_members(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(1500))
+    upload(delivery)
+    delivery.publish(people(20, start=1490), day=TOMORROW)
 
-    summary = upload(desk, day=TOMORROW)
+    summary = upload(delivery, day=TOMORROW)
 
-    assert sizes(desk) == [1500, 1000]
+    assert sizes(delivery) == [1500, 1000]
     assert (summary.rows, summary.new_people, summary.members_sent_again) == (1000, 10, 990)
     assert summary.top_up == (
         "10 new people are fewer than minimum_upload (1,000), so 990 members were sent again with "
         "them"
     )
     assert summary.people_in_audience == 1510
-    assert desk.sandbox.members() == standing(desk) == keys(people(1510))
+    assert delivery.sandbox.members() == standing(delivery) == keys(people(1510))
 
 
-def test_a_day_without_a_new_person_sends_nothing(desk: Desk) -> None:
-    desk.publish(people(1500))
-    upload(desk)
-    desk.publish(people(1400), day=TOMORROW)
-    assert upload(desk, day=TOMORROW).rows == 0
+def test_a_day_without_a_new_person_sends_nothing(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(1500))
+    upload(delivery)
+    delivery.publish(people(1400), day=TOMORROW)
+    assert upload(delivery, day=TOMORROW).rows == 0
 
 
-def test_a_minimum_of_zero_sends_only_new_people(desk: Desk) -> None:
-    desk.publish(people(1500))
-    upload(desk, minimum=0)
-    desk.publish(people(10, start=1500), day=TOMORROW)
-    assert upload(desk, minimum=0, day=TOMORROW).rows == 10
+def test_a_minimum_of_zero_sends_only_new_people(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(1500))
+    upload(delivery, minimum=0)
+    delivery.publish(people(10, start=1500), day=TOMORROW)
+    assert upload(delivery, minimum=0, day=TOMORROW).rows == 10
 
 
-def test_all_members_are_sent_if_they_are_too_few(desk: Desk) -> None:
-    desk.publish(people(60))
-    first = upload(desk)
-    desk.publish(people(60, start=60), day=TOMORROW)
+def test_all_members_are_sent_if_they_are_too_few(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(60))
+    first = upload(delivery)
+    delivery.publish(people(60, start=60), day=TOMORROW)
 
-    second = upload(desk, day=TOMORROW)
+    second = upload(delivery, day=TOMORROW)
 
-    assert sizes(desk) == [60, 120]
+    assert sizes(delivery) == [60, 120]
     for summary in (first, second):
         assert summary.top_up is not None
         assert summary.top_up.endswith("The audience has no more people that can be sent")
 
 
-def test_an_opted_out_member_is_never_sent_again(desk: Desk) -> None:
-    desk.publish(people(100))
-    upload(desk)
-    desk.publish(people(1, start=100), day=TOMORROW)
+def test_an_opted_out_member_is_never_sent_again(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(100))
+    upload(delivery)
+    delivery.publish(people(1, start=100), day=TOMORROW)
     opted_out = pl.DataFrame({"EMAIL": [hashed(people(1)[0][0])], "PHONE": [""]})
 
-    summary = upload(desk, day=TOMORROW, suppressed_among=lambda people, since: opted_out)
+    summary = upload(delivery, day=TOMORROW, suppressed_among=lambda people, since: opted_out)
 
     assert summary.rows == 100
     assert summary.members_sent_again == 99
 
 
-def test_a_member_who_was_sent_twice_is_removed_once_for_all(desk: Desk) -> None:
-    desk.publish(people(200))
-    upload(desk)
-    desk.publish(people(1, start=200), day=TOMORROW)
-    upload(desk, day=TOMORROW)
+def test_a_member_who_was_sent_twice_is_removed_once_for_all(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(200))
+    upload(delivery)
+    delivery.publish(people(1, start=200), day=TOMORROW)
+    upload(delivery, day=TOMORROW)
 
-    summary = remove(desk, leaving(emails=[people(1)[0][0]]))
+    summary = remove(delivery, leaving(emails=[people(1)[0][0]]))
 
     assert (summary.removed_people, summary.people_in_audience) == (1, 200)
-    assert desk.sandbox.members() == standing(desk) == keys(people(200, start=1))
-    assert remove(desk, leaving(emails=[people(1)[0][0]])).removed_people == 0
+    assert delivery.sandbox.members() == standing(delivery) == keys(people(200, start=1))
+    assert remove(delivery, leaving(emails=[people(1)[0][0]])).removed_people == 0
 
 
 def test_a_mirrored_audience_is_filled_up_from_the_days_own_list_after_its_removals(
-    desk: Desk,
+    delivery: SandboxDelivery,
 ) -> None:
-    desk.publish(people(1200), FN="ann")
-    upload(desk, mode="mirror")
-    desk.publish(people(1200, start=10), day=TOMORROW, FN="ann")
+    delivery.publish(people(1200), FN="ann")
+    upload(delivery, mode="mirror")
+    delivery.publish(people(1200, start=10), day=TOMORROW, FN="ann")
 
-    summary = upload(desk, mode="mirror", day=TOMORROW)
+    summary = upload(delivery, mode="mirror", day=TOMORROW)
 
     assert (summary.new_people, summary.removed_people) == (10, 10)
     assert summary.members_sent_again == 990
-    assert desk.sandbox.members() == standing(desk) == keys(people(1200, start=10))
+    assert delivery.sandbox.members() == standing(delivery) == keys(people(1200, start=10))
 
 
-def test_members_with_an_identifier_that_the_list_lacks_are_not_sent_again(desk: Desk) -> None:
-    desk.publish([*people(50), *[(f"only{n}@example.com", "") for n in range(50)]])
-    upload(desk)
-    desk.publish_columns({"EMAIL": [hashed("new@example.com")]}, day=TOMORROW)
+def test_members_with_an_identifier_that_the_list_lacks_are_not_sent_again(
+    delivery: SandboxDelivery,
+) -> None:
+    delivery.publish([*people(50), *[(f"only{n}@example.com", "") for n in range(50)]])
+    upload(delivery)
+    delivery.publish_columns({"EMAIL": [hashed("new@example.com")]}, day=TOMORROW)
 
-    summary = upload(desk, day=TOMORROW)
+    summary = upload(delivery, day=TOMORROW)
 
     assert summary.members_sent_again == 50
-    assert summary.people_in_audience == len(desk.sandbox.members()) == 101
+    assert summary.people_in_audience == len(delivery.sandbox.members()) == 101
 
 
-def test_small_sessions_of_a_refused_batch_are_sent_again_together(desk: Desk) -> None:
-    desk.publish(people(5000))
-    refuse(desk, people(5000)[2345][0])
+def test_small_sessions_of_a_refused_batch_are_sent_again_together(
+    delivery: SandboxDelivery,
+) -> None:
+    delivery.publish(people(5000))
+    refuse(delivery, people(5000)[2345][0])
 
-    summary = upload(desk)
+    summary = upload(delivery)
 
     everyone = [*people(2345), *people(2654, start=2346)]
-    assert desk.sandbox.members() == standing(desk) == keys(everyone)
-    assert rejected_rows(desk) == [(2346, ["refused_by_meta"])]
+    assert delivery.sandbox.members() == standing(delivery) == keys(everyone)
+    assert rejected_rows(delivery) == [(2346, ["refused_by_meta"])]
     assert (summary.new_people, summary.people_in_audience) == (5000, 4999)
     # The last session has every row that had gone out in a small one.
-    assert sizes(desk)[-1] == 1000
+    assert sizes(delivery)[-1] == 1000
     assert summary.members_sent_again == 1000
-    assert upload(desk).rows == 0
+    assert upload(delivery).rows == 0
 
 
-def test_the_rest_of_a_killed_upload_is_filled_up_too(desk: Desk) -> None:
-    desk.publish(people(2300))
-    desk.sandbox.post(
+def test_the_rest_of_a_killed_upload_is_filled_up_too(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(2300))
+    delivery.sandbox.post(
         "faults", path="*/users", nth=3, times=None, error={"code": 190, "status": 401}
     )
     with pytest.raises(TokenError):
-        upload(desk)
-    desk.sandbox.clear_faults()
-    with desk.database.transaction() as connection:
+        upload(delivery)
+    delivery.sandbox.clear_faults()
+    with delivery.database.transaction() as connection:
         connection.execute(text("update mm.upload_session set opened_at = now() - interval '3h'"))
 
-    upload(desk)
+    upload(delivery)
 
     # The rest went out alone, then again with members.
-    assert sizes(desk) == [2000, 300, 1000]
-    assert desk.sandbox.members() == standing(desk) == keys(people(2300))
+    assert sizes(delivery) == [2000, 300, 1000]
+    assert delivery.sandbox.members() == standing(delivery) == keys(people(2300))
 
 
-def test_sessions_side_by_side_are_never_smaller_than_the_minimum(desk: Desk) -> None:
-    desk.publish(people(2500))
-    upload(desk, batch_size=100, side_by_side=5)
-    assert sorted(sizes(desk)) == [1200, 1300]
+def test_sessions_side_by_side_are_never_smaller_than_the_minimum(
+    delivery: SandboxDelivery,
+) -> None:
+    delivery.publish(people(2500))
+    upload(delivery, batch_size=100, side_by_side=5)
+    assert sorted(sizes(delivery)) == [1200, 1300]
 
 
-def test_a_preview_counts_the_members_to_send_again(desk: Desk) -> None:
-    desk.publish(people(300))
-    upload(desk)
-    desk.publish(people(301), day=TOMORROW)
-    planned = preview(desk.database, desk.storage, UploadPlan(SPEC, TOMORROW), minimum_upload=1000)
+def test_a_preview_counts_the_members_to_send_again(delivery: SandboxDelivery) -> None:
+    delivery.publish(people(300))
+    upload(delivery)
+    delivery.publish(people(301), day=TOMORROW)
+    planned = preview(
+        delivery.database, delivery.storage, UploadPlan(SPEC, TOMORROW), minimum_upload=1000
+    )
     assert (planned.new_people, planned.members_sent_again) == (1, 300)
 
 
@@ -189,16 +205,16 @@ def matching_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def matching(database: Database, storage: Storage, matching_server: str) -> Desk:
+def matching(database: Database, storage: Storage, matching_server: str) -> SandboxDelivery:
     """A sandbox in which 40 % of the people match."""
     sandbox = Sandbox(matching_server)
     sandbox.post("reset")
-    return Desk(database, storage, sandbox)
+    return SandboxDelivery(database, storage, sandbox)
 
 
 @pytest.mark.parametrize("reading", ["audience", "session", "discard"])
 def test_sixty_new_people_a_day_yield_every_matched_persons_token(
-    matching: Desk, reading: str
+    matching: SandboxDelivery, reading: str
 ) -> None:
     matching.sandbox.post("variants", match_threshold=reading)
     for number in range(30):
@@ -215,7 +231,9 @@ def test_sixty_new_people_a_day_yield_every_matched_persons_token(
     assert matching.sandbox.members() == keys(people(1800))
 
 
-def test_without_a_top_up_small_days_earn_nothing_if_the_session_counts(matching: Desk) -> None:
+def test_without_a_top_up_small_days_earn_nothing_if_the_session_counts(
+    matching: SandboxDelivery,
+) -> None:
     matching.sandbox.post("variants", match_threshold="session")
     for number in range(3):
         day = DAY + timedelta(days=number)
@@ -227,7 +245,7 @@ def test_without_a_top_up_small_days_earn_nothing_if_the_session_counts(matching
 
 @pytest.mark.parametrize("reading", ["session", "discard"])
 def test_people_of_small_sessions_of_a_refused_batch_earn_their_tokens(
-    matching: Desk, reading: str
+    matching: SandboxDelivery, reading: str
 ) -> None:
     matching.sandbox.post("variants", match_threshold=reading)
     matching.publish(people(2000))
@@ -244,10 +262,10 @@ def test_people_of_small_sessions_of_a_refused_batch_earn_their_tokens(
     assert len(tokens(matching)) == expected
 
 
-def tokens(desk: Desk) -> set[str]:
+def tokens(delivery: SandboxDelivery) -> set[str]:
     """The Page's tokens that Meta lists."""
     answer = httpx.get(
-        f"{desk.sandbox.url}/v26.0/{SPEC.page_id}/notification_message_tokens",
+        f"{delivery.sandbox.url}/v26.0/{SPEC.page_id}/notification_message_tokens",
         params={"limit": 1000, "access_token": "any"},
     ).raise_for_status()
     listed = answer.json()

@@ -12,7 +12,7 @@ from mm_pipelines.graph_api.retry import RetryPolicy
 from mm_pipelines.shared_throttle import SharedThrottle
 from mm_pipelines.storage import Storage
 from mm_pipelines.warehouse.database import Database, LockTakenError
-from tests.delivery.desk import DAY, SPEC, TOKEN
+from tests.delivery.sandbox_delivery import DAY, SPEC, TOKEN
 
 
 def silent(line: str) -> None:

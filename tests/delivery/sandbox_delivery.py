@@ -1,4 +1,4 @@
-"""What the tests share: made-up people, the sandbox's own door, a desk to upload from."""
+"""Made-up people, the sandbox's control paths, and an audience to upload to."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def hashed(value: str) -> str:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """The sandbox's own door."""
+    """The control paths of the sandbox."""
 
     url: str
 
@@ -54,12 +54,12 @@ class Sandbox:
         return httpx.get(f"{self.url}/_sandbox/{path}", timeout=60).raise_for_status().json()
 
     def post(self, path: str, /, **body: Any) -> Any:
-        """Move a lever of `/_sandbox`."""
+        """Call a control path of `/_sandbox`."""
         answer = httpx.post(f"{self.url}/_sandbox/{path}", json=body, timeout=60)
         return answer.raise_for_status().json()
 
     def clear_faults(self) -> None:
-        """Let everything work again."""
+        """Remove all faults."""
         httpx.delete(f"{self.url}/_sandbox/faults", timeout=60).raise_for_status()
 
     def audience_id(self) -> str:
@@ -68,17 +68,17 @@ class Sandbox:
         return str(audience["audience_id"])
 
     def members(self) -> set[str]:
-        """Who stands in the one audience, as "<e-mail hash>|<phone hash>"."""
+        """The members of the one audience, as "<e-mail hash>|<phone hash>"."""
         return set(self.get(f"audiences/{self.audience_id()}/members")["keys"])
 
     def batches(self, kind: str = "add") -> list[dict[str, Any]]:
-        """Every batch of that kind that came in, with how often it came."""
+        """Every received batch of a kind, with how often it was received."""
         return [batch for batch in self.get("calls")["batches"] if batch["kind"] == kind]
 
 
 @dataclass
-class Desk:
-    """Where a test uploads from: payloads in, uploads out, everything said on the way kept."""
+class SandboxDelivery:
+    """Publishes payloads and uploads them to the sandbox; ``lines`` has what uploads log."""
 
     database: Database
     storage: Storage
@@ -86,7 +86,7 @@ class Desk:
     lines: list[str] = field(default_factory=list)
 
     def client(self, token: str = TOKEN, throttle: SharedThrottle | None = None) -> GraphApiClient:
-        """A client that waits for nothing, as tests want it."""
+        """A client with short retries."""
         return GraphApiClient(
             token,
             base_url=self.sandbox.url,
