@@ -45,7 +45,7 @@ LEDGER_COLUMNS = dg.TableSchema(
         dg.TableColumn(
             "new_people", "integer", description="Rows that add a member; null: all of them"
         ),
-        dg.TableColumn("content_sha256", "text", description="What makes it this batch"),
+        dg.TableColumn("content_sha256", "text", description="Digest of the batch's rows"),
         dg.TableColumn(
             "status",
             "text",
@@ -64,7 +64,7 @@ class UploadConfig(dg.Config):
     """Options of one run."""
 
     dry_run: bool = Field(
-        default=False, description="Do all but send: count what would be sent, change nothing."
+        default=False, description="Count what would be sent; send and change nothing."
     )
     accept_removals: bool = Field(
         default=False,
@@ -109,9 +109,9 @@ def audience_upload(
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Uploads the day's new people to the Custom Audience. No acknowledged batch is sent again.
 
-    The new people are frozen as a file before the first batch is sent, and every batch is a slice
-    of that file in a ledger, so a rerun sends only what was not acknowledged. People who opted out
-    since the list was hashed are left out. Rows that Meta refuses are isolated.
+    New people are written to an immutable file before the upload starts. Each batch is a slice of
+    that file, recorded in a ledger, so a rerun sends only what was not acknowledged. People who
+    opted out since the list was hashed are excluded. Rows that Meta refuses are isolated.
     """
     partition = AudienceDay.of(context)
     plan = upload_plan(partition, accept_removals=config.accept_removals)

@@ -210,11 +210,11 @@ def _metadata(
 def _checks(
     status: MatchStatus, assignment: Assignment, usual: float | None
 ) -> Iterator[dg.AssetCheckResult]:
-    settled = status.status in ("complete", "failed", "overdue")
+    is_final = status.status in ("complete", "failed", "overdue")
     unaccounted = status.rows_unaccounted
     yield _check(
         "every_row_is_accounted_for",
-        passed=not (settled and (unaccounted or assignment.left_over)),
+        passed=not (is_final and (unaccounted or assignment.left_over)),
         good="Meta reported on every row that is due.",
         bad=(
             f"{unaccounted} rows have no report, and {assignment.left_over} reports of this "

@@ -202,7 +202,7 @@ def _pull_metadata(report: PullReport) -> dict[str, dg.MetadataValue]:
         "listed_again": dg.MetadataValue.int(max(report.rows - merged.listed, 0)),
         "restarts": dg.MetadataValue.int(report.restarts),
         "audiences_asked": dg.MetadataValue.int(report.audiences_asked),
-        "sources_known": dg.MetadataValue.int(report.sources_told),
+        "sources_known": dg.MetadataValue.int(report.sources_known),
         "appeared": dg.MetadataValue.int(merged.appeared),
         "changed": dg.MetadataValue.int(merged.changed),
         "returned": dg.MetadataValue.int(merged.returned),

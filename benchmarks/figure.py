@@ -13,12 +13,12 @@ class Figure:
     """A measurement beside its peer's or its limit, taken in the same run.
 
     Attributes:
-        name: what was measured.
-        value: ours, in `unit`.
-        unit: such as `rows/s`, `s` or `MB`.
-        against: the peer or limit in the same unit; None where a bare figure is all there is.
-        peer: what `against` is.
-        target: the ratio or bound that the project set itself, as a sentence.
+        name: What was measured.
+        value: Ours, in `unit`.
+        unit: Such as `rows/s`, `s` or `MB`.
+        against: The peer or limit in the same unit; None where a bare figure is all there is.
+        peer: What `against` is.
+        target: The ratio or bound that the project set itself, as a sentence.
     """
 
     name: str

@@ -26,7 +26,7 @@ class OptInPrompt:
 
     Attributes:
         title: At most 65 characters; the person reads it.
-        image_url: https.
+        image_url: Https.
         payload: Returned in the webhook of the answer and stored with its token.
         cta_text: One of `graph_api.messages.CTA_TEXTS`; None for Meta's default.
         timezone: Used for people whose own is unknown.

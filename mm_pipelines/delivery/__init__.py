@@ -1,6 +1,6 @@
-"""People delivered to Custom Audiences: each once, none lost, whatever happens on the way.
+"""Deliver people to Custom Audiences: each is sent once and none is lost, even if runs are killed.
 
-What is delivered is frozen first (`delta`), sent in batches that a ledger knows (`sending`), and
-what was acknowledged is who stands in the audience (`members`). `upload` and `removals` put these
-together; nothing here knows of Dagster.
+New people are written to an immutable file first (`deltas`) and sent in batches that the ledger
+records (`sender`, `ledger`). The acknowledged people are the members (`membership`). `upload` and
+`removals` combine these steps. The package does not depend on Dagster.
 """

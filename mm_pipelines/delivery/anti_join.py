@@ -1,4 +1,4 @@
-"""Frames of people, too large for memory: who is in one and not in another.
+"""Joins of frames of people that are too large for memory.
 
 A person is known by the pair of their EMAIL and PHONE hashes ("" where there is none). That is what
 Meta matches a marketing audience by, so a changed name or country does not make a new person.
@@ -40,7 +40,7 @@ def identities(frame: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def keyed(frame: pl.LazyFrame, *more: str) -> pl.LazyFrame:
-    """The key of each row's person, and ``more`` of its columns.
+    """The key of each row's person, with ``more`` of its columns.
 
     Keys are for joins within this process: another version of Polars may make others.
     """
@@ -72,11 +72,11 @@ class PeopleQuery:
     sent: Callable[[pl.LazyFrame], pl.LazyFrame]
 
     def count(self) -> int:
-        """How many are chosen."""
+        """The number of chosen rows."""
         return self._find().height
 
     def write(self, destination: Path) -> None:
-        """Write what is sent of them as one Parquet file."""
+        """Write what is sent of the chosen rows as one Parquet file."""
         found = self._find().sort("position")
         positions, further = found["position"], found.drop("position")
         height = self.frame.select(pl.len()).collect().item()

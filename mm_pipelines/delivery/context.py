@@ -1,4 +1,4 @@
-"""What every delivery works with: the ledger, the files, Meta, and the way batches are sent."""
+"""The resources and settings of a delivery."""
 
 import secrets
 from collections.abc import Callable

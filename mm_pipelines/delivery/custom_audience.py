@@ -1,4 +1,4 @@
-"""The Custom Audience of an audience: found or created once, and recorded."""
+"""Finds or creates the Custom Audience of an audience once, and records it."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -47,7 +47,7 @@ from mm.custom_audience order by audience
 
 @dataclass(frozen=True)
 class CustomAudience:
-    """A Custom Audience at Meta, as we know it."""
+    """The record of a Custom Audience at Meta."""
 
     audience: str
     custom_audience_id: str
@@ -112,9 +112,8 @@ def find_or_create(
 ) -> tuple[CustomAudience, bool]:
     """The audience's Custom Audience, and whether it was created at Meta just now.
 
-    It is searched in ``mm.custom_audience``, then at Meta by its name and Page, so that a run
-    that died between creating and recording does not lead to a second one; only then is it
-    created.
+    It is looked up in ``mm.custom_audience``, then at Meta by its name and Page, and only then
+    created. So a run that died between creating and recording does not lead to a second one.
 
     Args:
         lock: The audience's.
@@ -123,7 +122,7 @@ def find_or_create(
         spec: The audience in mm.yaml.
 
     Raises:
-        LockLostError: The lock is not held any more.
+        LockLostError: The lock was lost.
         AudienceMismatchError: It is recorded for another Page or ad account than mm.yaml has.
         AudienceKeyTakenError: It is recorded for another key of mm.yaml.
         GraphApiError: As `graph_api.custom_audiences.find_or_create_custom_audience`.

@@ -111,7 +111,7 @@ def delta_candidates(
     )
 
 
-# The candidates who are not members and do not leave.
+# The candidates that are not members and did not opt out.
 _NEW = f"""
 select position from candidates
 anti join ({MEMBERS}) using ({PERSON_KEY})
@@ -127,12 +127,12 @@ anti join leaving_phones using ({PHONE_KEY})
 group by {PERSON_KEY}
 """
 
-# The members whom the list does not name.
+# The members that the list does not contain.
 _VANISHED = f"""
 select position, is_certain, {PERSON_KEY} from ({MEMBERS}) anti join listed using ({PERSON_KEY})
 """
 
-# The members whom the list names under another hash of the phone.
+# The members that the list contains under another hash of the phone.
 _REPLACED = f"""
 select position, is_certain, {PERSON_KEY} from ({MEMBERS})
 semi join former using ({PERSON_KEY}) anti join listed using ({PERSON_KEY})
@@ -161,7 +161,7 @@ select * from ({MEMBERS})
 anti join leaving_emails using ({EMAIL_KEY}) anti join leaving_phones using ({PHONE_KEY})
 """
 
-# Those who go, and which of their identifiers a person who stays has too.
+# The people to remove, and which of their identifiers a remaining member has too.
 _REMOVALS = """
 with gone as materialized ({gone}),
 staying as ({staying}),
@@ -231,7 +231,7 @@ def vanished_people(storage: Storage, payload: HashedPayload, members: Members) 
 def replaced_people(
     storage: Storage, payload: HashedPayload, members: Members
 ) -> PeopleQuery | None:
-    """The members whom the payload names under another hash of their phone; None if it names none.
+    """The members whose phone has another hash in the payload; None if there are none.
 
     Earlier rules read some phone numbers differently (docs/lists.md#phone-numbers).
     """

@@ -12,14 +12,14 @@
     ├── TooManyRemovalsError         a mirrored list would remove more people than allowed
     ├── UploadsPausedError           a person paused the uploads of the audience
     ├── RowsNotReceivedError         Meta answered that it did not receive the whole batch
-    └── UploadRefusedError           Meta refuses the request whatever the rows, or too many rows
+    └── UploadRefusedError           Meta refuses every request, or too many rows
 
 Every message names the next step and contains no personal data.
 """
 
 
 class DeliveryError(Exception):
-    """A delivery cannot go on."""
+    """The delivery cannot continue."""
 
 
 class PayloadMissingError(DeliveryError):

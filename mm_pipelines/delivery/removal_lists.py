@@ -78,7 +78,7 @@ class RemovalSummary:
     Attributes:
         removed_people: Acknowledged by Meta in this run; 0 if none of them was a member.
         people_in_audience: The remaining members.
-        parked_people: People whom Meta refuses to remove while the audience is small.
+        parked_people: People that Meta refuses to remove while the audience is small.
     """
 
     removed_people: int

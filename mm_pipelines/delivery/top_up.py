@@ -100,8 +100,8 @@ class TopUp:
             return ToppedUp(file)
         pool = self._without_refused(pool, file.keys)
         repeated = self._repeated(chosen, pool)
-        room = self._minimum - file.row_count - repeated.height
-        added = pl.concat([repeated, *self._fillers(pool, room, repeated)])
+        spare = self._minimum - file.row_count - repeated.height
+        added = pl.concat([repeated, *self._fillers(pool, spare, repeated)])
         if added.is_empty():
             return ToppedUp(file, repeats=chosen)
         return ToppedUp(self._publish(file, added), added.height, chosen)
@@ -115,11 +115,11 @@ class TopUp:
     def _sessions_to_repeat(self, new: int) -> tuple[SmallSession, ...]:
         """Split sessions in any case, others only as far as they fit into the minimum."""
         sessions = sorted(self._small_sessions(), key=lambda session: not session.is_split)
-        room = self._minimum - new if new else 0
+        spare = self._minimum - new if new else 0
         chosen: list[SmallSession] = []
         for session in sessions:
             rows = sum(map(len, chosen)) + len(session)
-            if rows <= max(room, MOST_REPEATED if session.is_split else 0):
+            if rows <= max(spare, MOST_REPEATED if session.is_split else 0):
                 chosen.append(session)
         return tuple(chosen)
 
@@ -132,18 +132,18 @@ class TopUp:
         return self._eligible(found)
 
     def _fillers(
-        self, pool: pl.LazyFrame, room: int, taken: pl.DataFrame
+        self, pool: pl.LazyFrame, spare: int, taken: pl.DataFrame
     ) -> Iterator[pl.DataFrame]:
-        """Members who are not taken yet, ``room`` in all if there are so many."""
-        offset, size = 0, max(room, 1) * 2
-        while room > 0:
+        """Members that are not taken yet, at most ``spare``."""
+        offset, size = 0, max(spare, 1) * 2
+        while spare > 0:
             part = pool.slice(offset, size).collect(engine="streaming")
             if part.is_empty():
                 return
             free = part.join(taken, on=IDENTITY, how="anti", maintain_order="left")
-            found = self._eligible(free).head(room)
+            found = self._eligible(free).head(spare)
             yield found
-            room -= found.height
+            spare -= found.height
             offset, size = offset + size, size * 2
 
     def _without_refused(self, pool: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:

@@ -264,7 +264,7 @@ class _Delivery:
         if members.count == 0:
             return 0
         if self._has_open_removal():
-            self._context.say("Members whom the list no longer contains stay: a removal is open")
+            self._context.say("Members that the list no longer contains stay: a removal is open")
             return 0
         people = delta_file.vanished_people(self._storage, self._payload, members)
         file = delta_file.publish(self._storage, self._target.custom_audience_id, people, IDENTITY)

@@ -107,7 +107,7 @@ class ConsentColumns:
     def agreed(self) -> pl.Expr:
         """Whether a row has consent, of the text columns named by their place.
 
-        One column that grants consent is enough, because each stands for a channel. One that
+        One column that grants consent is enough, because each belongs to a channel. One that
         withdraws it is enough too.
         """
         granted = [_holds(signal) for signal in self.signals if signal.grants]

@@ -134,12 +134,12 @@ def assign(
     connection.execute(_LOCK, {"audience": audience})
     whose = {"custom_audience_id": custom_audience_id}
     events = connection.execute(_UNASSIGNED, {**whose, "app_id": app_id}).all()
-    told_before = _told_before(connection, whose, events)
+    repeated = _repeated_events(connection, whose, events)
     free = _Unreported(connection, audience, custom_audience_id)
     pairs: list[tuple[_Batch, int]] = []
     left_over, resolved = [], []
     for event in events:
-        if event.is_assigned or event.is_of_another_app or event.id in told_before:
+        if event.is_assigned or event.is_of_another_app or event.id in repeated:
             resolved.append(event.id)
         elif batch := free.take(count_of(event.num_rows), event.received_at):
             pairs.append((batch, event.id))
@@ -153,7 +153,7 @@ def assign(
     )
     return Assignment(
         assigned=len(assigned),
-        repeated=len(told_before),
+        repeated=len(repeated),
         left_over=connection.scalar(_LEFT_OVER, {**whose, "for_so_long": LEFT_OVER_IS_NEWS_FOR})
         or 0,
         days=frozenset(batch.day for batch, _ in pairs),
@@ -180,13 +180,13 @@ class _Unreported:
         return None
 
 
-def _told_before(
+def _repeated_events(
     connection: Connection, whose: dict[str, str], events: Sequence[Row[tuple[object, ...]]]
 ) -> set[int]:
-    """Those of ``events`` that an earlier one, through the other object, has told already.
+    """The ids of those events that repeat an earlier one through the other object.
 
-    Two batches may well end with equal values, so values are counted: the second equal one through
-    one object is the same as the second through the other.
+    Two batches can end with equal values, so equal values are counted: the second one through one
+    object is the same event as the second one through the other.
     """
     keys = list({event.value_key for event in events if event.value_key is not None})
     equal = connection.execute(_EQUAL_VALUES, {**whose, "value_keys": keys}).all()

@@ -1,1 +1,1 @@
-"""Pulling a Page's subscription tokens, asking about single ones, and handing them on."""
+"""Pull a Page's subscription tokens, read single ones, and export them."""

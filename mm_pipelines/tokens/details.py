@@ -1,4 +1,4 @@
-"""Asking Meta about single tokens: those near expiry, changed, or brought by a webhook."""
+"""Reads single tokens from Meta: those near expiry, changed, or stored by a webhook."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,13 +15,13 @@ from mm_pipelines.tokens.listing import as_listed
 from mm_pipelines.tokens.subscription_token import staging
 from mm_pipelines.warehouse.database import Database
 
-# A webhook brought the token: it contains less than the listing.
+# The token came by a webhook, which contains less than the listing.
 _LITTLE_KNOWN = (
     "(details_asked_at is null and (created_at is null or source = 'opt_in' and reoptin is null))"
 )
 
-# First those that a webhook brought, of which little is known; then those about to expire, which
-# may have been renewed; then those that changed. None twice a day.
+# First tokens of webhooks, of which little is known; then those about to expire, which may have
+# been renewed; then those that changed. None twice a day.
 _WORTH_ASKING = text(f"""
 select token
 from mm.subscription_token as known
@@ -56,14 +56,14 @@ where page_id = :page_id and token = any(:tokens)
 def tokens_worth_asking(connection: Connection, page_id: str, most: int) -> list[str]:
     """A Page's live tokens that are near expiry, changed lately or came by a webhook.
 
-    Tokens made from a Custom Audience are left out: Meta tells no more of them than the listing
-    has (docs/graph-api.md#reading-a-single-token).
+    Tokens made from a Custom Audience are excluded: a single read returns no more of them than the
+    listing (docs/graph-api.md#reading-a-single-token).
     """
     return list(connection.scalars(_WORTH_ASKING, {"page_id": page_id, "most": most}))
 
 
 def mark_asked(connection: Connection, page_id: str, tokens: Sequence[str]) -> None:
-    """Remember that Meta was asked about these tokens."""
+    """Record that these tokens were read."""
     connection.execute(_MARK_ASKED, {"page_id": page_id, "tokens": list(tokens)})
 
 
@@ -73,7 +73,7 @@ _SIDE_BY_SIDE = 8
 
 @dataclass(frozen=True)
 class DetailsReport:
-    """What was asked and learnt, in tokens; `unknown` are those that Meta does not know."""
+    """The numbers of tokens that were read, that Meta does not know, and that changed."""
 
     asked: int
     unknown: int
@@ -88,17 +88,17 @@ def refresh_details(
     most: int,
     suppression_keys: SuppressionKeys | None = None,
 ) -> DetailsReport:
-    """Ask about the tokens most worth it and merge the answers, which mark no token as gone.
+    """Read the tokens most worth it and merge the answers, which mark no token as gone.
 
     Args:
-        client: with the Page's token.
-        database: with the schema `mm`.
-        page_id: of the Page.
-        most: tokens asked about at most; one call each.
-        suppression_keys: as for `subscription_token.staging`.
+        client: With the Page's token.
+        database: With the schema `mm`.
+        page_id: Of the Page.
+        most: The most tokens to read; one call each.
+        suppression_keys: As for `subscription_token.staging`.
 
     Raises:
-        GraphApiError: as Meta answers; what was answered before is merged, and the next call
+        GraphApiError: As Meta answers; what was answered before is merged, and the next call
             goes on with the rest.
     """
     with database.lock(f"tokens:{page_id}"):

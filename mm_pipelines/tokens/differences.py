@@ -1,7 +1,6 @@
-"""What a listing means for the tokens known of its Page: the tables and the rules of comparing.
+"""Compares a listing with the stored tokens of its Page: temporary tables and the rules.
 
-The tables are a session's own and die with it. ``mm_pipelines.warehouse.subscription_token`` fills
-and reads them.
+The tables belong to one session and end with it. ``subscription_token`` fills and reads them.
 """
 
 _LISTED = """
@@ -19,7 +18,7 @@ create temporary table listed_token (
 )
 """
 
-# What the listing's filters tell of a token beyond its fields.
+# What the listing's filters add to a token's fields.
 _FILTERED = """
 create temporary table filtered_token (
     token              text collate "C" not null,
@@ -58,10 +57,9 @@ TABLES = (_LISTED, _FILTERED, _DIFFERENCE, _EXCLUDED)
 # Selects what is to be written: $1 page_id, $2 pull_id, $3 whether the listing was whole.
 #
 # A token listed twice counts once, by an order over all its values, so that the order of the pages
-# does not matter. What a listing does not tell never erases what is known from elsewhere, with one
-# exception: where Meta tells the recipient it tells every time there is, so that a missing expiry
-# means that the token does not expire. How a person came is decided by Meta's filters, else by the
-# first listing that had them.
+# does not matter. A value missing from a listing never erases a known one, with one exception: a
+# listing with the recipient has every time, so a missing expiry means that the token does not
+# expire. The source comes from Meta's filters, else from the first listing that had the token.
 DIFFERENCES = """
 with listed as (
     select distinct on (token) *
@@ -132,7 +130,7 @@ cross join lateral (
 ) as merged
 where case fate
     when 'vanished' then
-        -- A webhook may have brought it since its place in the listing was read.
+        -- A webhook may have stored it after its place in the listing was read.
         known.gone_at is null
         and known.last_seen_at < (select started_at from mm.token_pull where pull_id = $2)
     when 'changed' then

@@ -52,9 +52,9 @@ def copy_sendable(database: Database, page_id: str | None, file: IO[str]) -> int
     """Write `mm.sendable_token` as CSV with a header, as of one moment, in constant memory.
 
     Args:
-        database: with the schema `mm`.
-        page_id: one Page's tokens; None for every Page's.
-        file: where the text goes.
+        database: With the schema `mm`.
+        page_id: One Page's tokens; None for every Page's.
+        file: Where the text goes.
 
     Returns:
         The number of tokens.
@@ -71,7 +71,7 @@ _TIMES: Final = ("created_at", "expires_at")
 
 
 class FileFormat(StrEnum):
-    """What kind of file."""
+    """The format of a file."""
 
     CSV = "csv"
     PARQUET = "parquet"
@@ -79,18 +79,18 @@ class FileFormat(StrEnum):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a sender reads first: which file is the newest, and what it must contain.
+    """What a sender reads first: the newest file and its properties.
 
     Attributes:
-        path: of the file, relative to the storage's base.
-        sha256: of its bytes.
-        rows: tokens in it.
-        format: of the file.
-        columns: in their order.
-        page_id: the Page's id at Meta.
-        written_at: the time of the tokens' state, by which eligibility was decided.
-        valid_until: when to stop using the file if no newer one has been published.
-        previous: the file before, kept until the next one comes, for those still reading it.
+        path: Of the file, relative to the storage's base.
+        sha256: Of its bytes.
+        rows: Tokens in it.
+        format: Of the file.
+        columns: In their order.
+        page_id: The Page's id at Meta.
+        written_at: The time of the tokens' state, by which eligibility was decided.
+        valid_until: When to stop using the file if no newer one has been published.
+        previous: The previous file, kept for its readers until the next one is published.
     """
 
     path: str
@@ -110,16 +110,16 @@ def export_sendable(
     """Write the sendable tokens to a local file, replacing it in one step; readable by its owner.
 
     Args:
-        database: with the schema `mm`.
-        page_id: one Page's tokens; None for every Page's.
-        path: of the file.
-        file_format: of the file.
+        database: With the schema `mm`.
+        page_id: One Page's tokens; None for every Page's.
+        path: Of the file.
+        file_format: Of the file.
 
     Returns:
         The number of tokens written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, because a rename is atomic only within one filesystem.
+    # In the same folder, because a rename is atomic only within one filesystem.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as scratch:
         part = Path(scratch) / path.name
         part.touch(mode=0o600)

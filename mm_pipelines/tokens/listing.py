@@ -15,7 +15,7 @@ from mm_pipelines.tokens.subscription_token import LISTED_TOKEN, Staging
 # Rows staged at a time: large enough for COPY to be quick, small enough to hold.
 _STAGED_ROWS: Final = 50_000
 
-# A cursor dies when its item is removed meanwhile; on a large Page that can happen twice.
+# A cursor expires if its item is removed; on a large Page that can happen twice.
 _ATTEMPTS: Final = 5
 
 
@@ -31,7 +31,7 @@ class Listing:
         self.audiences_named: set[str] = set()
 
     def read(self, *, do_not_return_duplicates: bool) -> None:
-        """Stage all tokens; from the top again where a cursor dies, over what is staged."""
+        """Stage all tokens; start again if a cursor expires, keeping what is staged."""
         for _ in range(_ATTEMPTS):
             self.rows = 0
             pages = iter_token_pages(
@@ -81,12 +81,12 @@ def _gathered(pages: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 def as_listed(tokens: pl.DataFrame) -> pl.DataFrame:
     """Tokens as the Graph API client has them, as `LISTED_TOKEN`."""
-    # Meta tells two times, the next message and the next paid one, without saying which of them
-    # binds a marketing message: the later one is safe (docs/graph-api.md#listing-tokens).
+    # Meta returns two times, of the next message and of the next paid one, without saying which
+    # applies to a marketing message: the later one is safe (docs/graph-api.md#listing-tokens).
     eligible = pl.max_horizontal("next_eligible_at", "next_eligible_paid_at")
     return tokens.with_columns(
         eligible.alias("next_eligible_at"),
-        # As a set: Meta's order means nothing, and must not look like a change. (`list.sort` takes
-        # ten times as long.)
+        # As a set: Meta's order means nothing and must not look like a change. `list.sort` takes
+        # ten times as long.
         pl.col("custom_audience_ids").list.eval(pl.element().unique().sort()),
     ).select(LISTED_TOKEN.names())

@@ -28,7 +28,7 @@ class PullReport:
         rows: Rows of the listing; a token listed twice counts twice.
         restarts: How often the listing was read again from the top.
         audiences_asked: Audiences that the listing did not name and that were queried.
-        sources_told: Tokens whose source a filter of the listing gave; queried only after new
+        sources_known: Tokens whose source a filter of the listing gave; queried only after new
             tokens with a known recipient.
         merged: What became of the tokens.
     """
@@ -37,7 +37,7 @@ class PullReport:
     rows: int
     restarts: int
     audiences_asked: int
-    sources_told: int
+    sources_known: int
     merged: Merged
 
 
@@ -99,11 +99,11 @@ def pull_tokens(
         if not accept_losses:
             _check_losses(database, pull, differences, removal_share)
         merged = staged.merge(page_id, differences, pull)
-        told = (
+        attributed = (
             attribute_sources(client, database, page_id, suppression_keys) if merged.opted_in else 0
         )
         tidy(database)
-    return PullReport(pull, listing.rows, listing.restarts, len(silent), told, merged)
+    return PullReport(pull, listing.rows, listing.restarts, len(silent), attributed, merged)
 
 
 def _check_losses(

@@ -1,12 +1,12 @@
-"""A Page's tokens in numbers, day by day: what growth is plotted from."""
+"""Daily counts of a Page's tokens, from which growth is plotted."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from sqlalchemy import Connection, text
 
-# Whether a token may be sent by depends on hours, which history does not keep: that number is
-# taken while the day lasts, and a later look at the day leaves it as it is.
+# Counts a day and stores it. Whether a token is sendable depends on hours, which the history does
+# not keep: that number is counted while the day lasts, and later counts of the day keep it.
 _TAKE = text("""
 insert into mm.token_snapshot (
     page_id, day, as_of, live, deduplicated, sendable, custom_audience, opt_in,
@@ -49,21 +49,21 @@ returning day, as_of, live, deduplicated, sendable, custom_audience, opt_in, cli
 
 @dataclass(frozen=True)
 class TokenSnapshot:
-    """One Page's tokens at the end of a day, or now while it lasts.
+    """The counts of one Page's tokens at the end of a day, or now if the day lasts.
 
     Attributes:
-        day: the day.
-        as_of: the moment that the numbers are of.
-        live: tokens not gone.
-        deduplicated: one per known recipient, and all whose recipient Meta does not tell.
-        sendable: of them, those that could be messaged; None for a day looked at afterwards only.
-        custom_audience: live tokens made from an audience.
-        opt_in: live tokens of people who opted in.
-        click_to_messenger: live tokens of people who came by an ad.
-        automation: live tokens of people whom an automation invited.
-        appeared: tokens first seen on the day.
-        returned: tokens listed again on the day.
-        vanished: tokens no longer listed on the day.
+        day: The day.
+        as_of: The time of the counts.
+        live: Tokens not gone.
+        deduplicated: One per known recipient, and all tokens without one.
+        sendable: Those of them that could be messaged; None if the day was only counted afterwards.
+        custom_audience: Live tokens made from an audience.
+        opt_in: Live tokens of people who opted in.
+        click_to_messenger: Live tokens of people who responded to a Click to Messenger ad.
+        automation: Live tokens of people invited by an organic automation.
+        appeared: Tokens first seen on the day.
+        returned: Tokens listed again on the day.
+        vanished: Tokens no longer listed on the day.
     """
 
     day: date
@@ -83,16 +83,16 @@ class TokenSnapshot:
 def take_snapshot(
     connection: Connection, page_id: str, day: date, *, begins_at: datetime, ends_at: datetime
 ) -> TokenSnapshot:
-    """Count a Page's tokens as they were when a day ended, and keep the numbers.
+    """Count a Page's tokens as they were when a day ended, and store the counts.
 
-    For a day that has ended, every call gives the same.
+    Every call for a day that has ended gives the same counts.
 
     Args:
-        connection: a transaction.
-        page_id: of the Page.
-        day: the day.
-        begins_at: its first moment.
-        ends_at: the first moment of the next day.
+        connection: A transaction.
+        page_id: Of the Page.
+        day: The day.
+        begins_at: Its first moment.
+        ends_at: The first moment of the next day.
     """
     row = connection.execute(
         _TAKE, {"page_id": page_id, "day": day, "begins_at": begins_at, "ends_at": ends_at}

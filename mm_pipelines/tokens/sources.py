@@ -1,4 +1,4 @@
-"""How people came to be subscribed, as far as Meta's filter of the listing tells.
+"""How people subscribed, by Meta's filter of the listing.
 
 `opt_in_source` is not documented, only known from Meta's SDK (docs/graph-api.md#listing-tokens). A
 server that does not know it may refuse it, or ignore it and list everything; both are detected.
@@ -32,13 +32,13 @@ def attribute_sources(
     page_id: str,
     suppression_keys: SuppressionKeys | None = None,
 ) -> int:
-    """Ask for the tokens of each source and merge what that tells; call it under the pull's lock.
+    """List the tokens of each source and merge the result; the caller holds the pull's lock.
 
     Returns:
         The tokens listed under a source; 0 where the filter is refused or ignored.
 
     Raises:
-        GraphApiError: as Meta answers, but for a filter that it does not know.
+        GraphApiError: As Meta answers, but for a filter that it does not know.
     """
     listings = {name: iter_token_pages(client, page_id, opt_in_source=[name]) for name in FILTERS}
     try:

@@ -1,8 +1,7 @@
-"""Subscription tokens: what a pull listed, compared with what is known, and merged.
+"""Compares a pull's listing with the stored tokens and merges the differences.
 
-A pull's frames go into temporary tables of one session, which die with it, so that a pull killed
-anywhere leaves nothing behind. `Staging.compare` works out what the listing means, and
-`Staging.merge` does it; both happen in one transaction, and only differences are written.
+A pull's frames go into temporary tables of one session, so a killed pull leaves nothing behind.
+`Staging.compare` finds the differences and `Staging.merge` writes them, in one transaction.
 """
 
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection as BulkConnection
 
 Source = Literal["custom_audience", "opt_in", "click_to_messenger", "automation"]
-"""How a person came to be subscribed."""
+"""How a person subscribed."""
 
 _TIME = pl.Datetime("us", "UTC")
 
@@ -41,10 +40,10 @@ LISTED_TOKEN: Final = pl.Schema(
         "custom_audience_ids": pl.List(pl.String()),
     }
 )
-"""A token as Meta lists it. Null is what Meta does not tell: of a token made from a Custom
-Audience that is the recipient and every time (docs/graph-api.md#listing-tokens)."""
+"""A token as Meta lists it. A token made from a Custom Audience has no recipient and no times: null
+(docs/graph-api.md#listing-tokens)."""
 
-# Merges of one Page, a pull's and a webhook's, follow one another.
+# Serializes the merges of one Page, of pulls and of webhooks.
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('subscription_token:' || $1, 0))::text"
 
 # Sorting and joining 10 million tokens spills to disk in runs of this size.
@@ -72,7 +71,7 @@ _COUNT_LIVE = """
 select count(*) as live from mm.subscription_token where page_id = $1 and gone_at is null
 """
 
-# $1 page_id. A Page's first tokens, which may be millions, go straight to their place.
+# $1 page_id. A Page's first tokens, which may be millions, are inserted without a comparison.
 _INSERT_APPEARED = """
 with appeared as (
     insert into mm.subscription_token (
@@ -90,10 +89,10 @@ select count(*) as appeared, count(*) filter (where source = 'opt_in') as opted_
 _INSERT_COMPARED = _INSERT_APPEARED.format(differences="token_difference", now="$2")
 _INSERT_FIRST = _INSERT_APPEARED.format(differences=f"({DIFFERENCES}) as first", now="$4")
 
-# The first tokens of all: an index made of a million rows at once takes half the time of one that
-# each of them enters by itself. Nobody misses the indexes of an empty table meanwhile, and whoever
-# comes waits; a merge that is killed leaves them as they were. Only one may ask for the whole
-# table, or two that have read it would wait for each other.
+# For the first tokens of all: building an index of a million rows at once takes half the time of
+# inserting them one by one. The table is empty and locked, so no query needs the indexes meanwhile,
+# and a killed merge leaves them unchanged. Only one session may request the lock on the table:
+# two that have read it would wait for each other.
 _IS_ALONE = """
 select pg_has_role(relowner, 'usage')
        and pg_try_advisory_xact_lock(hashtextextended('subscription_token', 0)) as alone
@@ -134,7 +133,7 @@ from token_difference as new
 where known.page_id = $1 and known.token = new.token and new.fate = 'vanished'
 """
 
-# After a complete pull every live token was listed, but for those seen since it began.
+# After a complete pull every live token was listed, except those stored since it began.
 _RENEW_ALL = """
 with renewed as (
     update mm.subscription_token
@@ -190,14 +189,14 @@ where pull_id = $1
 
 @dataclass(frozen=True)
 class Differences:
-    """What a listing means for the tokens known of its Page, in tokens.
+    """The differences between a listing and the stored tokens of its Page, as numbers of tokens.
 
     Attributes:
-        first: the Page has no tokens yet, so that all are new.
-        changed: listed with other values.
-        returned: listed though they had been gone.
-        vanished: live and no longer listed by a complete pull.
-        live_before: live until this listing; counted only where tokens vanished.
+        first: Whether the Page had no tokens, so that all are new.
+        changed: Listed with other values.
+        returned: Listed again after they were gone.
+        vanished: Live and no longer listed by a complete pull.
+        live_before: Live before this listing; counted only if tokens vanished.
     """
 
     first: bool
@@ -209,15 +208,15 @@ class Differences:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did, in tokens.
+    """The result of a merge, as numbers of tokens.
 
     Attributes:
-        listed: distinct tokens that were listed.
-        appeared: of them, those never seen before.
-        opted_in: of those, the ones of people who came without an audience, as far as is told.
-        changed: listed with other values.
-        returned: listed though they had been gone.
-        vanished: live and no longer listed by a complete pull.
+        listed: Distinct tokens that were listed.
+        appeared: Those of them that are new.
+        opted_in: Those of them whose person subscribed without an audience, as far as is known.
+        changed: Listed with other values.
+        returned: Listed again after they were gone.
+        vanished: Live and no longer listed by a complete pull.
     """
 
     listed: int
@@ -252,12 +251,12 @@ class Staging:
         custom_audience_id: str | None = None,
         source: Source | None = None,
     ) -> None:
-        """Add what a filter of the listing told: who was matched there, or how they came.
+        """Add the answer to a filter of the listing: the people matched there, or their source.
 
         Args:
-            frame: of `LISTED_TOKEN`; the answer to the filter.
-            custom_audience_id: the audience that was asked for.
-            source: what the filter stands for.
+            frame: A frame of `LISTED_TOKEN`, the answer to the filter.
+            custom_audience_id: The audience of the filter, if it filters by audience.
+            source: The source of the filter, if it filters by source.
         """
         self.append(frame)
         filtered = frame.select(
@@ -268,12 +267,12 @@ class Staging:
         self._ingest("filtered_token", filtered)
 
     def compare(self, page_id: str, pull: Pull | None = None) -> Differences:
-        """Work out what the staged tokens mean; begins the transaction that `merge` ends.
+        """Find the differences of the staged tokens; begins the transaction that `merge` ends.
 
         Args:
-            page_id: the Page whose tokens they are.
-            pull: the pull that listed them; None for tokens asked for one by one. Only what a
-                complete pull lacks has vanished.
+            page_id: The Page of the tokens.
+            pull: The pull that listed them; None for tokens that were read one by one. Only tokens
+                that a complete pull lacks have vanished.
         """
         with self._connection.cursor() as cursor:
             cursor.execute("analyze filtered_token (token)")
@@ -296,12 +295,12 @@ class Staging:
         d = differences
         with self._connection.cursor() as cursor:
             if d.changed or d.returned or d.vanished:
-                # What is told of few tokens must find them one by one, and of many in one pass.
+                # The statistics decide between an index lookup per token and one pass.
                 cursor.execute("analyze token_difference")
                 cursor.execute(_UPDATE_CHANGED, (page_id, now))
                 cursor.execute(_UPDATE_VANISHED, (page_id, now))
                 cursor.execute(_RECORD_CHANGES, (page_id, now, _id(pull)))
-        # Before the new ones come, which need no renewal.
+        # Before the new tokens are inserted, which need no renewal.
         if _complete(pull):
             renewed = self._row(_RENEW_ALL, page_id, now, _id(pull))["count"]
         else:
@@ -328,12 +327,12 @@ class Staging:
 
     @contextmanager
     def _indexed_afterwards(self) -> Iterator[None]:
-        """Make the table's indexes after rows were put into it, if it has none yet."""
+        """Build the table's indexes after the insert, if the table is empty now."""
         indexes: list[tuple[str, str]] = []
         with self._connection.cursor() as cursor:
             if self._row(_IS_EMPTY)["empty"] and self._row(_IS_ALONE)["alone"]:
                 cursor.execute(_LOCK_TABLE)
-                # Again, for the lock may have been waited for.
+                # Again, because waiting for the lock takes time.
                 if self._row(_IS_EMPTY)["empty"]:
                     cursor.execute(_INDEX_MEMORY)
                     cursor.execute(_INDEXES)
@@ -367,7 +366,7 @@ class Staging:
     def _ingest(self, table: str, frame: pl.DataFrame) -> None:
         with self._connection.cursor() as cursor:
             cursor.adbc_ingest(table, frame, mode="append", temporary=True)
-        # A pull can take an hour: no transaction stays open meanwhile, to hold up vacuum.
+        # A pull can take an hour; an open transaction would block vacuum for so long.
         self._connection.commit()
 
     def _row(self, statement: str, *parameters: object) -> dict[str, Any]:
@@ -378,12 +377,12 @@ class Staging:
 
 
 def tidy(database: Database) -> None:
-    """Let the views read by their indexes alone again, after a pull has renewed every row.
+    """Vacuum the table, so that the views can use index-only scans again after a pull.
 
-    The server's autovacuum would do it too, minutes later; where it is at it, it is left to it.
+    The server's autovacuum would do it minutes later; if it is running, this does nothing.
     """
     with database.engine.connect() as connection:
-        # VACUUM runs in no transaction.
+        # VACUUM cannot run in a transaction.
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(_TIDY)
 
 
@@ -399,10 +398,10 @@ def _id(pull: Pull | None) -> int:
 def staging(
     database: Database, suppression_keys: SuppressionKeys | None = None
 ) -> Iterator[Staging]:
-    """Open a session with empty staging tables; they are gone with it.
+    """Open a session with empty staging tables, which end with it.
 
     Args:
-        database: with the schema `mm`.
+        database: With the schema `mm`.
         suppression_keys: ``MM_SUPPRESSION_KEY``; needed for Pages with erased people, whose tokens
             are excluded.
     """

@@ -42,7 +42,7 @@ def sandbox_url(receiver_port: int) -> Iterator[str]:
 def page(
     database: Database, storage: Storage, sandbox_url: str, receiver_port: int
 ) -> Iterator[Page]:
-    """A Page in a sandbox where nothing has happened, which tells a receiver what people do."""
+    """A Page in an empty sandbox that sends its webhooks to a receiver."""
     httpx.post(f"{sandbox_url}/_sandbox/reset").raise_for_status()
     settings = ReceiverSettings(app_secrets=(APP_SECRET,), verify_token="unused")
     with serving(receiver_server(settings, database, host="127.0.0.1", port=receiver_port)):

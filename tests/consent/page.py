@@ -45,9 +45,9 @@ class Page:
             retries=RetryPolicy(attempts=3, first_wait=0.01, throttle_wait_limit=0),
         )
 
-    def sandbox(self, lever: str, /, **body: Any) -> Any:
-        """Move a lever of `/_sandbox`."""
-        answer = httpx.post(f"{self.url}/_sandbox/{lever}", json=body, timeout=60)
+    def sandbox(self, path: str, /, **body: Any) -> Any:
+        """Call a control path of the sandbox."""
+        answer = httpx.post(f"{self.url}/_sandbox/{path}", json=body, timeout=60)
         return answer.raise_for_status().json()
 
     def calls(self, path: str) -> int:

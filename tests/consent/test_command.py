@@ -20,8 +20,8 @@ def installation(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MM_DATABASE_URL", page.database.url)
 
 
-def mm(*arguments: str, said: str = "") -> Result:
-    return CliRunner().invoke(app, ["unsubscribe", *arguments], input=said)
+def mm(*arguments: str, typed: str = "") -> Result:
+    return CliRunner().invoke(app, ["unsubscribe", *arguments], input=typed)
 
 
 def test_a_request_is_recorded_and_carried_out_like_any_other(page: Page) -> None:
@@ -31,9 +31,9 @@ def test_a_request_is_recorded_and_carried_out_like_any_other(page: Page) -> Non
 
 
 def test_an_address_may_be_said_on_standard_input(page: Page) -> None:
-    assert mm("--page", "acme", "--email", "-", said="mary@example.com\n").exit_code == 0
+    assert mm("--page", "acme", "--email", "-", typed="mary@example.com\n").exit_code == 0
     assert page.rows("select email from mm.unsubscribe_request") == [("mary@example.com",)]
-    assert "name the person" in mm("--page", "acme", "--email", "-", said="").stderr
+    assert "name the person" in mm("--page", "acme", "--email", "-", typed="").stderr
 
 
 def test_a_request_without_identifier_or_with_an_unknown_page_is_refused(page: Page) -> None:

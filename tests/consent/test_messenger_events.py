@@ -21,7 +21,7 @@ Event = tuple[str | None, str | None, int]
 _numbers = itertools.count(1)
 
 # What a person with two tokens says, through which of them (or none), and in which minute.
-said = st.lists(
+EVENTS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from([GRANT, STOP, RESUME]), st.sampled_from("AB"), st.integers(0, 6)),
         st.tuples(st.just(STOP), st.none(), st.integers(0, 6)),
@@ -32,7 +32,7 @@ said = st.lists(
 
 
 class Person:
-    """Somebody new, whose events arrive one at a time."""
+    """A new person, whose events arrive one at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -75,7 +75,7 @@ def person(database: Database) -> Person:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(events=said, data=st.data())
+@given(events=EVENTS, data=st.data())
 def test_any_order_of_a_persons_events_ends_in_the_state_that_their_times_say(
     database: Database, events: list[Event], data: st.DataObject
 ) -> None:

@@ -27,7 +27,7 @@ QUESTION = OptInPrompt(
 
 
 def writes(page: Page) -> str:
-    """Somebody new writes to the Page, and we know."""
+    """A new person writes to the Page, and the message is stored."""
     psid = str(page.act("message")["psid"])
     page.apply_webhooks()
     return psid
@@ -41,7 +41,7 @@ def ask(page: Page, prompt: OptInPrompt = QUESTION) -> OptInSummary:
 
 
 def wrote(page: Page, psid: str, ago: timedelta) -> None:
-    """A person whom the sandbox does not know."""
+    """A person that the sandbox does not know."""
     message = Message(PAGE_ID, psid, datetime.now(UTC) - ago, None)
     with page.database.transaction() as connection:
         conversations.record(connection, [message])

@@ -34,7 +34,7 @@ def hashed(value: str) -> str:
 
 @dataclass
 class Trial:
-    """A Page with customers and people in Messenger, some of whom opt out every day."""
+    """A Page with customers and people in Messenger; some opt out every day."""
 
     page: Page
     folder: Path

@@ -75,7 +75,7 @@ class Flow:
     def redeliver(self) -> None:
         """Let Meta deliver some acknowledged webhooks once more."""
         wanted = {"last": self._chance.randint(1, 10), "reverse": self._chance.random() < 0.5}
-        self.move("webhooks/redeliver", wanted)
+        self.control("webhooks/redeliver", wanted)
 
     def kill(self, victim: str) -> None:
         """Kill a part at a random instant; start the stack again if that was its end."""
@@ -116,9 +116,9 @@ class Flow:
             time.sleep(1)
         ledger.close()
 
-    def move(self, lever: str, value: object) -> None:
-        """Move a lever of the sandbox."""
-        url = f"http://127.0.0.1:{self.stack.ports['--sandbox-port']}/_sandbox/{lever}"
+    def control(self, path: str, value: object) -> None:
+        """Call a control path of the sandbox."""
+        url = f"http://127.0.0.1:{self.stack.ports['--sandbox-port']}/_sandbox/{path}"
         httpx.post(url, json=value).raise_for_status()
 
     def ledger(self) -> Ledger:

@@ -18,8 +18,8 @@ class Writers(threading.Thread):
     """Delivers a message of another person every few seconds, each twice, until the block ends.
 
     Attributes:
-        written: how many messages were acknowledged.
-        unanswered: how many attempts met no receiver, or one without its database.
+        written: How many messages were acknowledged.
+        unanswered: How many attempts met no receiver, or one without its database.
     """
 
     def __init__(self, receiver_port: str, app_secret: str) -> None:

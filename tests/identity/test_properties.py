@@ -13,11 +13,12 @@ from mm_pipelines.identity.email import email
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 PADDING = st.sampled_from(["", " ", "\t", "\xa0", "\ufeff", "\u200b", " \u3000"])
-#: Letters whose case can be changed there and back; ß, İ or a final ς cannot in any program.
 CASED = st.text(
     st.sampled_from("abcxyzABCXYZéÉñÑüÜøØçÇжЖłŁőŐ") | st.sampled_from(" '-.09@_정李"),
     max_size=12,
 )
+"""Letters whose case can be changed there and back; ß, İ or a final ς cannot in any program."""
+
 CELL = st.text(max_size=20) | CASED | st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
 VALUES = st.lists(CELL, min_size=1, max_size=12)
 

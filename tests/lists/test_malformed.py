@@ -280,7 +280,7 @@ def test_a_row_is_read_whole_or_named(
     before: int,
     after: int,
 ) -> None:
-    """Columns nobody asks for count too: a row too long and one too short are two faults."""
+    """Columns that belong to no key count too: a row too long and one too short are two faults."""
     header = ["email", "phone", "fn", "nothing"]
     whole = [(["e", "p", "f", "n"], "\n")]
     written = io.StringIO(newline="")

@@ -283,7 +283,7 @@ class TestPostgreSQL:
         with pytest.raises(ListError, match="the connection was lost while the rows were read"):
             list(chunks)
 
-    def test_a_query_that_takes_too_long_is_cancelled(self, write: Write) -> None:
+    def test_a_query_that_takes_too_long_is_canceled(self, write: Write) -> None:
         said = fault("select 'a@b.co' as email, pg_sleep(5)::text as note", timeout_minutes=0.002)
         assert said == "the query took longer than 0.002 minutes (timeout_minutes)"
 

@@ -176,7 +176,7 @@ def test_a_report_counts_without_values(tmp_path: Path) -> None:
     assert (report.format, report.encoding, report.delimiter) == ("csv", "ascii", ",")
 
 
-def test_a_header_without_rows_is_a_list_of_nobody(tmp_path: Path) -> None:
+def test_a_header_without_rows_is_an_empty_list(tmp_path: Path) -> None:
     report = inspect_list(FileSource(write(tmp_path, "list.csv", b"email,phone\n")))
     assert (report.rows, report.rows_with_identifier, report.share("EMAIL")) == (0, 0, 0.0)
 
@@ -190,7 +190,7 @@ def test_a_path_is_made_from_audience_and_day(tmp_path: Path) -> None:
     assert url == "s3://lists/a-d.csv"
 
 
-def test_a_stat_tells_a_changed_list_without_reading_it(tmp_path: Path) -> None:
+def test_a_changed_list_is_recognized_without_reading_it(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     assert stat_list(str(path)) is None
     path.write_bytes(b"email\n")

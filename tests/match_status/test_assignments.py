@@ -123,7 +123,7 @@ def test_the_same_report_through_the_other_object_counts_once(ledger: Ledger) ->
     assert (assignment.assigned, assignment.repeated, assignment.left_over) == (1, 1, 0)
 
 
-def test_a_batch_that_was_polled_waits_behind_those_nobody_heard_of(ledger: Ledger) -> None:
+def test_a_report_goes_to_a_polled_batch_only_after_unreported_ones(ledger: Ledger) -> None:
     polled = ledger.delivers(1000, MONDAY, hours_ago=30)
     ledger.polls(polled, lower=100, upper=200)
     ledger.delivers(1000, TUESDAY, hours_ago=1)

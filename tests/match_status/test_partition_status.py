@@ -1,4 +1,4 @@
-"""What a person is told of a day's batches."""
+"""The status of a day's batches."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -101,7 +101,7 @@ def test_a_batch_without_report_is_overdue_after_the_deadline(ledger: Ledger) ->
     assert row.deadline_at < datetime.now(UTC)
 
 
-def test_a_poll_stands_in_for_webhooks_that_stay_away(ledger: Ledger) -> None:
+def test_a_poll_replaces_webhooks_that_do_not_arrive(ledger: Ledger) -> None:
     first, second = ledger.delivers(1000, hours_ago=25), ledger.delivers(1000, hours_ago=25)
     ledger.polls(first, lower=300, upper=400)
     assert (ledger.status().status, ledger.status().source) == ("overdue", "poll")
@@ -177,7 +177,7 @@ def test_people_who_were_removed_are_not_divided_by(ledger: Ledger) -> None:
     assert ledger.status().match_rate_lower == 0.5
 
 
-def test_of_reports_out_of_order_the_latest_in_metas_time_tells_the_bounds(ledger: Ledger) -> None:
+def test_of_reports_out_of_order_the_latest_in_metas_time_has_the_bounds(ledger: Ledger) -> None:
     for _ in range(2):
         ledger.delivers(1000)
     ledger.hears(1000, lower=800, upper=900, timestamp=1763000060)

@@ -70,7 +70,7 @@ def test_a_payload_has_a_row_per_person_in_the_lists_order(tmp_path: Path) -> No
     assert_no_row_is_lost(built)
 
 
-def test_a_row_of_nobody_is_rejected_with_its_reasons(tmp_path: Path) -> None:
+def test_a_row_without_an_identifier_is_rejected_with_its_reasons(tmp_path: Path) -> None:
     built = build(
         tmp_path,
         "email,phone,country\n"
@@ -175,7 +175,7 @@ def test_a_list_with_a_fault_publishes_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "storage").rglob("*.parquet"))
 
 
-def test_a_list_of_nobody_is_an_empty_payload(tmp_path: Path) -> None:
+def test_a_list_without_people_is_an_empty_payload(tmp_path: Path) -> None:
     for content in ("email,phone\n", "email,phone\n,\n,\n"):
         built = build(tmp_path, content)
         assert built.accepted == 0
@@ -279,7 +279,7 @@ def test_a_country_that_is_not_understood_gives_no_region(tmp_path: Path) -> Non
     assert built.unknown_countries == 2
 
 
-def test_another_key_suppresses_nobody_and_shows_no_secret(tmp_path: Path) -> None:
+def test_another_key_suppresses_no_one_and_shows_no_secret(tmp_path: Path) -> None:
     suppression = suppressing([suppression_digest(sha("a@b.co"), KEY)], b"other")
     assert build(tmp_path, "email\na@b.co\n", suppression=suppression).suppressed == 0
     assert "other" not in repr(suppression)
@@ -297,7 +297,7 @@ NAMES = st.sampled_from(["", "Ann", "ann", "Zoë", "!"])
     country=st.sampled_from([None, "US", "DE"]),
     suppressed=st.booleans(),
 )
-def test_no_row_is_lost_and_nobody_is_there_twice(
+def test_no_row_is_lost_and_no_person_is_there_twice(
     rows: list[tuple[str, ...]], country: str | None, suppressed: bool, tmp_path: Path
 ) -> None:
     content = "email,phone,fn,ln\n" + "".join(",".join(row) + "\n" for row in rows)

@@ -26,7 +26,7 @@ def kept(database: Database, stage: str) -> dict[int, list[str]]:
         return {row.row_number: row.reasons for row in found}
 
 
-def test_replacing_writes_every_frame_and_leaves_the_other_stage_alone(database: Database) -> None:
+def test_replacing_writes_every_frame_and_keeps_the_other_stage(database: Database) -> None:
     with database.transaction() as connection:
         quarantine.add(connection, "acme", DAY, "audience_upload", [4], "invalid_at_meta")
     frames = [
@@ -63,7 +63,7 @@ def test_a_source_that_fails_halfway_changes_nothing(database: Database) -> None
     assert kept(database, "hashed_payload") == {1: ["no_identifier"]}
 
 
-def test_a_reason_added_twice_stands_once(database: Database) -> None:
+def test_a_reason_added_twice_is_stored_once(database: Database) -> None:
     with database.transaction() as connection:
         for _ in range(2):
             quarantine.add(connection, "acme", DAY, "audience_upload", [9, 3, 9], "invalid_at_meta")

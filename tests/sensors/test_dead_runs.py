@@ -68,7 +68,7 @@ def ticks(database: Database) -> Iterator[Ticks]:
         yield Ticks(instance, database)
 
 
-def test_runs_of_another_teams_job_are_left_alone(ticks: Ticks) -> None:
+def test_runs_of_another_teams_job_are_not_touched(ticks: Ticks) -> None:
     theirs = create_run_for_test(
         ticks.instance,
         job_name="their_report",

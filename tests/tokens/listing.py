@@ -37,11 +37,11 @@ class TokenListing:
     """What Meta lists, changed by a test as Meta's changes.
 
     Attributes:
-        tokens: the whole listing.
-        by_audience: the answer to `custom_audience_ids`, by id.
-        by_source: the answer to `opt_in_source`; None where the filter is ignored.
-        dead_cursors: how many cursors are still to be refused.
-        calls: the parameters of every call.
+        tokens: The whole listing.
+        by_audience: The answer to `custom_audience_ids`, by id.
+        by_source: The answer to `opt_in_source`; None where the filter is ignored.
+        dead_cursors: How many cursors are still to be refused.
+        calls: The parameters of every call.
     """
 
     tokens: list[dict[str, Any]] = field(default_factory=list)

@@ -45,7 +45,7 @@ class Known(Listed):
 
 @dataclass(frozen=True)
 class Filtered:
-    """What a filter's answer told of a token."""
+    """The answer to a filter, for one token."""
 
     token: str
     custom_audience_id: str | None = None

@@ -1,4 +1,4 @@
-"""The assets about tokens, materialised against the sandbox."""
+"""The assets about tokens, materialized against the sandbox."""
 
 import json
 from collections.abc import Mapping
@@ -143,7 +143,7 @@ def test_details_are_asked_of_tokens_near_expiry_and_only_once_a_day(
         connection.execute(renewed)
     asked = metadata(materialize([token_details], resources), "token_details")
     assert asked["dagster/row_count"] == before + 1
-    # At Meta that token never expires, which the answer tells.
+    # At Meta that token never expires, as the answer shows.
     assert asked["changed"] == 1
     again = metadata(materialize([token_details], resources), "token_details")
     assert again["dagster/row_count"] == 0

@@ -47,14 +47,14 @@ def test_pulling_again_changes_nothing_but_when_tokens_were_last_seen(
         assert {**old, "last_seen_at": None} == {**new, "last_seen_at": None}
 
 
-def test_metas_filters_tell_how_people_came(client: GraphApiClient, database: Database) -> None:
+def test_metas_filters_give_the_source(client: GraphApiClient, database: Database) -> None:
     report = pull_tokens(client, database, PAGE_ID, removal_share=0.3)
     with database.transaction() as connection:
         counts = token_counts(connection, PAGE_ID)
     # The sandbox's people come by four ways in turn, one of which is no filter's.
     came = counts.by_source
-    assert came["click_to_messenger"] + came["automation"] == report.sources_told
-    assert 0 < came["opt_in"] == counts.live - report.sources_told
+    assert came["click_to_messenger"] + came["automation"] == report.sources_known
+    assert 0 < came["opt_in"] == counts.live - report.sources_known
     assert came["automation"] > came["click_to_messenger"] > 0
 
 
@@ -95,7 +95,7 @@ def test_a_listing_that_never_holds_still_changes_nothing(database: Database) ->
     assert live_tokens(database) == set()
 
 
-def test_a_pull_that_breaks_off_marks_nobody_as_gone(database: Database) -> None:
+def test_a_pull_that_breaks_off_marks_no_token_as_gone(database: Database) -> None:
     listing = TokenListing([audience_made(n, "1") for n in range(2_500)])
     pull(listing, database)
     listing.tokens = listing.tokens[:1_500]
@@ -205,7 +205,7 @@ def test_an_audience_that_the_listing_does_not_name_is_asked_for(database: Datab
     assert [tuple(row) for row in matched] == [("a1", ["1"]), ("a2", ["2"]), ("o3", ["2"])]
 
 
-def test_an_audience_whose_filter_answers_nothing_loses_nobody(database: Database) -> None:
+def test_an_audience_whose_filter_answers_nothing_loses_no_one(database: Database) -> None:
     known_audience(database, "2")
     listing = TokenListing([audience_made(n) for n in range(150)])
     listing.by_audience = {"2": listing.tokens}
@@ -216,9 +216,9 @@ def test_an_audience_whose_filter_answers_nothing_loses_nobody(database: Databas
     assert len(live_tokens(database)) == 150
 
 
-def test_a_filter_that_meta_ignores_tells_nothing(database: Database) -> None:
+def test_a_filter_that_meta_ignores_has_no_effect(database: Database) -> None:
     listing = TokenListing([opted_in(n, n) for n in range(2_500)], by_source=None)
-    assert pull(listing, database).sources_told == 0
+    assert pull(listing, database).sources_known == 0
     # One page of each source is enough to see it.
     assert len(listing.asked("opt_in_source")) == 3
     with database.transaction() as connection:
@@ -228,7 +228,7 @@ def test_a_filter_that_meta_ignores_tells_nothing(database: Database) -> None:
 def test_how_people_came_is_asked_only_when_someone_new_came(database: Database) -> None:
     listing = TokenListing([opted_in(n, n) for n in range(5)])
     listing.by_source = {"CTM": [opted_in(1, 1)]}
-    assert pull(listing, database).sources_told == 1
+    assert pull(listing, database).sources_known == 1
     listing.calls.clear()
     pull(listing, database)
     assert listing.asked("opt_in_source") == []
@@ -236,7 +236,7 @@ def test_how_people_came_is_asked_only_when_someone_new_came(database: Database)
         assert token_counts(connection, PAGE_ID).by_source["click_to_messenger"] == 1
 
 
-def test_a_listing_deduplicated_at_meta_marks_nobody_as_gone(database: Database) -> None:
+def test_a_listing_deduplicated_at_meta_marks_no_token_as_gone(database: Database) -> None:
     listing = TokenListing([opted_in(n, n // 2) for n in range(200)])
     pull(listing, database)
     report = pull(listing, database, at_meta=True)

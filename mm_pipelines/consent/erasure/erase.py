@@ -196,7 +196,7 @@ def _erase(
 def _read(
     batch: Sequence[ErasureRequest], default_countries: Sequence[str | None]
 ) -> tuple[list[_Person], dict[str, list[int]]]:
-    """The people whom requests name, and the ids of unusable requests by the reason."""
+    """The people that the requests name, and the ids of unusable requests by reason."""
     named = [OpenRequest(each.id, each.phone, each.email, each.psid, each.token) for each in batch]
     readings: dict[int, list[OptOut]] = {}
     reasons: dict[int, str] = {}
