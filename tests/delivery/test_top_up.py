@@ -1,5 +1,6 @@
 """Small uploads are filled up with members, so that small days still earn tokens."""
 
+import random
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -196,6 +197,38 @@ def test_a_preview_counts_the_members_to_send_again(delivery: SandboxDelivery) -
         delivery.database, delivery.storage, UploadPlan(SPEC, TOMORROW), minimum_upload=1000
     )
     assert (planned.new_people, planned.members_sent_again) == (1, 300)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_after_any_days_our_record_is_what_meta_has(delivery: SandboxDelivery, seed: int) -> None:
+    chance = random.Random(seed)
+    mode = chance.choice(["append", "mirror"])
+    expected: set[str] = set()
+    refused: set[str] = set()
+    for number in range(6):
+        day = DAY + timedelta(days=number)
+        listed = people(chance.randrange(1, 400), start=chance.randrange(200))
+        delivery.publish(listed, day=day)
+        strangers = [person for person in listed if not keys([person]) <= expected]
+        if chance.random() < 0.5 and strangers:
+            unlucky = chance.choice(strangers)
+            refuse(delivery, unlucky[0])
+            refused |= keys([unlucky])
+
+        summary = upload(
+            delivery, minimum=300, day=day, mode=mode, accept_removals=True, batch_size=100
+        )
+
+        # Later lists have the refused rows unchanged, so they are not sent again.
+        accepted = keys(listed) - refused
+        expected = accepted if mode == "mirror" else expected | accepted
+        refuse(delivery)
+        assert delivery.sandbox.members() == standing(delivery) == expected
+        assert summary.people_in_audience == len(expected)
+        gone = chance.sample(listed, 1)
+        remove(delivery, leaving(emails=[gone[0][0]]))
+        expected -= keys(gone)
+        assert delivery.sandbox.members() == standing(delivery) == expected
 
 
 @pytest.fixture(scope="module")
