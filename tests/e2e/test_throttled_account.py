@@ -96,10 +96,9 @@ def test_a_stop_is_carried_out_in_30_seconds_while_an_account_waits_an_hour(
     httpx.post(receiver, headers=signed(content, secret), content=content).raise_for_status()
     assert count("select count(*) from mm.messenger_consent where stopped") == 1
     carried_out = "select count(*) from mm.unsubscribe_request where state = 'confirmed'"
-    wait_until(lambda: count(carried_out) == 1, 60, "the person is unsubscribed at Meta")
+    wait_until(lambda: count(carried_out) == 1, 240, "the person is unsubscribed at Meta")
     seconds = time.monotonic() - stopped_at
     print(f"STOP carried out after {seconds:.1f} s")
-    assert seconds < 30
 
     # Every upload ends with a deferral; no run holds a slot.
     wait_until(
@@ -122,3 +121,4 @@ def test_a_stop_is_carried_out_in_30_seconds_while_an_account_waits_an_hour(
     wait_until(lambda: count(delivered) == len(AUDIENCES), 240, "every upload is delivered")
     database.dispose()
     assert up.stop() == 0
+    assert seconds < 30
