@@ -101,7 +101,8 @@ def _postgresql(url: URL) -> dict[str, Any]:
 def _duckdb(url: URL) -> dict[str, Any]:
     from adbc_driver_duckdb import driver_path
 
-    options = {"path": url.database or ":memory:"}
+    # Without a folder for it, DuckDB does not spill values to disk.
+    options = {"path": url.database or ":memory:", "temp_directory": ""}
     if url.database:
         options["access_mode"] = "READ_ONLY"
     return {"driver": driver_path(), "entrypoint": "duckdb_adbc_init", "db_kwargs": options}
@@ -139,6 +140,8 @@ _ADBC_DRIVERS = {
     "sqlite": _AdbcDriver(
         "adbc_driver_sqlite.dbapi",
         _sqlite,
+        # SQLite sorts in a temporary file otherwise.
+        before=lambda _milliseconds: ("pragma temp_store = memory",),
         options={"adbc.sqlite.query.batch_rows": "65536"},
         has_dates=False,
     ),
@@ -271,6 +274,7 @@ def _before(dialect: str, milliseconds: int) -> tuple[str, ...]:
             "set transaction read only",
             f"set local statement_timeout = {milliseconds}",
         ),
+        "sqlite": ("pragma temp_store = memory",),
         "mysql": (
             f"set session max_execution_time = {milliseconds}",
             "start transaction read only",

@@ -15,7 +15,7 @@ from mm_pipelines.lists.databases import Parameters, QueryResult, execute
 from mm_pipelines.lists.errors import ListError, ListMissingError, ListUnreadableError
 from mm_pipelines.lists.headers import Columns, match_columns
 from mm_pipelines.lists.list_file import ListFormat
-from mm_pipelines.lists.query_faults import sentence
+from mm_pipelines.lists.query_faults import QueryFault, explain
 from mm_pipelines.lists.reading import FileRead
 from mm_pipelines.lists.rows import places_read, to_rows
 from mm_pipelines.lists.statement import Statement, parse_statement
@@ -73,12 +73,11 @@ class QuerySource:
             raise ListUnreadableError(self.name, "", fault)
         return QueryRows(self, statement, self._execute(url, statement))
 
-    def fault(self, error: Exception) -> ListUnreadableError:
-        """The error of a failed query, without the driver's own text."""
-        said = sentence(
+    def explain(self, error: Exception) -> QueryFault:
+        """Explain the error of a driver."""
+        return explain(
             error, connection_env=self.connection_env, timeout_minutes=self.timeout_minutes
         )
-        return ListUnreadableError(self.name, "", said)
 
     def _sql(self) -> str:
         if isinstance(self.query, str):
@@ -101,7 +100,11 @@ class QuerySource:
         except ListError:
             raise
         except Exception as error:  # noqa: BLE001 - every driver has errors of its own
-            raise self.fault(error) from None
+            fault = self.explain(error)
+            if fault.passes:
+                raise ListUnreadableError(self.name, "", fault.sentence) from None
+        # Outside the block above, because a fault of the driver behind it would be tried again.
+        raise ListUnreadableError(self.name, "", fault.sentence)
 
 
 class QueryRows:
@@ -150,12 +153,17 @@ class QueryRows:
                     self._fingerprint.add(cells)
                     yield to_rows(cells, self.columns, self.consent, done)
                     done += cells.height
-        except (ListError, GeneratorExit):
+        except ListError:
             raise
         except Exception as error:  # noqa: BLE001 - every driver has errors of its own
-            raise self._source.fault(error) from None
+            fault = self._source.explain(error)
+            if fault.passes:
+                raise ListUnreadableError(self._source.name, "", fault.sentence) from None
+        else:
+            return
         finally:
             self._result.close()
+        raise ListUnreadableError(self._source.name, "", fault.sentence)
 
 
 class _Fingerprint:

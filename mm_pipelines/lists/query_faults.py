@@ -1,6 +1,7 @@
 """Sentences about failed queries, made from the driver's message without the values in it."""
 
 import re
+from dataclasses import dataclass
 
 _NAME = r"[\"'`]?([\w.]+)[\"'`]?"
 # The first pattern that matches decides. Only names of columns and tables are repeated.
@@ -70,11 +71,25 @@ _SENTENCES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
 )
+_PASSING = re.compile("cannot be reached|connection was lost")
 _COMPILED = [(text, re.compile("|".join(patterns), re.IGNORECASE)) for text, patterns in _SENTENCES]
 
 
-def sentence(error: Exception, *, connection_env: str, timeout_minutes: float) -> str:
-    """What went wrong, without the driver's own text.
+@dataclass(frozen=True)
+class QueryFault:
+    """What went wrong with a query.
+
+    Attributes:
+        sentence: Without the driver's own text.
+        passes: Whether another attempt may succeed although nothing is changed.
+    """
+
+    sentence: str
+    passes: bool
+
+
+def explain(error: Exception, *, connection_env: str, timeout_minutes: float) -> QueryFault:
+    """Explain the error of a query.
 
     Args:
         error: Of a database driver, SQLAlchemy or Polars.
@@ -86,7 +101,9 @@ def sentence(error: Exception, *, connection_env: str, timeout_minutes: float) -
         found = pattern.search(message)
         if found:
             name = next((group for group in found.groups() if group), "")
-            return text.format(name=name, env=connection_env, minutes=timeout_minutes)
+            said = text.format(name=name, env=connection_env, minutes=timeout_minutes)
+            return QueryFault(said, passes=_PASSING.search(text) is not None)
     state = getattr(error, "sqlstate", None)
     kind = f"SQLSTATE {state}" if state else type(error).__name__
-    return f"the query failed ({kind}); run it in the database's own client"
+    said = f"the query failed ({kind}); run it in the database's own client"
+    return QueryFault(said, passes=False)

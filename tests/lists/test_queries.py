@@ -21,6 +21,7 @@ from mm_pipelines.lists import (
     QuerySource,
     inspect_list,
 )
+from mm_pipelines.orchestration.passing_faults import is_passing_fault
 from mm_pipelines.payload import build_hashed_payload
 from mm_pipelines.storage import Storage
 
@@ -136,6 +137,8 @@ def source(query: str | Path = QUERY, **options: object) -> QuerySource:
 def fault(query: str | Path, **options: object) -> str:
     with pytest.raises(ListError) as caught:
         inspect_list(source(query, **options))
+    # Otherwise the run would try again what no attempt can change.
+    assert is_passing_fault(caught.value) == ("cannot be reached" in caught.value.fault)
     assert str(caught.value).startswith("the query of acme: ")
     assert "example.com" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -186,6 +189,29 @@ def test_a_row_changed_after_the_validation_is_noticed(write: Write, tmp_path: P
             expected_fingerprint=report.fingerprint,
         )
     assert not list((tmp_path / "storage").rglob("*.parquet"))
+
+
+def test_no_value_reaches_the_disk_of_the_run(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("update customers set email = 'canary.findme@example.com' where id < 200")
+    area = tmp_path / "run"
+    area.mkdir()
+    monkeypatch.setenv("MM_HOME", str(area / "home"))
+    monkeypatch.setattr("tempfile.tempdir", str(area))
+    found: list[Path] = []
+
+    class Watching(Storage):
+        def publish(self, folder, suffix, write):  # type: ignore[no-untyped-def]
+            published = super().publish(folder, suffix, write)
+            files = [path for path in area.rglob("*") if path.is_file()]
+            found.extend(path for path in files if b"findme" in path.read_bytes())
+            assert files
+            return published
+
+    built = build_hashed_payload(source(), Watching(str(area / "storage")), folder="hashed")
+    assert built.accepted > 1
+    assert found == []
 
 
 def test_parameters_are_bound_and_never_spliced(write: Write) -> None:
@@ -280,8 +306,10 @@ class TestPostgreSQL:
             "select pg_terminate_backend(pid) from pg_stat_activity "
             "where datname = 'crm' and pid <> pg_backend_pid()"
         )
-        with pytest.raises(ListError, match="the connection was lost while the rows were read"):
+        lost = "the connection was lost while the rows were read"
+        with pytest.raises(ListError, match=lost) as caught:
             list(chunks)
+        assert is_passing_fault(caught.value)
 
     def test_a_query_that_takes_too_long_is_canceled(self, write: Write) -> None:
         said = fault("select 'a@b.co' as email, pg_sleep(5)::text as note", timeout_minutes=0.002)
