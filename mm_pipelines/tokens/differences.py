@@ -1,24 +1,51 @@
-"""Compares a listing with the stored tokens of its Page: temporary tables and the rules.
+"""What a listing means for the known tokens of its Page: the staging tables and the comparison.
 
-The tables belong to one session and end with it. ``subscription_token`` fills and reads them.
+The tables belong to one session and end with it. `subscription_token` fills and reads them.
 """
 
-_LISTED = """
+from typing import Final
+
+_TYPES: Final = {
+    "recipient_id": 'text collate "C"',
+    "topic_title": "text",
+    "reoptin": "text",
+    "user_token_status": "text",
+    "timezone": "text",
+    "created_at": "timestamptz",
+    "expires_at": "timestamptz",
+    "next_eligible_at": "timestamptz",
+    "custom_audience_ids": "text[]",
+}
+
+VALUES: Final = (*_TYPES, "source")
+"""The columns of a token that a listing can change."""
+
+# A listing that does not contain these values does not erase them.
+_KEPT: Final = (
+    "recipient_id",
+    "topic_title",
+    "reoptin",
+    "user_token_status",
+    "timezone",
+    "created_at",
+)
+
+
+def columns(of: str = "", names: tuple[str, ...] = VALUES) -> str:
+    """Return the columns, each of the table ``of``, with commas between."""
+    return ", ".join(f"{of}.{name}" if of else name for name in names)
+
+
+_DEFINITIONS = ",\n    ".join(f"{name} {type_}" for name, type_ in _TYPES.items())
+
+_LISTED = f"""
 create temporary table listed_token (
-    token               text collate "C" not null,
-    recipient_id        text collate "C",
-    topic_title         text,
-    reoptin             text,
-    user_token_status   text,
-    timezone            text,
-    created_at          timestamptz,
-    expires_at          timestamptz,
-    next_eligible_at    timestamptz,
-    custom_audience_ids text[]
+    token text collate "C" not null,
+    {_DEFINITIONS}
 )
 """
 
-# What the listing's filters add to a token's fields.
+# What the listing's filters say about a token beyond its fields.
 _FILTERED = """
 create temporary table filtered_token (
     token              text collate "C" not null,
@@ -27,40 +54,37 @@ create temporary table filtered_token (
 )
 """
 
-_DIFFERENCE = """
-create temporary table token_difference (
-    token               text collate "C" not null,
-    fate                text not null,
-    recipient_id        text collate "C",
-    topic_title         text,
-    reoptin             text,
-    user_token_status   text,
-    timezone            text,
-    created_at          timestamptz,
-    expires_at          timestamptz,
-    next_eligible_at    timestamptz,
-    custom_audience_ids text[],
-    source              text,
-    old_status          text,
-    old_reoptin         text,
-    old_expires_at      timestamptz
-) on commit delete rows
-"""
-
-# The listed tokens of erased people.
+# Listed tokens of erased people, which are not merged.
 _EXCLUDED = """
 create temporary table excluded_token (token text collate "C" not null) on commit delete rows
 """
 
-TABLES = (_LISTED, _FILTERED, _DIFFERENCE, _EXCLUDED)
+_DIFFERENCE = f"""
+create temporary table token_difference (
+    token text collate "C" not null,
+    fate text not null,
+    {_DEFINITIONS},
+    source text,
+    old_status text,
+    old_reoptin text,
+    old_expires_at timestamptz
+) on commit delete rows
+"""
 
-# Selects what is to be written: $1 page_id, $2 pull_id, $3 whether the listing was whole.
+TABLES: Final = (_LISTED, _FILTERED, _EXCLUDED, _DIFFERENCE)
+
+_KEPT_VALUES = ",\n        ".join(
+    f"coalesce(listed.{name}, known.{name}) as {name}" for name in _KEPT
+)
+
+# Returns what is to be written: $1 page_id, $2 pull_id, $3 whether the listing was whole.
 #
 # A token listed twice counts once, by an order over all its values, so that the order of the pages
-# does not matter. A value missing from a listing never erases a known one, with one exception: a
-# listing with the recipient has every time, so a missing expiry means that the token does not
-# expire. The source comes from Meta's filters, else from the first listing that had the token.
-DIFFERENCES = """
+# does not matter. What a listing does not contain never erases what is known from elsewhere, with
+# one exception: if Meta gives the recipient, it gives every time that exists, so a missing expiry
+# means that the token does not expire. The source comes from Meta's filters, else from the first
+# listing that contained it.
+DIFFERENCES: Final = f"""
 with listed as (
     select distinct on (token) *
     from listed_token
@@ -79,9 +103,7 @@ filtered as (
     group by token
 )
 select
-    token, fate, merged.recipient_id, merged.topic_title, merged.reoptin,
-    merged.user_token_status, merged.timezone, merged.created_at, merged.expires_at,
-    merged.next_eligible_at, merged.custom_audience_ids, merged.source,
+    token, fate, {columns("merged")},
     known.user_token_status as old_status, known.reoptin as old_reoptin,
     known.expires_at as old_expires_at
 from listed
@@ -95,12 +117,7 @@ cross join lateral (
             when known.gone_at is not null then 'returned'
             else 'changed'
         end as fate,
-        coalesce(listed.recipient_id, known.recipient_id) as recipient_id,
-        coalesce(listed.topic_title, known.topic_title) as topic_title,
-        coalesce(listed.reoptin, known.reoptin) as reoptin,
-        coalesce(listed.user_token_status, known.user_token_status) as user_token_status,
-        coalesce(listed.timezone, known.timezone) as timezone,
-        coalesce(listed.created_at, known.created_at) as created_at,
+        {_KEPT_VALUES},
         case when listed.recipient_id is null
             then coalesce(listed.expires_at, known.expires_at)
             else listed.expires_at
@@ -110,11 +127,11 @@ cross join lateral (
             else listed.next_eligible_at
         end as next_eligible_at,
         case when filtered.custom_audience_ids is null
-            then coalesce(listed.custom_audience_ids, known.custom_audience_ids, '{}')
+            then coalesce(listed.custom_audience_ids, known.custom_audience_ids, '{{}}')
             else array(
                 select distinct id
                 from unnest(
-                    coalesce(listed.custom_audience_ids, known.custom_audience_ids, '{}')
+                    coalesce(listed.custom_audience_ids, known.custom_audience_ids, '{{}}')
                     || filtered.custom_audience_ids
                 ) as id
                 where id is not null
@@ -130,17 +147,11 @@ cross join lateral (
 ) as merged
 where case fate
     when 'vanished' then
-        -- A webhook may have stored it after its place in the listing was read.
+        -- A webhook may have added it after its place in the listing was read.
         known.gone_at is null
         and known.last_seen_at < (select started_at from mm.token_pull where pull_id = $2)
     when 'changed' then
-        (merged.recipient_id, merged.topic_title, merged.reoptin, merged.user_token_status,
-            merged.timezone, merged.created_at, merged.expires_at, merged.next_eligible_at,
-            merged.custom_audience_ids, merged.source)
-        is distinct from
-        (known.recipient_id, known.topic_title, known.reoptin, known.user_token_status,
-            known.timezone, known.created_at, known.expires_at, known.next_eligible_at,
-            known.custom_audience_ids, known.source)
+        ({columns("merged")}) is distinct from ({columns("known")})
     else true
 end
 """
