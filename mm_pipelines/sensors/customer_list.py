@@ -25,6 +25,8 @@ from mm_pipelines.warehouse.database import Database
 DAYS_WATCHED = 7
 """Days up to today whose lists are watched. Older lists are uploaded by a backfill."""
 
+_TICK_SECONDS = 20.0  # Dagster ends a tick after 60 s.
+
 
 class SeenList(BaseModel):
     """The state of one partition's lists.
@@ -120,7 +122,7 @@ def _evaluate(
     watched = {str(partition.key): partition for partition in _watched(datetime.now(CONFIG.zone))}
     lists = {key: entry for key, entry in seen.lists.items() if key in watched}
     now, last_examined = datetime.now(UTC), ""
-    for last_examined in in_turn(list(watched), seen.last_examined):
+    for last_examined in in_turn(list(watched), seen.last_examined, _TICK_SECONDS):
         mark = _mark(lists_of(watched[last_examined]), context.log)
         if mark and (last_examined not in lists or lists[last_examined].mark != mark):
             lists[last_examined] = SeenList(mark=mark, seen_at=now)

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-TICK_SECONDS: Final = 10.0
-"""How long a tick examines items. Dagster ends a tick after 60 s, and other sensors wait for it."""
+TICK_SECONDS: Final = 3.0
+"""How long a tick of a sensor that runs every 5 s examines items; other sensors wait for it."""
 
 
 def in_turn(

@@ -22,7 +22,7 @@ from mm_pipelines.partitions import CONFIG, FIRST_PAGE_DAY, PageDay
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.rotation import in_turn
 from mm_pipelines.sensors.run_records import last_materialized
-from mm_pipelines.sensors.run_requests import PendingWork, build_run_requests
+from mm_pipelines.sensors.run_requests import EVERY_LOOP_SECONDS, PendingWork, build_run_requests
 from mm_pipelines.storage import without_credentials
 
 DAYS_WATCHED = 7
@@ -34,7 +34,7 @@ _PAGE_KEYS = {page.page_id: key for key, page in CONFIG.pages.items()}
 @dg.sensor(
     name=prefixed("unsubscribe_sensor"),
     asset_selection=select("unsubscribes", "subscription_tokens"),
-    minimum_interval_seconds=10,
+    minimum_interval_seconds=EVERY_LOOP_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Requests unsubscribes for open opt-outs, new lists, and audiences that may contain "
