@@ -78,7 +78,27 @@ class Storage:
 
     def scan(self, path: str) -> pl.LazyFrame:
         """The rows of a published Parquet file."""
-        return pl.scan_parquet(self._local_path(path))
+        return pl.scan_parquet(self.local(path))
+
+    def local(self, path: str) -> Path:
+        """A published file on the local disk, in a folder of the same name: itself or its copy.
+
+        Raises:
+            FileNotFoundError: A storage elsewhere does not have it.
+        """
+        if self._is_local:
+            return Path(self._root, path)
+        with self._copying:
+            if self._copies is None:
+                self._copies = ScratchFolder()
+                weakref.finalize(self, self._copies.close)
+            copy = self._copies.path / path
+            if not copy.exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                part = copy.with_suffix(".part")
+                self._filesystem.get_file(f"{self._root}/{path}", str(part))
+                part.rename(copy)
+            return copy
 
     def read(self, path: str) -> bytes:
         """The content of a published file."""
@@ -121,20 +141,6 @@ class Storage:
     @property
     def _is_local(self) -> bool:
         return isinstance(self._filesystem, fsspec.get_filesystem_class("file"))
-
-    def _local_path(self, path: str) -> Path:
-        if self._is_local:
-            return Path(self._root, path)
-        with self._copying:
-            if self._copies is None:
-                self._copies = ScratchFolder()
-                weakref.finalize(self, self._copies.close)
-            copy = self._copies.path / path.replace("/", "-")
-            if not copy.exists():
-                part = copy.with_suffix(".part")
-                self._filesystem.get_file(f"{self._root}/{path}", str(part))
-                part.rename(copy)
-            return copy
 
     def _put(self, local: Path, path: str) -> None:
         target = f"{self._root}/{path}"

@@ -57,6 +57,7 @@ def test_a_file_is_written_and_read_in_the_same_storage(
     published = storage.publish("deltas/1", ".parquet", frame.write_parquet)
     assert storage.publish("deltas/1", ".parquet", frame.write_parquet) == published
     assert storage.scan(published.path).collect().equals(frame)
+    assert storage.local(published.path).parts[-2:] == ("1", Path(published.path).name)
     digest = hashlib.sha256(storage.read(published.path)).hexdigest()
     assert published.path == f"deltas/1/{digest}.parquet"
 

@@ -156,7 +156,7 @@ def matches(storage: Storage, of: Sequence[DigestFile], digests: Iterable[str]) 
     if not of or wanted.is_empty():
         schema = {"custom_audience_id": pl.String, "delta_id": pl.Int64, "hash": pl.String}
         return pl.DataFrame(schema=schema)
-    entries = pl.scan_parquet([storage.url(file.path) for file in of], include_file_paths="path")
+    entries = pl.scan_parquet([storage.local(file.path) for file in of], include_file_paths="path")
     found = entries.filter(pl.col("digest").is_in(wanted.implode())).collect(engine="streaming")
     return found.select(
         pl.col("path").str.split("/").list.get(-2).alias("custom_audience_id"),
@@ -194,7 +194,7 @@ def _write(
     fingerprints = suppression_keys.fingerprints
     if file and _can_grow(file, storage, fingerprints, uploads, members.count):
         since = file.through_delta_id
-        kept = pl.scan_parquet(storage.url(file.path))
+        kept = storage.scan(file.path)
         if gone:
             kept = kept.filter(~_is_gone(gone.digests, gone.through_delta_id))
     else:
@@ -208,7 +208,7 @@ def _write(
             path, compression="uncompressed", row_group_size=_ROWS_PER_GROUP
         ),
     )
-    count = pl.scan_parquet(storage.url(published.path)).select(pl.len()).collect().item()
+    count = storage.scan(published.path).select(pl.len()).collect().item()
     written = DigestFile(custom_audience_id, published.path, count, uploads[-1].id, fingerprints)
     with database.transaction() as connection:
         connection.execute(_RECORD, vars(written))
@@ -254,7 +254,7 @@ def _is_gone(digests: Sequence[str], through_delta_id: int) -> pl.Expr:
 def _entries(
     storage: Storage, path: str, delta_id: int, suppression_keys: SuppressionKeys
 ) -> pl.LazyFrame:
-    people = identities(pl.scan_parquet(storage.url(path)))
+    people = identities(storage.scan(path))
     return pl.concat(
         people.filter(pl.col(name) != "").select(
             digest=_bits(suppression_digests(pl.col(name), key)),

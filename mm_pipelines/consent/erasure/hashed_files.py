@@ -119,9 +119,9 @@ def _members(connection: Connection, custom_audience_id: str) -> Members:
 def _requests_in(storage: Storage, path: str, wanted: pl.DataFrame) -> Iterator[int]:
     try:
         if path.endswith(".parquet"):
-            yield from _matches(pl.scan_parquet(storage.url(path)), wanted)
+            yield from _matches(storage.scan(path), wanted)
         elif path.endswith(".csv"):
-            yield from _matches(pl.scan_csv(storage.url(path), infer_schema=False), wanted)
+            yield from _matches(pl.scan_csv(storage.local(path), infer_schema=False), wanted)
     except (OSError, pl.exceptions.PolarsError):
         if storage.exists(path):
             raise
