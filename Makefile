@@ -24,7 +24,7 @@ $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-
 touch $(VENV)/.installed
 endef
 
-.PHONY: help demo test test-phones test-slow test-browser simulate up bench docs lint types imports lock clean
+.PHONY: help demo test test-phones test-slow test-deploy image test-browser simulate up bench docs lint types imports lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -71,6 +71,18 @@ test-phones: $(VENV)/.installed ## phone numbers of every region, against libpho
 test-slow: $(VENV)/.installed ## crash, scale and soak trials
 	$(BIN)/pytest -m slow
 
+test-deploy: $(VENV)/.installed ## manifests, alert rules, grants; with MM_TEST_IMAGE=NAME also that image
+	$(BIN)/pytest -m "slow or not slow" tests/deploy
+
+ENGINE ?= $(shell command -v podman || command -v docker)
+IMAGE ?= mm_pipelines:latest
+BASE ?= docker.io/library/python:3.12-slim-bookworm
+
+image: $(VENV)/.installed ## the image for containers; BASE, IMAGE, ENGINE and BUILD_OPTIONS change how
+	@rm -rf dist
+	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --disable-pip-version-check --wheel-dir dist .
+	$(ENGINE) build $(BUILD_OPTIONS) --build-arg BASE=$(BASE) --file deploy/Containerfile --tag $(IMAGE) .
+
 test-browser: $(VENV)/.installed ## the Dagster UI in Chromium (needs Debian's chromium)
 	$(BIN)/pytest -m browser
 
@@ -87,9 +99,11 @@ docs: $(VENV)/.installed ## the documentation as a site in .site/
 
 lock: $(VENV)/.installed ## renew the pinned requirements of every supported Python
 	@for version in 3.11 3.12 3.13; do \
-		$(BIN)/uv pip compile pyproject.toml --group dev --extra s3 --python-version $$version --universal --no-strip-extras --no-header \
+		$(BIN)/uv pip compile pyproject.toml --group dev --extra local --extra sandbox --extra s3 --python-version $$version --universal --no-strip-extras --no-header \
 			--generate-hashes --upgrade --quiet --output-file requirements/py$${version/./}.txt || exit 1; \
 	done
+	@$(BIN)/uv pip compile pyproject.toml --extra s3 --extra gcs --extra azure --python-version 3.11 --universal --no-strip-extras \
+		--no-header --no-annotate --generate-hashes --upgrade --quiet --output-file requirements/image.txt
 
 clean: ## remove the environment and the local state
 	@if [ -x $(BIN)/mm ]; then $(BIN)/mm db remove --yes || true; fi

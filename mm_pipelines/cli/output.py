@@ -51,6 +51,11 @@ class Commands(TyperGroup):
         except OperationalError as error:
             # The driver's own sentence names host and user; SQLAlchemy's adds the statement.
             fail(f"the database does not answer: {str(error.orig).strip()}")
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get(error.name or "")
+            if extra is None:
+                raise
+            fail(f"this command needs the extra `{extra}`: pip install 'mm_pipelines[{extra}]'")
         except OSError as error:
             fail(_about_files(error))
 
@@ -60,6 +65,9 @@ def fail(message: str) -> NoReturn:
     typer.echo(f"mm: {message}", err=True)
     raise typer.Exit(1)
 
+
+# The extra that each optional library belongs to.
+_EXTRAS = {"psutil": "local", "dagster_webserver": "local", "httptools": "sandbox"}
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

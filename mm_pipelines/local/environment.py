@@ -10,16 +10,18 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import mm_pipelines
 from mm_pipelines.config import Config, load_config
 from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
 from mm_pipelines.local import secret_file
 from mm_pipelines.local.errors import LocalError
-from mm_pipelines.local.postgres import EmbeddedPostgres
 from mm_pipelines.suppression.keys import SuppressionKeys
 from mm_pipelines.warehouse.database import Database
+
+if TYPE_CHECKING:
+    from mm_pipelines.local.postgres import EmbeddedPostgres
 
 # The app of Meta's own example; the sandbox only compares it.
 _SANDBOX_APP_ID = "1231312312312301"
@@ -162,10 +164,12 @@ class Environment:
         """
         return load_config(self.config_path)
 
-    def postgres(self) -> EmbeddedPostgres | None:
+    def postgres(self) -> "EmbeddedPostgres | None":
         """The embedded server; None when MM_DATABASE_URL is set."""
         if self.external_database_url is not None:
             return None
+        from mm_pipelines.local.postgres import EmbeddedPostgres  # of the extra `local`
+
         return EmbeddedPostgres(self.home, binaries=self.postgres_binaries)
 
     def database_url(self) -> str:
@@ -176,6 +180,8 @@ class Environment:
         """
         if self.external_database_url is not None:
             return self.external_database_url
+        from mm_pipelines.local.postgres import EmbeddedPostgres
+
         return EmbeddedPostgres(self.home).url
 
     def suppression_key(self) -> str:

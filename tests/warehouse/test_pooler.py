@@ -1,7 +1,6 @@
 """A pooler that does not keep sessions is noticed before a lock is trusted."""
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from mm_pipelines.local.accounts import Account
 from mm_pipelines.warehouse.database import Database, LockTakenError
 from mm_pipelines.warehouse.migrate import upgrade
 from mm_pipelines.warehouse.pooler import PoolerError
-from tests.servers import free_port
+from tests.servers import free_port, wait_until_listening
 from tests.temporary_home import reachable_home
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
@@ -52,16 +51,6 @@ def pgbouncer(database: Database, mode: str, *, ignored: str = "options") -> Ite
         finally:
             pooler.terminate()
             pooler.wait(10)
-
-
-def wait_until_listening(port: int) -> None:
-    give_up = time.monotonic() + 20
-    while time.monotonic() < give_up:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("pgbouncer does not listen")
 
 
 def test_transaction_pooling_is_refused_before_a_lock_is_taken(database: Database) -> None:

@@ -7,18 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from mm_pipelines.local.accounts import Account
-from mm_pipelines.local.postgres.binaries import find_binaries
 from mm_pipelines.warehouse.database import Database, LockLostError, LockTakenError
-from tests.servers import free_port
 from tests.silent_proxy import SilentProxy
-from tests.temporary_home import reachable_home
+from tests.tcp_server import server_on_tcp
 
 # Returns the session's bounds as they were sent; on a Unix socket `show` says 0.
 _BOUNDS = text("""
@@ -170,30 +166,6 @@ def network_of_a_client() -> Iterator[None]:
         yield
     finally:
         _ip("netns", "del", _NAMESPACE)
-
-
-@contextmanager
-def server_on_tcp(address: str) -> Iterator[str]:
-    """A new PostgreSQL that listens on TCP; yields its URL."""
-    account = Account.for_server(None)
-    with reachable_home() as home:
-        account.make_private(home)
-        binaries = find_binaries(None, account, home)
-        assert binaries is not None
-        port = free_port()
-        initdb: list[str | Path] = [binaries / "initdb", "--pgdata=data", "--no-sync"]
-        initdb.append("--username=postgres")
-        assert account.run(initdb, home, 60).status == 0
-        with (home / "data" / "pg_hba.conf").open("a") as rules:
-            rules.write("host all all 10.213.87.0/30 trust\n")
-        options = f"--listen_addresses={address} --port={port} --unix_socket_directories="
-        control: list[str | Path] = [binaries / "pg_ctl", "--pgdata=data", "--wait"]
-        start = [*control, "--log=log", f"--options={options}", "start"]
-        assert account.run(start, home, 60).status == 0
-        try:
-            yield f"postgresql://postgres@{address}:{port}/postgres"
-        finally:
-            account.run([*control, "--mode=immediate", "stop"], home, 60)
 
 
 @pytest.mark.slow
