@@ -54,6 +54,7 @@ _SENTENCES: tuple[tuple[str, tuple[str, ...]], ...] = (
         "the user in {env} may not read {name}; grant SELECT and USAGE",
         (f"permission denied for (?:table|relation|view|schema) {_NAME}",),
     ),
+    ("the memory is not enough to run the query; try it without an order", ("out of memory",)),
     ("the query writes; it must be a SELECT", ("read-?only", "data-modifying")),
     ("the query has a syntax error", ("syntax error", "parser error")),
     (
