@@ -47,7 +47,7 @@ class Meta:
             seed=seed,
             match_rate=0.7,
             match_delay_seconds=120,
-            match_jitter_seconds=600,
+            match_jitter_seconds=20,
             audience_floor=0,
             optin_people_per_page=3,
             webhook_backoff_seconds=30,

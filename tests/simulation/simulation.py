@@ -40,6 +40,9 @@ from tests.simulation.story import (
 )
 
 MOST_RUNS_AT_ONCE = 3
+DAEMON_LOOP = 5.0
+"""Seconds between two evaluations of the sensors."""
+
 QUIET_WITHIN = 6 * DAY
 """After the last event, all work must be done within this time."""
 
@@ -146,7 +149,7 @@ class _Simulation:
         later = [at for at in times if at is not None and at > self._clock.now]
         if not later:
             return False
-        self._clock.advance(min(later) - self._clock.now + 0.001)
+        self._clock.advance(min(later) - self._clock.now + DAEMON_LOOP)
         return True
 
     def _start_runs(self) -> None:

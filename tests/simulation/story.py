@@ -181,7 +181,7 @@ def _fault(chance: random.Random, days: int) -> Event:
         edge = chance.choice(("/users", "/users", "/users", *_EDGES))
         return CallFails(at, edge, chance.choice(_CALL_FAULTS))
     if kind == 1:
-        return RunDies(at, chance.randint(1, 120), chance.random() < 0.5)
+        return RunDies(at, chance.randint(1, 60), chance.random() < 0.5)
     if kind == 2:
         quota = chance.choice(_QUOTAS)
         subject = chance.choice(_SUBJECTS[quota])
