@@ -6,6 +6,7 @@ violates it are then printed.
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -35,6 +36,8 @@ def main() -> int:
             [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
             {**os.environ, "PYTHONHASHSEED": "0", "POLARS_MAX_THREADS": "1"},
         )
+    # The server is removed however this process ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="mm-simulation-") as home:
         server = EmbeddedPostgres(Path(home) / "server", durable=False)
         database = clock.prepare(server.start())

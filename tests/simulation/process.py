@@ -188,6 +188,7 @@ def _run(
     connection: Connection, work: Callable[[Outside], Ended], now: float, death: Death | None
 ) -> None:
     """The forked process: it ends here, without the clean-up of the process it came from."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with time_machine.travel(datetime.fromtimestamp(now, UTC), tick=False) as traveller:
             outside = Outside(connection, traveller)
