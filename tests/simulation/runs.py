@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import text
 
 from mm_pipelines.consent import audience_cleanup, audience_search
-from mm_pipelines.consent.audience_cleanup import remove_opted_out_members
+from mm_pipelines.consent.audience_cleanup import OptOuts, remove_opted_out_members
 from mm_pipelines.consent.identifiers import OptOut
 from mm_pipelines.consent.messenger_events import apply_consent_events, apply_messages
 from mm_pipelines.consent.opt_outs import OptOutPlan, OptOutSummary, suppress, unsubscribe_at_meta
@@ -166,6 +166,7 @@ class _Run:
                     removal_share=1.0,
                 ),
                 partial(match_suppressed, self._database, SUPPRESSION_KEY),
+                [OptOuts(self._database, self._storage, SUPPRESSION_KEY, day)],
             )
         self.match_status(work)
 
