@@ -1,7 +1,8 @@
 """The order in which Dagster starts queued runs: `dagster/priority`, the highest first.
 
-Opt-outs come before everything else, then the files that senders read. Runs without the tag
-(backfills, and runs that a person launches) have priority 0 and start last.
+Opt-outs come before everything else, with the files for senders that lack one. Then come the other
+files. Runs without the tag (backfills, and runs that a person launches) have priority 0 and start
+last.
 """
 
 from typing import Final
@@ -41,8 +42,8 @@ def priority_of(asset: str) -> int:
     return _BY_ASSET[asset]
 
 
-def priority_tags(asset: str) -> dict[str, str]:
-    """The tags of a run that is requested for an asset."""
-    priority = priority_of(asset)
+def priority_tags(asset: str, priority: int | None = None) -> dict[str, str]:
+    """The tags of a run that is requested for an asset, by default with the asset's priority."""
+    priority = priority_of(asset) if priority is None else priority
     shared = SHARED_SLOT if priority < SENDER_FILES else {}
     return {PRIORITY_TAG: str(priority), **shared}

@@ -50,6 +50,7 @@ class PendingWork:
         urgent_since: When the newest part of the work arrived that need not wait for a deferral
             recorded before it.
         lock: The lock that only one run can hold: one piece of work is requested at a time.
+        priority: The run's priority, if it is not that of the asset's other runs.
     """
 
     asset: str
@@ -59,6 +60,7 @@ class PendingWork:
     job: str | None = None
     urgent_since: datetime | None = None
     lock: str | None = None
+    priority: int | None = None
 
     @property
     def work(self) -> Work:
@@ -167,7 +169,7 @@ def _request(work: PendingWork, attempt: int) -> dg.RunRequest:
         job_name=prefixed(work.job) if work.job else None,
         asset_selection=None if work.job else [asset_key(work.asset)],
         partition_key=work.partition_key or None,
-        tags={REQUESTED_FOR_TAG: work.asset, **priority_tags(work.asset)},
+        tags={REQUESTED_FOR_TAG: work.asset, **priority_tags(work.asset, work.priority)},
     )
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 from mm_pipelines.assets.sendable_tokens import opt_outs_are_published
 from mm_pipelines.naming import prefixed, select
 from mm_pipelines.orchestration.failures import skip_on_passing_fault
+from mm_pipelines.orchestration.priorities import OPT_OUTS
 from mm_pipelines.partitions import CONFIG
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors.run_requests import EVERY_LOOP_SECONDS, PendingWork, build_run_requests
@@ -38,6 +39,8 @@ def sender_file_sensor(
             _PAGE_KEYS[file.page_id],
             done_at=file.as_of,
             newest_at=file.newest_at,
+            # An opt-out is complete only when the sender has a file without the person.
+            priority=OPT_OUTS if file.lacks_consent else None,
         )
         for file in due
     ]

@@ -46,11 +46,13 @@ _PATHS_IN_USE = text("select path from mm.sender_file where valid_until >= :sinc
 # Returns the Pages whose file lacks changes or is half expired, the longest due first.
 _DUE = text("""
 select page_id, file.as_of, change.newest_at,
+       coalesce(change.lacks_consent, false) as lacks_consent,
        least(change.oldest_at, file.valid_until - cast(:renew_before as interval)) as due_at
 from unnest(cast(:page_ids as text[])) as page (page_id)
 left join mm.sender_file as file using (page_id)
 left join lateral (
-    select min(changed_at) as oldest_at, max(changed_at) as newest_at
+    select min(changed_at) as oldest_at, max(changed_at) as newest_at,
+           bool_or(reason = 'consent') as lacks_consent
     from mm.sendable_change where page_id = page.page_id
 ) as change on true
 where change.oldest_at is not null
@@ -93,11 +95,13 @@ class DueFile:
     Attributes:
         as_of: The time of the present file's state; None if there is no file.
         newest_at: When the newest change arrived; None if the file only expires.
+        lacks_consent: Whether the file lacks an opt-in or opt-out.
     """
 
     page_id: str
     as_of: datetime | None
     newest_at: datetime | None
+    lacks_consent: bool
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def record(connection: Connection, snapshot: Snapshot, *, path: str, rows: int) 
 def due(connection: Connection, page_ids: Sequence[str]) -> list[DueFile]:
     """The Pages whose file lacks changes or soon expires, the longest due first."""
     rows = connection.execute(_DUE, {"page_ids": list(page_ids), "renew_before": VALID_FOR / 2})
-    return [DueFile(row.page_id, row.as_of, row.newest_at) for row in rows]
+    return [DueFile(row.page_id, row.as_of, row.newest_at, row.lacks_consent) for row in rows]
 
 
 def behind(

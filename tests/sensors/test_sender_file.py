@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import text
 
+from mm_pipelines.orchestration.priorities import OPT_OUTS, PRIORITY_TAG, SENDER_FILES
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.sensors import sender_file_sensor
 from mm_pipelines.storage import Storage
@@ -58,6 +59,9 @@ class Surroundings:
     def requested(self) -> list[str | None]:
         return [request.partition_key for request in self.tick().run_requests or []]
 
+    def priorities(self) -> list[int]:
+        return [int(request.tags[PRIORITY_TAG]) for request in self.tick().run_requests or []]
+
 
 @pytest.fixture
 def surroundings(database: Database, tmp_path: Path) -> Iterator[Surroundings]:
@@ -86,6 +90,15 @@ def test_a_stop_requests_the_file_until_it_is_published(surroundings: Surroundin
     # The same person again: the row is updated.
     surroundings.stops("p1")
     assert surroundings.requested() == ["acme"]
+
+
+def test_a_file_that_lacks_an_opt_out_has_the_priority_of_opt_outs(
+    surroundings: Surroundings,
+) -> None:
+    surroundings.execute("update mm.sender_file set valid_until = now()")
+    assert surroundings.priorities() == [SENDER_FILES]
+    surroundings.stops("p1")
+    assert surroundings.priorities() == [OPT_OUTS]
 
 
 def test_an_unsubscribe_request_by_token_requests_the_file(surroundings: Surroundings) -> None:
