@@ -13,6 +13,7 @@ from mm_pipelines.assets.audiences_at_meta import audiences_at_meta
 from mm_pipelines.assets.subscription_tokens import subscription_tokens
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.sandbox.server import server
 from mm_pipelines.sandbox.settings import Settings
 from mm_pipelines.warehouse.database import Database
@@ -41,6 +42,7 @@ class Location:
         resources = {
             "mm_database": DatabaseResource(url=self.database.url),
             "mm_graph_api": GraphApiResource(base_url=url, version="v26.0"),
+            "mm_suppression": SuppressionResource(key="suppression key of the tests"),
         }
         runs = [
             dg.materialize(

@@ -18,7 +18,7 @@ from mm_pipelines.graph_api.client import DEFAULT_BASE_URL, DEFAULT_VERSION
 from mm_pipelines.local import secret_file
 from mm_pipelines.local.errors import LocalError
 from mm_pipelines.suppression.keys import SuppressionKeys
-from mm_pipelines.warehouse.database import Database
+from mm_pipelines.warehouse.database import Database, libpq_url
 
 if TYPE_CHECKING:
     from mm_pipelines.local.postgres import EmbeddedPostgres
@@ -235,7 +235,7 @@ def dagster_database_url(url: str) -> str:
     """
     bounded = Database(url).bounded_url
     options = f"{bounded.query['options']} -c search_path=dagster"
-    return bounded.update_query_dict({"options": options}).render_as_string(hide_password=False)
+    return libpq_url(bounded.update_query_dict({"options": options}))
 
 
 def checkout_file(name: str) -> Path:

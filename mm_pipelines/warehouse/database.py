@@ -173,7 +173,7 @@ class Database:
     @property
     def url(self) -> str:
         """The plain libpq URL with its password, for drivers only."""
-        return _for_libpq(self._url)
+        return libpq_url(self._url)
 
     @property
     def masked_url(self) -> str:
@@ -240,7 +240,7 @@ class Database:
         """
         from adbc_driver_postgresql import dbapi  # most runs never need this native library
 
-        url = _for_libpq(self.bounded_url.set(drivername="postgresql"))
+        url = libpq_url(self.bounded_url.set(drivername="postgresql"))
         with without_values(), dbapi.connect(url) as connection:
             yield connection
 
@@ -297,7 +297,8 @@ class Database:
             self.engine.dispose()
 
 
-def _for_libpq(url: URL) -> str:
+def libpq_url(url: URL) -> str:
+    """The URL with its password, readable by libpq as well as by SQLAlchemy."""
     # SQLAlchemy writes a space of an option as a plus sign, which libpq takes literally.
     address, mark, query = url.render_as_string(hide_password=False).partition("?")
     return f"{address}{mark}{query.replace('+', '%20')}"

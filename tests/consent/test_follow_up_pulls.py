@@ -16,6 +16,7 @@ from mm_pipelines.consent import follow_up_pulls
 from mm_pipelines.consent.follow_up_pulls import FOLLOW_UPS
 from mm_pipelines.resources.database import DatabaseResource
 from mm_pipelines.resources.graph_api import GraphApiResource
+from mm_pipelines.resources.suppression import SuppressionResource
 from mm_pipelines.warehouse.database import Database
 from tests.consent.page import PAGE_ID, Page
 
@@ -117,6 +118,7 @@ def check_of(page: Page, monkeypatch: pytest.MonkeyPatch, *, succeeds: bool) -> 
         resources={
             "mm_database": DatabaseResource(url=page.database.url),
             "mm_graph_api": GraphApiResource(base_url=page.url, version="v26.0"),
+            "mm_suppression": SuppressionResource(key="suppression key of the tests"),
         },
     )
     assert result.success == succeeds

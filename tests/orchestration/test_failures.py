@@ -127,7 +127,8 @@ def test_every_asset_and_op_retries_passing_faults() -> None:
         if isinstance(definition, dg.OpDefinition)
         and isinstance(definition.compute_fn, DecoratedOpFunction)
     }
-    ours = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
+    # Another team's assets are known by their keys only.
+    ours = {key.to_user_string() for key in defs.resolve_asset_graph().materializable_asset_keys}
     ours.add("remove_expired_data")
     assert [name for name in ours if not decorated(computed[name], translate_errors)] == []
 
