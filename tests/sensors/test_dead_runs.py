@@ -180,6 +180,7 @@ def _is_held(database: Database) -> bool:
         return bool(held_locks(connection, [run_lock("r")]))
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_run_ends_with_its_process_and_survives_its_session(
     database: Database,
 ) -> None:

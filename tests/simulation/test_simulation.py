@@ -19,7 +19,7 @@ def _play(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_first_seeds_violate_no_invariant() -> None:
-    played = _play("--seeds", "200", "--seconds", "30")
+    played = _play("--seeds", "200", "--seconds", "15")
 
     assert played.returncode == 0, played.stdout + played.stderr
     assert " 0 violations" in played.stdout
