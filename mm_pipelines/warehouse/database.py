@@ -5,13 +5,13 @@ The first use connects; import and construction do not.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Connection, Engine, TextClause, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mm_pipelines.warehouse.advisory_locks import lock_key
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _CONFIRM = text("select 1")
 _TRY_LOCK = text("select pg_try_advisory_lock(:key)")
+_UNLOCK = text("select pg_advisory_unlock_all()")
 _TRY_LOCK_SHARED = text("select pg_try_advisory_lock_shared(:key)")
 
 
@@ -281,7 +282,10 @@ class Database:
     @contextmanager
     def _own_session(self) -> Iterator[Connection]:
         with self._lock_engine.connect() as connection:
-            yield connection
+            try:
+                yield connection
+            finally:
+                _unlock(connection)
 
     @cached_property
     def _lock_engine(self) -> Engine:
@@ -295,6 +299,14 @@ class Database:
         """Close the pool's connections."""
         if "engine" in self.__dict__:
             self.engine.dispose()
+
+
+def _unlock(connection: Connection) -> None:
+    """Free a session's locks. A closed session's are free only once its process has ended."""
+    if connection.invalidated:
+        return
+    with suppress(SQLAlchemyError), connection.begin(), _answers_within(connection, _PING_SECONDS):
+        connection.execute(_UNLOCK)
 
 
 def libpq_url(url: URL) -> str:
